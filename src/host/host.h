@@ -1,0 +1,69 @@
+/*
+ * The platform: everything that Trapeze asks of what is under it. One header, one implementation a platform
+ * (host/linux/), chosen by the build.
+ */
+#ifndef TRAPEZE_HOST_H
+#define TRAPEZE_HOST_H
+
+#include "base/error.h"
+#include "base/types.h"
+
+/* --- time (linux/clock.c) --- */
+
+u64 host_ns(void *unused);  /* CLOCK_MONOTONIC, nanoseconds */
+s64 host_wall_ns(void);     /* CLOCK_REALTIME, nanoseconds */
+u64 host_tsc(void *unused); /* RDTSC */
+/* Frequency of the TSC in Hz: from CPUID 15h/40000010h where they tell, else measured against the clock (20 ms). */
+u64 host_tsc_hz(void);
+/* Whether the TSC is invariant (CPUID 80000007h EDX bit 8): guests are told so only if it is. */
+bool host_tsc_invariant(void);
+
+/* --- memory (linux/memory.c) --- */
+
+/* A sealed-size memfd of `size` bytes, close-on-exec; returns the descriptor or a negative errno. */
+int host_memfd(const char *name, u64 size, struct error *e);
+/* Map all of it shared, readable and writable; NULL with `e` on failure. */
+void *host_map_shared(int fd, u64 size, struct error *e);
+void *host_map_anonymous(u64 size, struct error *e);
+void host_unmap(void *p, u64 size);
+
+/*
+ * Code memory: one memfd under two mappings, one writable, one executable; never both through one.
+ * The distance between the two is constant: rx = rw + (rx_base - rw_base).
+ */
+struct host_code {
+    u8 *rw;
+    const u8 *rx;
+    size_t size;
+};
+int host_code_create(struct host_code *c, size_t size, struct error *e);
+void host_code_destroy(struct host_code *c);
+
+/* --- faults raised by code that we run for a guest (linux/fault.c) --- */
+
+enum host_fault_kind {
+    HOST_FAULT_NONE,
+    HOST_FAULT_ILL,
+    HOST_FAULT_FPE,
+    HOST_FAULT_SEGV,
+    HOST_FAULT_BUS,
+    HOST_FAULT_TRAP
+};
+
+struct host_fault {
+    int kind;    /* enum host_fault_kind */
+    int si_code; /* as the kernel gave it */
+    u64 address;
+    u64 rip;
+};
+
+/*
+ * Call fn(arg), code inside [start, end) of executable memory, so that a synchronous fault inside that range returns
+ * from here with a kind instead of ending the process; x87 status and MXCSR at the fault are put into *fx_sw, *mxcsr
+ * if not NULL. Faults outside the range keep their usual effect. Handlers run on an own stack, which
+ * host_fault_init sets up once a thread.
+ */
+int host_fault_init(struct error *e);
+int host_fault_call(void (*fn)(void *), void *arg, const u8 *start, const u8 *end, struct host_fault *f);
+
+#endif

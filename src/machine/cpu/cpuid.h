@@ -1,0 +1,80 @@
+/*
+ * CPU models: what CPUID says, and what follows from it.
+ *
+ * A model is made once when the machine is made and is constant after that. It is what `--cpu` chose, cut down to what
+ * the host has and the machine can carry.
+ */
+#ifndef TRAPEZE_MACHINE_CPUID_H
+#define TRAPEZE_MACHINE_CPUID_H
+
+#include "base/error.h"
+#include "machine/cpu/cpu.h"
+
+struct cpuid_regs {
+    u32 eax, ebx, ecx, edx;
+};
+
+struct cpuid_leaf {
+    u32 leaf, subleaf;
+    struct cpuid_regs r;
+};
+
+/*
+ * Features as one bitmap, a word a CPUID register. The order of words is fixed; FEAT(word, bit) names a feature, the
+ * named ones are in cpu_features.h (one X-macro table: name, word, bit, what it needs).
+ */
+enum cpu_feature_word {
+    FW_1_ECX,
+    FW_1_EDX,
+    FW_7_EBX,
+    FW_7_ECX,
+    FW_7_EDX,
+    FW_7_1_EAX,
+    FW_D_1_EAX,
+    FW_80000001_ECX,
+    FW_80000001_EDX,
+    FW_80000007_EDX,
+    FW_80000008_EBX,
+    FW_KVM_EAX,
+    CPU_FEATURE_WORDS
+};
+#define FEAT(word, bit) ((word)*32u + (bit))
+
+#define CPU_MAX_LEAVES  96
+
+struct cpu_model {
+    char name[32];   /* as given: host, x86-64-v3, ... */
+    char vendor[13]; /* GenuineIntel, AuthenticAMD, ... */
+    bool amd;        /* AMD-compatible rules where the vendors differ (also Hygon) */
+    u32 feature[CPU_FEATURE_WORDS];
+    u64 xcr0_mask; /* components a guest may set in XCR0 */
+    u64 cr4_mask;  /* bits a guest may set in CR4 */
+    u64 efer_mask; /* bits a guest may set in EFER */
+    u32 phys_bits; /* MAXPHYADDR */
+    u64 tsc_hz;
+    u32 n_leaves;
+    struct cpuid_leaf leaves[CPU_MAX_LEAVES];
+};
+
+static inline bool cpu_has(const struct cpu_model *m, u32 feat)
+{
+    return m->feature[feat / 32] >> (feat % 32) & 1;
+}
+
+/*
+ * Build the model named `spec` ("host", "x86-64-v2", "x86-64-v3", "x86-64-v4", each followed by any of ",+FEATURE" and
+ * ",-FEATURE" with the names of cpu_features.h). `tsc_hz` is the frequency of the guest's TSC. -EINVAL with a message
+ * for an unknown name, and for a level that this host can not run (the message names the missing features).
+ */
+int cpu_model_make(struct cpu_model *m, const char *spec, u64 tsc_hz, unsigned cpus, struct error *e);
+
+/*
+ * Execute CPUID for `c` as it is now (OSXSAVE, leaf 0Dh sizes and the APIC id follow the state): the result is what
+ * EAX..EDX get. Leaves out of range follow the vendor's rule.
+ */
+struct cpuid_regs cpu_cpuid(const struct cpu *c, u32 leaf, u32 subleaf);
+
+/* Bytes of the XSAVE area, standard format, for the components of `xcr0`. */
+u32 cpu_xsave_size(u64 xcr0);
+
+#endif

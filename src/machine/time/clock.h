@@ -1,0 +1,65 @@
+/*
+ * Time in a machine: one source, the host's monotonic clock, seen by the guest as TSC, kvmclock, and timer chips.
+ *
+ * Guest nanoseconds are host CLOCK_MONOTONIC plus an offset (paused time does not count: resume moves the offset).
+ * The guest's TSC runs at the host TSC's rate. Timers are a list of absolute guest-nanosecond deadlines that the thread
+ * of the machine serves: late ticks are coalesced by their owners, never replayed (facts: time comes from the clock).
+ */
+#ifndef TRAPEZE_MACHINE_CLOCK_H
+#define TRAPEZE_MACHINE_CLOCK_H
+
+#include "base/record.h"
+#include "base/types.h"
+
+struct vtimer {
+    u64 deadline; /* guest ns; UINT64_MAX while off */
+    void (*fire)(void *ctx);
+    void *ctx;
+    struct vtimer *next; /* list of all timers of the clock, armed or not */
+};
+
+struct vclock {
+    u64 (*host_ns)(void *ctx);  /* monotonic host nanoseconds; tests supply their own */
+    u64 (*host_tsc)(void *ctx); /* raw host TSC */
+    void *ctx;
+    s64 offset;              /* guest ns = host ns + offset */
+    u64 tsc_hz;              /* rate of host and guest TSC */
+    u64 tsc_offset;          /* guest TSC = host TSC + tsc_offset */
+    s64 wall_offset;         /* wall-clock ns since the epoch = guest ns + wall_offset (RTC, kvmclock) */
+    u64 stopped_at;          /* guest ns at which the machine was paused */
+    u64 saved_ns, saved_tsc; /* filled by vclock_save_prepare, for the record */
+    bool paused;
+    struct vtimer *timers;
+    u64 earliest; /* no timer is due before this guest ns: what engines compare with */
+};
+
+/* Start a clock at guest time 0, TSC 0. */
+void vclock_init(struct vclock *k, u64 (*host_ns)(void *), u64 (*host_tsc)(void *), void *ctx, u64 tsc_hz,
+                 s64 wall_ns_now);
+
+u64 vclock_ns(const struct vclock *k);
+u64 vclock_tsc(const struct vclock *k);
+/* Wall-clock nanoseconds since 1970. */
+s64 vclock_wall_ns(const struct vclock *k);
+
+/* Guest TSC value <-> guest ns, exact to a nanosecond over centuries (128-bit products). */
+u64 vclock_tsc_to_ns(const struct vclock *k, u64 tsc);
+u64 vclock_ns_to_tsc(const struct vclock *k, u64 ns);
+
+void vtimer_init(struct vclock *k, struct vtimer *t, void (*fire)(void *), void *ctx);
+/* Arm for an absolute guest-ns deadline (a past one is due at once), or disarm. */
+void vtimer_set(struct vclock *k, struct vtimer *t, u64 deadline_ns);
+void vtimer_stop(struct vclock *k, struct vtimer *t);
+
+/* Fire what is due; returns the earliest remaining deadline (UINT64_MAX if none). */
+u64 vclock_run_timers(struct vclock *k);
+
+/* Stop and continue guest time. */
+void vclock_pause(struct vclock *k);
+void vclock_resume(struct vclock *k);
+
+/* Call before saving the record ('CLCK') of a running or paused clock; loading it continues at the saved instant. */
+void vclock_save_prepare(struct vclock *k);
+extern const struct rec_desc vclock_record;
+
+#endif

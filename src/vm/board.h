@@ -1,0 +1,81 @@
+/*
+ * The board: one PC as a value. CPU, memory, interrupt controllers, chips, clock and an engine, put together; it knows
+ * nothing of files, sockets or processes. The cell runs one; unit tests, fuzzers and the record tests make as many
+ * as they like.
+ */
+#ifndef TRAPEZE_VM_BOARD_H
+#define TRAPEZE_VM_BOARD_H
+
+#include "base/error.h"
+#include "base/record.h"
+#include "engine/engine.h"
+
+struct board_config {
+    void *ram; /* mapping of guest memory: the caller's, outlives the board */
+    u64 ram_size;
+    int ram_fd;
+    const char *cpu_model;           /* --cpu */
+    const struct engine_ops *engine; /* --engine */
+    size_t code_cache;
+    u64 tsc_hz;
+    u64 (*host_ns)(void *); /* NULL: host.h's clocks */
+    u64 (*host_tsc)(void *);
+    void *clock_ctx;
+    s64 wall_ns; /* wall clock at start */
+    /* Bytes that the guest sends to COM1. Returns how many were taken; the rest is offered again. */
+    size_t (*console_out)(void *ctx, const u8 *data, size_t len);
+    void *console_ctx;
+};
+
+/* Why the machine as a whole stopped, beside the engine's reasons. */
+enum board_event {
+    BOARD_RUN,        /* nothing: run on */
+    BOARD_WAIT,       /* the CPU halts: sleep until board_next_deadline or input */
+    BOARD_POWEROFF,   /* ACPI S5 */
+    BOARD_RESET,      /* reset requested: ACPI reset register, CF9h, keyboard controller */
+    BOARD_DEBUG_EXIT, /* port F4h: value in board_exit_value */
+    BOARD_SHUTDOWN,   /* triple fault */
+    BOARD_UNIMPLEMENTED,
+    BOARD_FAILURE,
+};
+
+struct board;
+
+int board_create(struct board **out, const struct board_config *cfg, struct error *e);
+void board_destroy(struct board *b);
+
+struct cpu *board_cpu(struct board *b, unsigned id);
+struct guest_mem *board_mem(struct board *b);
+
+/* Run for about `budget` instructions, serve timers. `text` (may be NULL) gets a line for the events that need one. */
+enum board_event board_run(struct board *b, u64 budget, char *text, size_t text_len);
+/* Host nanoseconds (of cfg.host_ns) at which a timer is due; UINT64_MAX if none. */
+u64 board_next_deadline(const struct board *b);
+
+/* Input to COM1: takes as much as the UART's buffer has room for, returns how much. */
+size_t board_console_input(struct board *b, const u8 *data, size_t len);
+/* Try to send pending console output again (the reader has room). */
+void board_console_flush(struct board *b);
+/* Press the power button: an ACPI event the guest may act on. */
+void board_power_button(struct board *b);
+/* Value written to the debug exit port. */
+u32 board_exit_value(const struct board *b);
+/* Machine reset: CPU and chips as after power-up; memory stays, the caller loads the boot code again. */
+void board_reset(struct board *b);
+
+void board_pause(struct board *b);
+void board_resume(struct board *b);
+
+/* Leave board_run soon: may be called from a signal handler or another thread. */
+void board_kick(struct board *b);
+
+void board_stats(const struct board *b, struct engine_stats *out);
+
+/*
+ * Save every record of the machine but its memory; load them all into a board of the same configuration. Load checks
+ * each record before it changes anything.
+ */
+int board_save(struct board *b, struct rec_buf *out);
+int board_load(struct board *b, const u8 *data, size_t len, struct error *e);
+
+#endif
