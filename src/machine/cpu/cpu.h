@@ -244,7 +244,7 @@ struct cpu {
 
     struct cpu_msrs msr;
 
-    /* TSC: guest value = host TSC + tsc_offset (machine/time/clock.h) */
+    /* TSC of this CPU = vclock_tsc() of its machine + tsc_offset: 0 until the guest writes TSC or TSC_ADJUST */
     u64 tsc_offset;
 
     struct cpu_fault fault; /* valid right after a function returned CPU_FAULT */
@@ -324,7 +324,10 @@ static inline void cpu_attention_clear(struct cpu *c, u32 bits)
     __atomic_fetch_and(&c->attention, ~bits, __ATOMIC_SEQ_CST);
 }
 
-/* State after power-up or INIT (SDM vol. 3A, table 9-1); `model` and `id` are kept. */
+/*
+ * State after power-up (SDM vol. 3A, table 9-1). `model` and `id` are kept, and a pending ATTN_REQUEST. An INIT that leaves
+ * FPU and MSRs alone comes with the second CPU.
+ */
 void cpu_reset(struct cpu *c);
 
 /* Write the state as a person reads it (registers, segments, control registers), lines separated by \n. */

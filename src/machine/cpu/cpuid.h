@@ -47,10 +47,11 @@ struct cpu_model {
     char vendor[13]; /* GenuineIntel, AuthenticAMD, ... */
     bool amd;        /* AMD-compatible rules where the vendors differ (also Hygon) */
     u32 feature[CPU_FEATURE_WORDS];
-    u64 xcr0_mask; /* components a guest may set in XCR0 */
-    u64 cr4_mask;  /* bits a guest may set in CR4 */
-    u64 efer_mask; /* bits a guest may set in EFER */
-    u32 phys_bits; /* MAXPHYADDR */
+    u64 xcr0_mask;  /* components a guest may set in XCR0 */
+    u64 cr4_mask;   /* bits a guest may set in CR4 */
+    u64 efer_mask;  /* bits a guest may set in EFER */
+    u32 phys_bits;  /* MAXPHYADDR */
+    u32 mxcsr_mask; /* bits a guest may set in MXCSR: what the host's FXSAVE says */
     u64 tsc_hz;
     u32 n_leaves;
     struct cpuid_leaf leaves[CPU_MAX_LEAVES];
@@ -73,6 +74,15 @@ int cpu_model_make(struct cpu_model *m, const char *spec, u64 tsc_hz, unsigned c
  * EAX..EDX get. Leaves out of range follow the vendor's rule.
  */
 struct cpuid_regs cpu_cpuid(const struct cpu *c, u32 leaf, u32 subleaf);
+
+/* Would XSETBV accept this value, `carried` being the components on offer (SDM vol. 1, 13.3)? */
+static inline bool cpu_xcr0_valid(u64 x, u64 carried)
+{
+    u64 avx512 = x & XCR0_AVX512;
+    if (x & ~carried || !(x & XCR0_X87) || (x & XCR0_AVX && !(x & XCR0_SSE)))
+        return false;
+    return !avx512 || (avx512 == XCR0_AVX512 && x & XCR0_AVX);
+}
 
 /* Bytes of the XSAVE area, standard format, for the components of `xcr0`. */
 u32 cpu_xsave_size(u64 xcr0);
