@@ -8,9 +8,18 @@
 
 #include "isa/decode.h"
 
+/* Which encodings of a mnemonic a row is about. */
+enum isa_form {
+    ISA_FORM_ANY,
+    ISA_FORM_FAR,     /* far CALL, JMP, RET */
+    ISA_FORM_SEG,     /* an explicit segment register operand */
+    ISA_FORM_CONTROL, /* an explicit control or debug register operand */
+};
+
 struct isa_class_row {
     u16 mnemonic;
     u8 cls;
+    u8 form;            /* enum isa_form; rows with a form stand before the mnemonic's ISA_FORM_ANY row */
     const char *reason; /* why it is not innocuous: one clause, for `classify` and `explain` */
 };
 
@@ -29,5 +38,14 @@ const char *isa_class_name(enum isa_class cls);
  */
 #define ISA_FEAT_NONE 0xffffffffu
 u32 isa_feature(const struct isa_insn *insn);
+
+/*
+ * A second feature that it needs as well, or ISA_FEAT_NONE: AVX512VL for the 128- and 256-bit forms of an AVX-512 set,
+ * AVX or AVX512F for the vector forms of AES, GFNI, PCLMULQDQ.
+ */
+u32 isa_feature_also(const struct isa_insn *insn);
+
+/* Its result differs from run to run (RDRAND, RDSEED), so that two engines can not be compared on it. */
+bool isa_nondeterministic(const struct isa_insn *insn);
 
 #endif

@@ -50,7 +50,11 @@ struct isa_operand {
     u16 size; /* in bytes; for a memory operand what is accessed (a broadcast: one element); 0 for LEA's and NOP's */
 };
 
-/* The one memory operand that an encoding can carry (string instructions: see isa_string). */
+/*
+ * The memory operand: the one that ModRM or a moffs encodes. Without such a one it is the hidden one (XLAT, MASKMOV, the
+ * stack of PUSH and POP: RSP as it is before the instruction); of MOVS and CMPS, which have two, the RSI side, where an
+ * override applies.
+ */
 struct isa_mem {
     u8 base;  /* GPR number, ISA_RIP_REG or ISA_NO_REG */
     u8 index; /* GPR number, vector number for VSIB, or ISA_NO_REG */
@@ -93,13 +97,13 @@ struct isa_insn {
     u8 encoding;  /* enum isa_encoding */
     u8 cls;       /* enum isa_class, from isa/class.h */
     u8 n_ops;     /* operands in op[], hidden ones included as far as they fit, in the decoder's order */
-    u8 n_visible;
-    u8 map; /* opcode map: 0 one-byte, 1 0F, 2 0F38, 3 0F3A, 5.. EVEX maps */
+    u8 n_visible; /* how many of the operands are written in assembly; a write mask of k0 is left out */
+    u8 map;       /* opcode map: 0 one-byte, 1 0F, 2 0F38, 3 0F3A, 5.. EVEX maps */
     u8 opcode;
     u8 modrm; /* 0 when there is none */
 
     /* Where the parts stand in bytes[]; 0 means not there (a part is never at 0 but a prefixless opcode). */
-    u8 off_opcode, off_modrm, off_sib, off_disp, off_imm, disp_len, imm_len;
+    u8 off_opcode, off_modrm, off_sib, off_disp, off_imm, disp_len, imm_len; /* imm_len: all immediates together */
     u8 off_rex; /* REX prefix, or first byte of VEX/EVEX; off_has_rex tells */
     u8 has_rex;
 
@@ -129,6 +133,9 @@ struct isa_insn {
  * On ISA_DECODE_OK `insn` is complete, its class included.
  */
 int isa_decode(enum isa_mode mode, const u8 *bytes, size_t avail, struct isa_insn *insn);
+
+/* MOVS, CMPS, STOS, LODS, SCAS, INS, OUTS: mnemonics do not tell (MOVSD and CMPSD are SSE2's as well). */
+bool isa_is_string(const struct isa_insn *insn);
 
 /* Assembly text (Intel syntax) of an instruction at `rip`, for people. */
 void isa_format(const struct isa_insn *insn, u64 rip, char *out, size_t len);
