@@ -26,6 +26,9 @@ int host_memfd(const char *name, u64 size, struct error *e);
 void *host_map_shared(int fd, u64 size, struct error *e);
 void *host_map_anonymous(u64 size, struct error *e);
 void host_unmap(void *p, u64 size);
+/* Private memory between two pages that nothing may touch (`size` is rounded up to pages); NULL with `e` on failure. */
+u8 *host_map_guarded(u64 size, struct error *e);
+void host_unmap_guarded(u8 *p, u64 size);
 
 /*
  * Code memory: one memfd under two mappings, one writable, one executable; never both through one.
@@ -55,15 +58,36 @@ struct host_fault {
     int si_code; /* as the kernel gave it */
     u64 address;
     u64 rip;
+    u8 trap;   /* the processor's vector number */
+    u16 fsw;   /* x87 status word at the fault */
+    u32 mxcsr; /* MXCSR at the fault */
 };
 
 /*
- * Call fn(arg), code inside [start, end) of executable memory, so that a synchronous fault inside that range returns
- * from here with a kind instead of ending the process; x87 status and MXCSR at the fault are put into *fx_sw, *mxcsr
- * if not NULL. Faults outside the range keep their usual effect. Handlers run on an own stack, which
- * host_fault_init sets up once a thread.
+ * Once a thread, before any code below runs in it: install the process's handlers for SIGILL, SIGFPE, SIGSEGV, SIGBUS and
+ * SIGTRAP (again, if somebody replaced them) and a signal stack for this thread. 0 or a negative errno.
  */
 int host_fault_init(struct error *e);
+
+/*
+ * Call fn(arg), code inside [start, end) of executable memory, so that a synchronous fault inside that range returns
+ * from here with its kind (also in *f) instead of ending the process; 0 if there was none. The caller's MXCSR and x87
+ * control word are back in force then. Faults outside the range keep their usual effect.
+ */
 int host_fault_call(void (*fn)(void *), void *arg, const u8 *start, const u8 *end, struct host_fault *f);
+
+/*
+ * The same for code that is entered so often that a call must cost nothing: from now on a fault at an address in
+ * [start, end), in any thread, continues at `recover` with every register as at the fault but
+ *
+ *   RAX = offset of the faulting instruction from start (bits 63:32), the processor's error code (31:16),
+ *         HOST_FAULT_TAKEN, its vector number (7:0)
+ *   RDX = the faulting address
+ *
+ * At most 4 GiB long. 0, or -ENOSPC when there are 64 already. Remove it before its memory goes away.
+ */
+#define HOST_FAULT_TAKEN BIT(8)
+int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover);
+void host_fault_region_remove(const u8 *start);
 
 #endif
