@@ -23,6 +23,10 @@ struct irqchip_config {
     unsigned n_cpus;
     struct cpu **cpus; /* whose attention words are set */
     struct vclock *clock;
+    /* Optional: CPU `id` gets an INIT or a start-up IPI. The local APIC has done its own part of the INIT. */
+    void (*init_cpu)(void *ctx, unsigned id);
+    void (*start_cpu)(void *ctx, unsigned id, u8 vector);
+    void *ctx;
 };
 
 /* Create the controllers in their reset state; NULL when memory is short. */
@@ -34,6 +38,9 @@ void irq_set(struct irqchip *ic, unsigned gsi, int level);
 
 /* Deliver a message-signalled interrupt (MSI address and data, SDM vol. 3A, 11.11). */
 void irq_msi(struct irqchip *ic, u64 address, u32 data);
+
+/* Drive the NMI input (LINT1 of every CPU): an edge to 1. */
+void irq_nmi(struct irqchip *ic);
 
 /* Is there an interrupt that CPU `id` would take with IF=1? (APIC priorities applied.) Cheap. */
 bool irq_pending(struct irqchip *ic, unsigned id);
@@ -62,6 +69,9 @@ u64 lapic_mmio_base(const struct irqchip *ic, unsigned id);
 u64 lapic_get_tpr(const struct irqchip *ic, unsigned id); /* TPR >> 4 */
 void lapic_set_tpr(struct irqchip *ic, unsigned id, u64 cr8);
 
+/* The CPU's TSC was set to another value (WRMSR to TSC or TSC_ADJUST): a deadline is converted anew. */
+void lapic_tsc_changed(struct irqchip *ic, unsigned id);
+
 /*
  * PV EOI (KVM's MSR 4B564D04h): the board supplies how to set and to test-and-clear the guest's flag bit. `set` returns
  * false if it could not. NULL while off.
@@ -73,12 +83,14 @@ struct irq_pv_eoi_ops {
 };
 void irqchip_set_pv_eoi(struct irqchip *ic, unsigned cpu, const struct irq_pv_eoi_ops *ops);
 
-/* INIT of the local APIC of one CPU, and the whole chip at machine reset. */
+/* All controllers as after power-up (machine reset). Input lines keep their levels: they belong to the devices. */
 void irqchip_reset(struct irqchip *ic);
 
 /* Records: one LAPC a CPU, one IOAP, one PIC for both 8259s. Load checks all before it changes any. */
 int irqchip_save(const struct irqchip *ic, struct rec_buf *out);
 /* Offer a record: 1 if it is one of ours and was loaded (or, with check_only, would load), 0 if of another kind, <0. */
 int irqchip_load(struct irqchip *ic, const struct rec_view *v, bool check_only, struct error *e);
+/* Recompute what the records do not hold (attention bits, timers): after the last record, the clock's and CPUs' too. */
+void irqchip_loaded(struct irqchip *ic);
 
 #endif

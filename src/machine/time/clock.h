@@ -27,7 +27,8 @@ struct vclock {
     u64 tsc_offset;          /* guest TSC = host TSC + tsc_offset */
     s64 wall_offset;         /* wall-clock ns since the epoch = guest ns + wall_offset (RTC, kvmclock) */
     u64 stopped_at;          /* guest ns at which the machine was paused */
-    u64 saved_ns, saved_tsc; /* filled by vclock_save_prepare, for the record */
+    u64 saved_ns, saved_tsc; /* filled by vclock_save_prepare, for the record; saved_tsc also while paused */
+    u64 saved_hz;            /* tsc_hz of the machine that was saved */
     bool paused;
     struct vtimer *timers;
     u64 earliest; /* no timer is due before this guest ns: what engines compare with */
@@ -39,19 +40,27 @@ void vclock_init(struct vclock *k, u64 (*host_ns)(void *), u64 (*host_tsc)(void 
 
 u64 vclock_ns(const struct vclock *k);
 u64 vclock_tsc(const struct vclock *k);
-/* Wall-clock nanoseconds since 1970. */
+/* Wall-clock nanoseconds since 1970. Goes on while the machine is paused, and over a load. */
 s64 vclock_wall_ns(const struct vclock *k);
 
 /* Guest TSC value <-> guest ns, exact to a nanosecond over centuries (128-bit products). */
 u64 vclock_tsc_to_ns(const struct vclock *k, u64 tsc);
 u64 vclock_ns_to_tsc(const struct vclock *k, u64 ns);
 
+/* Guest ns at which a TSC that reads `now_tsc` now will have reached `tsc`; now if it has, never UINT64_MAX. */
+u64 vclock_tsc_deadline(const struct vclock *k, u64 now_tsc, u64 tsc);
+
 void vtimer_init(struct vclock *k, struct vtimer *t, void (*fire)(void *), void *ctx);
 /* Arm for an absolute guest-ns deadline (a past one is due at once), or disarm. */
 void vtimer_set(struct vclock *k, struct vtimer *t, u64 deadline_ns);
 void vtimer_stop(struct vclock *k, struct vtimer *t);
+/* Take a timer off the clock's list before its memory goes away. */
+void vtimer_remove(struct vclock *k, struct vtimer *t);
 
-/* Fire what is due; returns the earliest remaining deadline (UINT64_MAX if none). */
+/*
+ * Fire what is due, each timer once at most; nothing while paused. Returns the earliest remaining deadline (UINT64_MAX
+ * if none).
+ */
 u64 vclock_run_timers(struct vclock *k);
 
 /* Stop and continue guest time. */
