@@ -81,6 +81,7 @@ enum cpu_seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR,
 #define EFER_LME       BIT(8)
 #define EFER_LMA       BIT(10)
 #define EFER_NXE       BIT(11)
+#define EFER_AUTOIBRS  BIT(21) /* AMD: the guest's wish, without effect here */
 
 /* XCR0 components that this machine carries */
 #define XCR0_X87       BIT(0)
@@ -225,6 +226,7 @@ struct cpu_model;
 struct cpu {
     u64 gpr[CPU_GPRS];
     u64 rip;
+    u64 zero;     /* always 0: stands in for the register that an address does not have */
     u64 sysflags; /* FL_SYS bits of RFLAGS */
     u16 arith;    /* AH = SF:ZF:0:AF:0:PF:1:CF, AL = OF, as LAHF and SETO AL leave them */
     u8 cpl;

@@ -35,6 +35,7 @@ enum cpu_feature_word {
     FW_80000001_EDX,
     FW_80000007_EDX,
     FW_80000008_EBX,
+    FW_80000021_EAX,
     FW_KVM_EAX,
     CPU_FEATURE_WORDS
 };
@@ -42,9 +43,12 @@ enum cpu_feature_word {
 
 #define CPU_MAX_LEAVES  96
 
+/* Rate of the local APIC's timer before its divider: what leaves 15h (crystal) and 40000010h tell the guest. */
+#define CPU_APIC_HZ 1000000000u
+
 struct cpu_model {
     char name[32];   /* as given: host, x86-64-v3, ... */
-    char vendor[13]; /* GenuineIntel, AuthenticAMD, ... */
+    char vendor[13]; /* GenuineIntel, AuthenticAMD, ...: always the host's, as undefined results are */
     bool amd;        /* AMD-compatible rules where the vendors differ (also Hygon) */
     u32 feature[CPU_FEATURE_WORDS];
     u64 xcr0_mask;  /* components a guest may set in XCR0 */
@@ -69,6 +73,21 @@ static inline bool cpu_has(const struct cpu_model *m, u32 feat)
  */
 int cpu_model_make(struct cpu_model *m, const char *spec, u64 tsc_hz, unsigned cpus, struct error *e);
 
+/* A host as the makers of models see it; tests invent their own. */
+struct cpu_host {
+    struct cpuid_regs (*cpuid)(void *ctx, u32 leaf, u32 subleaf);
+    void *ctx;
+    u64 xcr0;       /* what the host's system has enabled; 0 without OSXSAVE */
+    u32 mxcsr_mask; /* as FXSAVE gives it */
+};
+
+/* Look at the CPU that this runs on. */
+void cpu_host_probe(struct cpu_host *h);
+
+/* cpu_model_make for a given host. */
+int cpu_model_make_for(struct cpu_model *m, const struct cpu_host *h, const char *spec, u64 tsc_hz, unsigned cpus,
+                       struct error *e);
+
 /*
  * Execute CPUID for `c` as it is now (OSXSAVE, leaf 0Dh sizes and the APIC id follow the state): the result is what
  * EAX..EDX get. Leaves out of range follow the vendor's rule.
@@ -86,5 +105,7 @@ static inline bool cpu_xcr0_valid(u64 x, u64 carried)
 
 /* Bytes of the XSAVE area, standard format, for the components of `xcr0`. */
 u32 cpu_xsave_size(u64 xcr0);
+/* The same in the compacted format. */
+u32 cpu_xsave_compact_size(u64 xcr0);
 
 #endif
