@@ -51,13 +51,17 @@ int mem_write(struct guest_mem *m, gpa_t a, const void *buf, u64 len)
     return 0;
 }
 
+void mem_log_write(struct guest_mem *m, u64 ram_page)
+{
+    m->dirty[ram_page / 64] |= BIT(ram_page % 64);
+    m->trace[ram_page] &= (u8)~MEM_TRACE_LOG;
+}
+
 void mem_traced_write(struct guest_mem *m, u64 ram_page)
 {
     u8 t = m->trace[ram_page];
-    if (t & MEM_TRACE_LOG) {
-        m->dirty[ram_page / 64] |= BIT(ram_page % 64);
-        m->trace[ram_page] &= (u8)~MEM_TRACE_LOG;
-    }
+    if (t & MEM_TRACE_LOG)
+        mem_log_write(m, ram_page);
     if ((t & MEM_TRACE_CODE) && m->code_written)
         m->code_written(m->code_ctx, ram_page);
 }

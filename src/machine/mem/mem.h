@@ -80,6 +80,9 @@ static inline void *mem_at(const struct guest_mem *m, gpa_t a, u64 len)
 int mem_read(const struct guest_mem *m, gpa_t a, void *buf, u64 len);
 int mem_write(struct guest_mem *m, gpa_t a, const void *buf, u64 len);
 
+/* Note a write to a page with MEM_TRACE_LOG in the dirty log; the other traces of the page stay. */
+void mem_log_write(struct guest_mem *m, u64 ram_page);
+
 /* Tell the clients of the traces of RAM page `ram_page` that it is about to be written. */
 void mem_traced_write(struct guest_mem *m, u64 ram_page);
 

@@ -1,0 +1,449 @@
+/* The interpreter's software TLB and the slow paths behind it. */
+#include "engine/interp/interp_internal.h"
+
+#include <string.h>
+
+/* A tag that no address mapping to this set can match: the page number of the neighbouring set. */
+static u64 no_match(unsigned set)
+{
+    return (u64)(set ^ 1) << PAGE_SHIFT;
+}
+
+static void entry_clear(struct interp *ip, unsigned ctx, unsigned set)
+{
+    u64 none = no_match(set);
+    ip->tlbs[ctx][set] = (struct tlb_entry){none, none, none, 0};
+    ip->tlb_global[ctx][set] = 0;
+}
+
+void tlb_init(struct interp *ip)
+{
+    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
+        for (unsigned set = 0; set < TLB_SIZE; set++)
+            entry_clear(ip, ctx, set);
+}
+
+void tlb_flush_all(struct interp *ip)
+{
+    ip->stats.tlb_flushes++;
+    tlb_init(ip);
+}
+
+void tlb_flush_nonglobal(struct interp *ip)
+{
+    ip->stats.tlb_flushes++;
+    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
+        for (unsigned set = 0; set < TLB_SIZE; set++)
+            if (!ip->tlb_global[ctx][set])
+                entry_clear(ip, ctx, set);
+}
+
+void tlb_flush_page(struct interp *ip, u64 va)
+{
+    unsigned set = va >> PAGE_SHIFT & (TLB_SIZE - 1);
+    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
+        entry_clear(ip, ctx, set);
+}
+
+void tlb_protect_page(struct interp *ip, u64 ram_page)
+{
+    u64 host = (u64)ip->mem->ram + (ram_page << PAGE_SHIFT);
+    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
+        for (unsigned set = 0; set < TLB_SIZE; set++) {
+            struct tlb_entry *t = &ip->tlbs[ctx][set];
+            if (t->write + t->addend == host)
+                t->write = no_match(set);
+        }
+}
+
+/* Put what a walk found into the TLB of context `ctx`. A large page enters as the 4 KiB around the address. */
+static void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p)
+{
+    u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK));
+    if (ram == UINT64_MAX || ctx == TLB_NEVER)
+        return;
+    struct cpu *c = ip->cpu;
+    unsigned set = va >> PAGE_SHIFT & (TLB_SIZE - 1);
+    u64 tag = va & PAGE_MASK, none = no_match(set);
+    bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG;
+    bool w = p->dirty && !ip->mem->trace[ram >> PAGE_SHIFT] && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
+    ip->tlbs[ctx][set] = (struct tlb_entry){
+        .read = !paging || mmu_allows(c, p, MMU_READ, user, false) ? tag : none,
+        .write = w ? tag : none,
+        .exec = !paging || mmu_allows(c, p, MMU_EXEC, user, false) ? tag : none,
+        .addend = (u64)ip->mem->ram + ram - tag,
+    };
+    ip->tlb_global[ctx][set] = p->global;
+    ip->stats.tlb_fills++;
+}
+
+/* Walk for an access and remember the result if it is one that the context in force makes. */
+static int walk(struct interp *ip, u64 va, enum mmu_access access, bool user, bool implicit, struct mmu_page *p)
+{
+    int r = mmu_walk(ip->cpu, ip->mem, GVA(va), access, user, implicit, p);
+    if (r == CPU_OK && !implicit && user == ip->user)
+        tlb_fill(ip, ip->context, va, p);
+    return r;
+}
+
+/* --- accesses of a physical page --- */
+
+static void mmio_read(struct interp *ip, u64 gpa, u8 *buf, unsigned len)
+{
+    while (len) {
+        unsigned n = len >= 8 && !(gpa & 7) ? 8 : len >= 4 && !(gpa & 3) ? 4 : len >= 2 && !(gpa & 1) ? 2 : 1;
+        u64 v = ip->cfg.ops->mmio_read(ip->cfg.ops_ctx, ip->cpu, GPA(gpa), n);
+        memcpy(buf, &v, n);
+        ip->stats.mmio++;
+        gpa += n, buf += n, len -= n;
+    }
+}
+
+static void mmio_write(struct interp *ip, u64 gpa, const u8 *buf, unsigned len)
+{
+    while (len) {
+        unsigned n = len >= 8 && !(gpa & 7) ? 8 : len >= 4 && !(gpa & 3) ? 4 : len >= 2 && !(gpa & 1) ? 2 : 1;
+        u64 v = 0;
+        memcpy(&v, buf, n);
+        ip->cfg.ops->mmio_write(ip->cfg.ops_ctx, ip->cpu, GPA(gpa), n, v);
+        ip->stats.mmio++;
+        gpa += n, buf += n, len -= n;
+    }
+}
+
+/* Copies of 1, 2, 4 and 8 bytes are single accesses, so that a guest's other CPUs never see half of one. */
+static void copy(void *to, const void *from, unsigned len)
+{
+    switch (len) {
+    case 1:
+        *(u8 *)to = *(const u8 *)from;
+        break;
+    case 2:
+        *(u16 *)to = *(const u16 *)from;
+        break;
+    case 4:
+        *(u32 *)to = *(const u32 *)from;
+        break;
+    case 8:
+        *(u64 *)to = *(const u64 *)from;
+        break;
+    default:
+        memcpy(to, from, len);
+    }
+}
+
+static void phys_read(struct interp *ip, gpa_t gpa, void *buf, unsigned len)
+{
+    const void *p = mem_at(ip->mem, gpa, len);
+    if (p)
+        copy(buf, p, len);
+    else
+        mmio_read(ip, gpa.v, buf, len);
+}
+
+/* A store inside one page of RAM: traces first. */
+static void traced(struct interp *ip, u64 ram, unsigned len)
+{
+    u8 t = ip->mem->trace[ram >> PAGE_SHIFT];
+    if (t & MEM_TRACE_LOG)
+        mem_log_write(ip->mem, ram >> PAGE_SHIFT);
+    if (t & MEM_TRACE_CODE)
+        blocks_kill(ip, ram >> PAGE_SHIFT, ram & 0xfff, (ram & 0xfff) + len);
+}
+
+static void phys_write(struct interp *ip, gpa_t gpa, const void *buf, unsigned len)
+{
+    u8 *p = mem_at(ip->mem, gpa, len);
+    if (!p) {
+        mmio_write(ip, gpa.v, buf, len);
+        return;
+    }
+    traced(ip, (u64)(p - ip->mem->ram), len);
+    copy(p, buf, len);
+}
+
+/* --- linear accesses --- */
+
+/* Bytes of an access of `len` at `va` that lie in its first page. */
+static unsigned head(u64 va, unsigned len)
+{
+    unsigned room = PAGE_SIZE - (unsigned)(va & 0xfff);
+    return MIN(len, room);
+}
+
+/*
+ * What makes every access take the slow path while TLB_NEVER is in force (run.c): alignment checks (#AC, SDM vol. 3A,
+ * 6.15) and data breakpoints, which are noted here and reported behind the instruction.
+ */
+static int check_special(struct interp *ip, u64 va, unsigned len, bool write, bool user, bool implicit)
+{
+    struct cpu *c = ip->cpu;
+    bool ac = user && c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FL_AC);
+    if (ac && (len == 2 || len == 4 || len == 8) && (va & (len - 1)))
+        return cpu_raise_error(c, VEC_AC, 0);
+    if (!implicit && isa_debug_armed(c))
+        ip->debug_hits |= isa_debug_data(c, GVA(va), len, write);
+    return CPU_OK;
+}
+
+int mem_read_slow(struct interp *ip, u64 va, void *buf, unsigned len, bool user, bool implicit)
+{
+    struct mmu_page p1, p2;
+    unsigned n = head(va, len);
+    int r = CPU_OK;
+    if (ip->context == TLB_NEVER && (r = check_special(ip, va, len, false, user, implicit)))
+        return r;
+    r = walk(ip, va, MMU_READ, user, implicit, &p1);
+    if (r == CPU_OK && n < len)
+        r = walk(ip, va + n, MMU_READ, user, implicit, &p2);
+    if (r != CPU_OK)
+        return r;
+    phys_read(ip, p1.gpa, buf, n);
+    if (n < len)
+        phys_read(ip, p2.gpa, (u8 *)buf + n, len - n);
+    return CPU_OK;
+}
+
+int mem_write_slow(struct interp *ip, u64 va, const void *buf, unsigned len, bool user, bool implicit)
+{
+    struct mmu_page p1, p2;
+    unsigned n = head(va, len);
+    int r = CPU_OK;
+    if (ip->context == TLB_NEVER && (r = check_special(ip, va, len, true, user, implicit)))
+        return r;
+    r = walk(ip, va, MMU_WRITE, user, implicit, &p1);
+    if (r == CPU_OK && n < len)
+        r = walk(ip, va + n, MMU_WRITE, user, implicit, &p2);
+    if (r != CPU_OK)
+        return r;
+    phys_write(ip, p1.gpa, buf, n);
+    if (n < len)
+        phys_write(ip, p2.gpa, (const u8 *)buf + n, len - n);
+    return CPU_OK;
+}
+
+int mem_probe_write(struct interp *ip, u64 va, unsigned len, bool user, bool implicit)
+{
+    struct mmu_page p;
+    unsigned n = head(va, len);
+    int r = CPU_OK;
+    if (ip->context == TLB_NEVER && (r = check_special(ip, va, len, true, user, implicit)))
+        return r;
+    r = walk(ip, va, MMU_WRITE, user, implicit, &p);
+    if (r == CPU_OK && n < len)
+        r = walk(ip, va + n, MMU_WRITE, user, implicit, &p);
+    return r;
+}
+
+/* A page fault on the stack segment's operand is a page fault; a non-canonical address there is #SS(0), not #GP(0). */
+static int stack_rule(struct interp *ip, const struct op *op, int r)
+{
+    if (r == CPU_FAULT && ip->cpu->fault.vector == VEC_GP && op->segno == SEG_SS)
+        ip->cpu->fault.vector = VEC_SS;
+    return r;
+}
+
+u64 load_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
+{
+    u64 v = 0;
+    int r = mem_read_slow(ip, va, &v, size, ip->user, false);
+    if (r != CPU_OK)
+        fault_exit(ip, op, stack_rule(ip, op, r));
+    return v;
+}
+
+void store_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsigned size)
+{
+    int r = mem_write_slow(ip, va, &value, size, ip->user, false);
+    if (r != CPU_OK)
+        fault_exit(ip, op, stack_rule(ip, op, r));
+}
+
+u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
+{
+    int r = mem_probe_write(ip, va, size, ip->user, false);
+    if (r != CPU_OK)
+        fault_exit(ip, op, stack_rule(ip, op, r));
+    return tlb_write_ptr(ip, va, size);
+}
+
+const u8 *tlb_fetch(struct interp *ip, u64 va, int *result)
+{
+    struct tlb_entry *t = tlb_at(ip, va);
+    if (likely((va ^ t->exec) < PAGE_SIZE))
+        return (const u8 *)(va + t->addend);
+    struct mmu_page p;
+    *result = walk(ip, va, MMU_EXEC, ip->user, false, &p);
+    if (*result != CPU_OK)
+        return NULL;
+    const u8 *host = mem_at(ip->mem, p.gpa, 1);
+    /* Code outside RAM: the bus answers with ones, and FF FF is no instruction. */
+    if (!host)
+        *result = cpu_raise(ip->cpu, VEC_UD);
+    return host;
+}
+
+/* --- the operations that isa/ works with --- */
+
+static bool access_user(const struct interp *ip, enum isa_access acc)
+{
+    return acc == ISA_ACC_USER || (acc == ISA_ACC_DATA && ip->cpu->cpl == 3);
+}
+
+/* Whether the context in force speaks for this access (an instruction may have changed CPL half-way). */
+static bool fast(const struct interp *ip, unsigned len, enum isa_access acc)
+{
+    return acc == ISA_ACC_DATA && len <= PAGE_SIZE && ip->user == (ip->cpu->cpl == 3);
+}
+
+static int op_read(void *ctx, gva_t va, void *buf, unsigned len, enum isa_access acc)
+{
+    struct interp *ip = ctx;
+    if (fast(ip, len, acc)) {
+        const u8 *p = tlb_read_ptr(ip, va.v, len);
+        if (p) {
+            copy(buf, p, len);
+            return CPU_OK;
+        }
+    }
+    return mem_read_slow(ip, va.v, buf, len, access_user(ip, acc), acc == ISA_ACC_SYSTEM);
+}
+
+static int op_write(void *ctx, gva_t va, const void *buf, unsigned len, enum isa_access acc)
+{
+    struct interp *ip = ctx;
+    if (fast(ip, len, acc)) {
+        u8 *p = tlb_write_ptr(ip, va.v, len);
+        if (p) {
+            copy(p, buf, len);
+            return CPU_OK;
+        }
+    }
+    return mem_write_slow(ip, va.v, buf, len, access_user(ip, acc), acc == ISA_ACC_SYSTEM);
+}
+
+static int op_probe_write(void *ctx, gva_t va, unsigned len, enum isa_access acc)
+{
+    struct interp *ip = ctx;
+    if (fast(ip, len, acc) && tlb_write_ptr(ip, va.v, len))
+        return CPU_OK;
+    return mem_probe_write(ip, va.v, len, access_user(ip, acc), acc == ISA_ACC_SYSTEM);
+}
+
+static int op_or32(void *ctx, gva_t va, u32 bits, enum isa_access acc)
+{
+    struct interp *ip = ctx;
+    struct mmu_page p;
+    u32 v;
+    int r = walk(ip, va.v, MMU_WRITE, access_user(ip, acc), acc == ISA_ACC_SYSTEM, &p);
+    if (r != CPU_OK)
+        return r;
+    u8 *host = head(va.v, 4) == 4 ? mem_at(ip->mem, p.gpa, 4) : NULL;
+    if (host) {
+        traced(ip, (u64)(host - ip->mem->ram), 4);
+        __atomic_fetch_or((u32 *)(void *)host, bits, __ATOMIC_SEQ_CST);
+        return CPU_OK;
+    }
+    r = op_read(ctx, va, &v, 4, acc);
+    v |= bits;
+    return r == CPU_OK ? op_write(ctx, va, &v, 4, acc) : r;
+}
+
+static int op_io_read(void *ctx, u16 port, unsigned size, u32 *value)
+{
+    struct interp *ip = ctx;
+    ip->stats.pio++;
+    if (unlikely(isa_debug_armed(ip->cpu)))
+        ip->debug_hits |= isa_debug_io(ip->cpu, port, size);
+    *value = ip->cfg.ops->pio_read(ip->cfg.ops_ctx, port, size);
+    return CPU_OK;
+}
+
+static int op_io_write(void *ctx, u16 port, unsigned size, u32 value)
+{
+    struct interp *ip = ctx;
+    ip->stats.pio++;
+    if (unlikely(isa_debug_armed(ip->cpu)))
+        ip->debug_hits |= isa_debug_io(ip->cpu, port, size);
+    ip->cfg.ops->pio_write(ip->cfg.ops_ctx, port, size, value);
+    return CPU_OK;
+}
+
+static int op_msr_read(void *ctx, u32 index, u64 *value)
+{
+    struct interp *ip = ctx;
+    return ip->cfg.ops->msr_read(ip->cfg.ops_ctx, ip->cpu, index, value);
+}
+
+static int op_msr_write(void *ctx, u32 index, u64 value)
+{
+    struct interp *ip = ctx;
+    u64 efer = ip->cpu->efer;
+    int r = ip->cfg.ops->msr_write(ip->cfg.ops_ctx, ip->cpu, index, value);
+    if (ip->cpu->efer != efer)
+        tlb_flush_all(ip);
+    return r;
+}
+
+static u64 op_tsc(void *ctx)
+{
+    struct interp *ip = ctx;
+    return ip->cfg.ops->tsc(ip->cfg.ops_ctx, ip->cpu);
+}
+
+static u64 op_cr8_read(void *ctx)
+{
+    struct interp *ip = ctx;
+    return ip->cfg.ops->cr8_read(ip->cfg.ops_ctx, ip->cpu);
+}
+
+static void op_cr8_write(void *ctx, u64 value)
+{
+    struct interp *ip = ctx;
+    ip->cfg.ops->cr8_write(ip->cfg.ops_ctx, ip->cpu, value);
+}
+
+/*
+ * Entries carry no PCID: whatever CR3 is loaded drops all that is not global, and what INVPCID says of another PCID is
+ * therefore true already.
+ */
+static void op_flush(void *ctx, enum isa_flush kind, gva_t va, u16 pcid)
+{
+    struct interp *ip = ctx;
+    switch (kind) {
+    case ISA_FLUSH_PAGE:
+    case ISA_FLUSH_PCID_PAGE:
+        tlb_flush_page(ip, va.v);
+        break;
+    case ISA_FLUSH_NONGLOBAL:
+    case ISA_FLUSH_SWITCH:
+    case ISA_FLUSH_PCID:
+    case ISA_FLUSH_ALL_NONGLOBAL:
+        tlb_flush_nonglobal(ip);
+        break;
+    case ISA_FLUSH_ALL:
+        tlb_flush_all(ip);
+        break;
+    }
+}
+
+/* The run loop derives key and context anew after every system instruction. */
+static void op_mode_changed(void *ctx)
+{
+}
+
+const struct isa_ops interp_isa_ops = {
+    .read = op_read,
+    .write = op_write,
+    .probe_write = op_probe_write,
+    .or32 = op_or32,
+    .io_read = op_io_read,
+    .io_write = op_io_write,
+    .msr_read = op_msr_read,
+    .msr_write = op_msr_write,
+    .tsc = op_tsc,
+    .cr8_read = op_cr8_read,
+    .cr8_write = op_cr8_write,
+    .flush = op_flush,
+    .mode_changed = op_mode_changed,
+};

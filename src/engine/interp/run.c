@@ -1,0 +1,308 @@
+/* The run loop: between blocks it polls, takes events, derives the mode, finds the next block. */
+#include "engine/interp/interp_internal.h"
+#include "host/host.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct engine {
+    struct interp ip;
+};
+
+void fault_exit(struct interp *ip, const struct op *op, int code)
+{
+    op_rip(ip, op);
+    /* The block's instructions were counted when it was entered; those from this one on did not run. */
+    const struct block *b = ip->current;
+    ip->budget += b->n - (op - b->ops);
+    longjmp(ip->exit, code);
+}
+
+void op_leave(struct interp *ip, const struct op *op)
+{
+    const struct block *b = ip->current;
+    ip->budget += b->n - (op - b->ops);
+    ip->cpu->rip += op->off;
+}
+
+u64 ea_slow(struct interp *ip, const struct op *op, unsigned size, bool write)
+{
+    struct cpu *c = ip->cpu;
+    u64 off = ea_offset(c, op);
+    if (op->addr_size == 4)
+        off &= 0xffffffff;
+    else if (op->addr_size == 2)
+        off &= 0xffff;
+    if ((ip->key & KEY_MODE) == ISA_MODE_64)
+        return off + *(const u64 *)(const void *)((const u8 *)c + op->seg);
+    if ((ip->key & KEY_FLAT) && op->segno < SEG_FS)
+        return off;
+    gva_t va;
+    int r = isa_linear(c, op->segno, off, size, write, &va);
+    if (r != CPU_OK)
+        fault_exit(ip, op, r);
+    return va.v;
+}
+
+/* --- mode --- */
+
+static bool flat(const struct cpu_segment *s, u32 type_bits)
+{
+    return !s->base && s->limit == 0xffffffff && !(s->attr & SEG_UNUSABLE) && (s->attr & SEG_P) &&
+           (s->attr & type_bits) == type_bits && ((s->attr & SEG_CODE) || !(s->attr & SEG_CE));
+}
+
+static u8 mode_key(const struct cpu *c)
+{
+    const struct cpu_segment *cs = &c->seg[SEG_CS];
+    if (cpu_code64(c))
+        return ISA_MODE_64;
+    u8 key = cs->attr & SEG_DB ? ISA_MODE_32 : ISA_MODE_16;
+    if (c->seg[SEG_SS].attr & SEG_DB)
+        key |= KEY_SS32;
+    /* Readable code for CS-relative data, writable data for the others. */
+    if (flat(cs, SEG_RW | SEG_CODE) && flat(&c->seg[SEG_SS], SEG_RW) && flat(&c->seg[SEG_DS], SEG_RW) &&
+        flat(&c->seg[SEG_ES], SEG_RW) && !(c->seg[SEG_DS].attr & SEG_CODE) && !(c->seg[SEG_ES].attr & SEG_CODE))
+        key |= KEY_FLAT;
+    return key;
+}
+
+static bool alignment_checked(const struct cpu *c)
+{
+    return c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FL_AC);
+}
+
+/* Derive key and TLB context from the CPU's state: after every system instruction, delivery or change from outside. */
+static void derive_mode(struct interp *ip)
+{
+    struct cpu *c = ip->cpu;
+    ip->key = mode_key(c);
+    if (c->shadow || (c->sysflags & (FL_TF | FL_RF)) || isa_debug_armed(c))
+        ip->key |= KEY_SINGLE;
+    ip->user = c->cpl == 3;
+    if (alignment_checked(c) || isa_debug_armed(c))
+        ip->context = TLB_NEVER;
+    else
+        ip->context = ip->user ? TLB_USER : c->sysflags & FL_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
+    ip->tlb = ip->tlbs[ip->context];
+}
+
+/* --- events --- */
+
+static bool events_waiting(const struct interp *ip)
+{
+    return __atomic_load_n(&ip->cpu->attention, __ATOMIC_RELAXED) != 0;
+}
+
+/* Take an NMI or interrupt if one is deliverable at this boundary. CPU_OK (taken or not) or a reason to stop. */
+static int take_events(struct interp *ip)
+{
+    struct cpu *c = ip->cpu;
+    u32 attention = __atomic_load_n(&c->attention, __ATOMIC_ACQUIRE);
+    if ((attention & ATTN_NMI) && isa_interruptible(c, ISA_EVENT_NMI)) {
+        cpu_attention_clear(c, ATTN_NMI);
+        ip->stats.interrupts++;
+        return isa_take_interrupt(&ip->isa, ISA_EVENT_NMI, VEC_NMI);
+    }
+    if ((attention & ATTN_INTR) && isa_interruptible(c, ISA_EVENT_EXTERNAL)) {
+        int vector = ip->cfg.ops->irq_ack(ip->cfg.ops_ctx, c);
+        if (vector < 0)
+            return CPU_OK;
+        ip->stats.interrupts++;
+        return isa_take_interrupt(&ip->isa, ISA_EVENT_EXTERNAL, (u8)vector);
+    }
+    return CPU_OK;
+}
+
+/* --- stopping --- */
+
+static void stop_for(struct interp *ip, int code, struct stop *s)
+{
+    switch (code) {
+    case CPU_SHUTDOWN:
+        s->kind = STOP_SHUTDOWN;
+        snprintf(s->text, sizeof(s->text), "triple fault at rip %#llx", (unsigned long long)ip->cpu->rip);
+        break;
+    case CPU_UNIMPLEMENTED:
+        s->kind = STOP_UNIMPLEMENTED;
+        snprintf(s->text, sizeof(s->text), "not implemented: %s", ip->cpu->stop_reason);
+        break;
+    default:
+        s->kind = STOP_FAILURE;
+        snprintf(s->text, sizeof(s->text), "interpreter: unexpected result %d", code);
+    }
+}
+
+/* A fault or worse came out of a block or an instruction. Returns CPU_OK to go on. */
+static int after_fault(struct interp *ip, int code)
+{
+    if (code != CPU_FAULT)
+        return code;
+    ip->stats.exceptions++;
+    ip->cpu->shadow = 0;
+    return isa_deliver_fault(&ip->isa);
+}
+
+/*
+ * One instruction alone: breakpoints before it, shadow, RF and traps behind it. The shadow in force ends with it unless
+ * it starts a new one; so does RF unless IRET sets it.
+ */
+static int run_single(struct interp *ip, const struct block *b)
+{
+    struct cpu *c = ip->cpu;
+    u64 exec = isa_debug_armed(c) ? isa_debug_exec(c, GVA(c->rip)) : 0;
+    if (exec) {
+        ip->budget += b->n;
+        c->fault = (struct cpu_fault){.vector = VEC_DB, .address = exec};
+        return CPU_FAULT;
+    }
+    bool tf = c->sysflags & FL_TF;
+    u16 mnemonic = b->mnemonic; /* the block may be gone behind the instruction */
+    c->shadow = 0;
+    ip->debug_hits = 0;
+    b->ops[0].fn(ip, b->ops);
+    if (mnemonic != ZYDIS_MNEMONIC_IRET && mnemonic != ZYDIS_MNEMONIC_IRETD && mnemonic != ZYDIS_MNEMONIC_IRETQ)
+        c->sysflags &= ~FL_RF;
+    u64 dr6 = ip->debug_hits | (isa_debug_step(c, mnemonic, tf) ? ISA_DR6_BS : 0);
+    if (dr6 && !(c->shadow & SHADOW_MOVSS))
+        return isa_debug_trap(&ip->isa, dr6);
+    return CPU_OK;
+}
+
+/* The block at RIP. CPU_OK or a code. */
+static int run_block(struct interp *ip)
+{
+    int r = CPU_OK;
+    struct block *b = block_lookup(ip, &r);
+    if (unlikely(!b)) {
+        if (ip->flush_wanted)
+            blocks_flush(ip);
+        return r;
+    }
+    ip->current = b;
+    ip->budget -= b->n;
+    if (unlikely(ip->key & KEY_SINGLE))
+        return run_single(ip, b);
+    b->ops[0].fn(ip, b->ops);
+    return CPU_OK;
+}
+
+/* Until the budget is used up or something stops the CPU. Returns what to stop with, CPU_OK for budget, halt, request. */
+static void run_loop(struct interp *ip, struct stop *s)
+{
+    struct cpu *c = ip->cpu;
+    /* Faults and system instructions that do not complete come back here, any number of times. */
+    int code = setjmp(ip->exit);
+    if (code)
+        code = after_fault(ip, code);
+    for (;;) {
+        if (unlikely(code != CPU_OK)) {
+            if (code == CPU_FAULT) {
+                code = after_fault(ip, code);
+                continue;
+            }
+            stop_for(ip, code, s);
+            return;
+        }
+        if (unlikely(ip->flush_wanted))
+            blocks_flush(ip);
+        if (unlikely(events_waiting(ip))) {
+            if (c->attention & ATTN_REQUEST) {
+                cpu_attention_clear(c, ATTN_REQUEST);
+                s->kind = STOP_REQUEST;
+                return;
+            }
+            code = take_events(ip);
+            if (code != CPU_OK)
+                continue;
+        }
+        if (unlikely(c->halted)) {
+            s->kind = STOP_HALT;
+            return;
+        }
+        if (unlikely(ip->budget <= 0)) {
+            s->kind = STOP_BUDGET;
+            return;
+        }
+        derive_mode(ip);
+        code = run_block(ip);
+    }
+}
+
+static void interp_run(struct engine *en, struct cpu *c, u64 budget, struct stop *stop)
+{
+    struct interp *ip = &en->ip;
+    ip->cpu = c;
+    ip->isa.cpu = c;
+    ip->budget = (s64)MIN(budget, (u64)INT64_MAX / 2);
+    s64 start = ip->budget;
+    *stop = (struct stop){.kind = STOP_BUDGET};
+    if (!c->model) {
+        stop->kind = STOP_FAILURE;
+        snprintf(stop->text, sizeof(stop->text), "interpreter: the CPU has no model");
+        return;
+    }
+    run_loop(ip, stop);
+    ip->stats.instructions += (u64)(start - ip->budget);
+}
+
+/* --- the engine --- */
+
+static void code_written(void *ctx, u64 ram_page)
+{
+    blocks_kill(ctx, ram_page, 0, PAGE_SIZE);
+}
+
+static void interp_destroy(struct engine *en)
+{
+    if (!en)
+        return;
+    blocks_destroy(&en->ip);
+    native_destroy(en->ip.native);
+    free(en);
+}
+
+static int interp_create(struct engine **out, const struct engine_config *cfg, struct error *e)
+{
+    struct engine *en = calloc(1, sizeof(*en));
+    if (!en)
+        return error_set(e, ENOMEM, "interpreter: out of memory");
+    struct interp *ip = &en->ip;
+    ip->cfg = *cfg;
+    ip->mem = cfg->mem;
+    ip->isa = (struct isa){.ops = &interp_isa_ops, .ctx = ip};
+    tlb_init(ip);
+    int r = blocks_init(ip, e);
+    if (r == 0)
+        r = native_create(&ip->native, 2u << 20, e);
+    if (r < 0) {
+        interp_destroy(en);
+        return r;
+    }
+    ip->mem->code_written = code_written;
+    ip->mem->code_ctx = ip;
+    *out = en;
+    return 0;
+}
+
+static void interp_state_changed(struct engine *en, struct cpu *c)
+{
+    tlb_flush_all(&en->ip);
+    blocks_flush(&en->ip);
+}
+
+static void interp_stats(const struct engine *en, struct engine_stats *out)
+{
+    *out = en->ip.stats;
+}
+
+const struct engine_ops engine_interp = {
+    .name = "interp",
+    .create = interp_create,
+    .destroy = interp_destroy,
+    .run = interp_run,
+    .state_changed = interp_state_changed,
+    .stats = interp_stats,
+};
