@@ -26,7 +26,7 @@ int host_memfd(const char *name, u64 size, struct error *e);
 void *host_map_shared(int fd, u64 size, struct error *e);
 void *host_map_anonymous(u64 size, struct error *e);
 void host_unmap(void *p, u64 size);
-/* Private memory between two pages that nothing may touch (`size` is rounded up to pages); NULL with `e` on failure. */
+/* Private memory with two pages on either side that nothing may touch (`size` is rounded up to pages); NULL on failure. */
 u8 *host_map_guarded(u64 size, struct error *e);
 void host_unmap_guarded(u8 *p, u64 size);
 
@@ -89,5 +89,72 @@ int host_fault_call(void (*fn)(void *), void *arg, const u8 *start, const u8 *en
 #define HOST_FAULT_TAKEN BIT(8)
 int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover);
 void host_fault_region_remove(const u8 *start);
+
+/* --- processes (linux/process.c) --- */
+
+struct host_child {
+    int pid;
+    int pidfd; /* readable when the process has ended; -1: none */
+};
+
+/*
+ * Fork a process that outlives this one: in a session of its own, its parent is init, standard input, output and error are
+ * /dev/null, every other descriptor but keep[0..n_keep) is closed, SIGPIPE and SIGHUP are ignored. Returns 1 in the new
+ * process, 0 in the caller, -errno. The caller must have one thread.
+ */
+int host_fork_detached(const int *keep, unsigned n_keep, struct error *e);
+
+#define HOST_FIRST_FD 3 /* of a process that host_spawn_self starts */
+
+/*
+ * Run this very program again with `argv` (NULL-terminated), an empty environment, /dev/null as standard descriptors and
+ * fds[i] as descriptor HOST_FIRST_FD + i; nothing else is open. The child is killed when the calling thread ends.
+ */
+int host_spawn_self(struct host_child *c, char *const argv[], const int *fds, unsigned n_fds, struct error *e);
+
+/*
+ * Take the status of a child that has ended: 1 and its exit code or the signal (the other is 0), 0 while it runs, -errno.
+ * `block` waits for it.
+ */
+int host_child_reap(struct host_child *c, bool block, int *code, int *sig);
+void host_child_kill(const struct host_child *c);
+
+/*
+ * Before a seal: no core dumps, no tracing or inspection by others of this user, no capabilities, no file growth if
+ * `no_files`, no privileges by exec.
+ */
+int host_confine(bool no_files, struct error *e);
+
+/* A descriptor that is readable once for each SIGTERM or SIGINT sent to this process, which are blocked from now on. */
+int host_term_signals(struct error *e);
+/* Take the signals that have come. */
+void host_term_taken(int fd);
+
+/* --- events: a descriptor that one process signals and another sleeps on (linux/event.c) --- */
+
+int host_event_create(struct error *e);
+/* Never blocks; signals that nobody took yet are one. */
+void host_event_signal(int fd);
+void host_event_clear(int fd);
+/* Sleep until the event is signalled (then clear it) or until host_ns() reaches `deadline` (UINT64_MAX: no limit). */
+void host_event_wait(int fd, u64 deadline);
+
+/* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
+
+/* The cell: computing, sleeping, its events, private memory that is not executable. It can open and name nothing. */
+struct host_cell_seal {
+    int wake_self, wake_peer; /* events: read, written */
+};
+int host_seal_cell(const struct host_cell_seal *s, struct error *e);
+
+/* The keeper: serving its sockets and files, which are all open already. */
+struct host_keeper_seal {
+    int listener; /* connections are accepted here */
+    int dir;      /* of the machine: its socket and lock are deleted at the end */
+    int log, end; /* files that are rewritten */
+    int ram;      /* guest memory: the one descriptor that may be mapped */
+    int cell;     /* pidfd: what may be killed */
+};
+int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
 
 #endif

@@ -1,0 +1,45 @@
+/* Events: eventfds in counting mode that never block. */
+#include "host/host.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S 1000000000ull
+
+int host_event_create(struct error *e)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd >= 0 ? fd : error_set(e, errno, "eventfd: %s", strerror(errno));
+}
+
+void host_event_signal(int fd)
+{
+    u64 one = 1;
+    /* EAGAIN: the counter is full, thus signalled. */
+    while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
+void host_event_clear(int fd)
+{
+    u64 count;
+    while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
+        ;
+}
+
+void host_event_wait(int fd, u64 deadline)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    struct timespec t, *limit = NULL;
+    if (deadline != UINT64_MAX) {
+        u64 now = host_ns(NULL), left = deadline > now ? deadline - now : 0;
+        t = (struct timespec){.tv_sec = (time_t)(left / NS_PER_S), .tv_nsec = (long)(left % NS_PER_S)};
+        limit = &t;
+    }
+    if (ppoll(&p, 1, limit, NULL) > 0)
+        host_event_clear(fd);
+}

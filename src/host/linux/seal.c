@@ -1,0 +1,190 @@
+/*
+ * Seals: what a process may still ask of the kernel.
+ *
+ * A seal is a table of rules; each names a system call and up to three conditions on its arguments, (argument & mask) ==
+ * value. A few lines turn the table into a classic BPF program for seccomp:
+ *
+ *     load arch; not x86-64 -> kill
+ *     for each rule:  load number; another -> next rule
+ *                     for each condition: load low half, and, compare; [the same for the high half]; wrong -> next rule
+ *                     allow
+ *     kill
+ *
+ * Several rules may name one call: any that fits allows it. x32 calls have bit 30 in their number and so fit none.
+ * What is not allowed ends the whole process at once (SECCOMP_RET_KILL_PROCESS: SIGSYS, and a line in the kernel's audit
+ * log), so neither side can be talked into an error path that nobody tested.
+ *
+ * What must stay true
+ *  1. No rule lets the cell make memory executable, open, connect or name anything, or signal anybody.
+ *  2. Descriptors, signals and protections are compared, never merely the call.
+ *  3. Arguments that the kernel takes as int are compared in their low half, which is all that it looks at.
+ *
+ * Pointers are not looked into (seccomp can't): the keeper's unlinkat is bound to its directory's descriptor only.
+ * SPEC_ALLOW: without it kernels before 5.16 switch off store bypass in sealed processes, which costs the cell dearly;
+ * nothing in a cell is secret from its guest.
+ */
+#include "host/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CONDITIONS 3
+#define INT_MASK   0xffffffffull
+#define RW         ((u64)(PROT_READ | PROT_WRITE))
+#define PROGRAM    512
+
+struct condition {
+    u8 arg; /* 1 to 6; 0 ends the list */
+    u64 mask, value;
+};
+
+struct rule {
+    int nr;
+    struct condition when[CONDITIONS];
+};
+
+#define ARG_IS(n, v)                                    \
+    {                                                   \
+        .arg = (n), .mask = INT_MASK, .value = (u32)(v) \
+    }
+#define ARG_BITS(n, m, v)                     \
+    {                                         \
+        .arg = (n), .mask = (m), .value = (v) \
+    }
+#define ARG_WITHIN(n, m)                          \
+    {                                             \
+        .arg = (n), .mask = ~(u64)(m), .value = 0 \
+    }
+
+/* Private memory, readable and writable at most. */
+#define RULES_MEMORY                                                                                     \
+    {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE | MAP_ANONYMOUS, MAP_PRIVATE | MAP_ANONYMOUS)}}, \
+        {SYS_munmap, {{0}}}, {SYS_mremap, {{0}}}, {SYS_brk, {{0}}}, {SYS_mprotect, {ARG_WITHIN(3, RW)}}, \
+        {SYS_madvise, {ARG_IS(3, MADV_DONTNEED)}}, {SYS_madvise, {ARG_IS(3, MADV_FREE)}},                \
+        {SYS_madvise, {ARG_IS(3, MADV_HUGEPAGE)}}, {SYS_madvise, {ARG_IS(3, MADV_NOHUGEPAGE)}},          \
+    {                                                                                                    \
+        SYS_madvise,                                                                                     \
+        {                                                                                                \
+            ARG_IS(3, MADV_DONTDUMP)                                                                     \
+        }                                                                                                \
+    }
+
+#define RULES_COMMON                                                                                                  \
+    {SYS_futex, {{0}}}, {SYS_ppoll, {{0}}}, {SYS_poll, {{0}}}, {SYS_clock_gettime, {{0}}}, {SYS_gettimeofday, {{0}}}, \
+        {SYS_rt_sigreturn, {{0}}}, {SYS_rt_sigprocmask, {{0}}}, {SYS_restart_syscall, {{0}}}, {SYS_exit, {{0}}},      \
+    {                                                                                                                 \
+        SYS_exit_group,                                                                                               \
+        {                                                                                                             \
+            {                                                                                                         \
+                0                                                                                                     \
+            }                                                                                                         \
+        }                                                                                                             \
+    }
+
+struct program {
+    struct sock_filter code[PROGRAM];
+    unsigned n;
+};
+
+static void emit(struct program *p, u16 code, u32 k, u8 jt, u8 jf)
+{
+    if (p->n < PROGRAM)
+        p->code[p->n] = (struct sock_filter){code, jt, jf, k};
+    p->n++; /* beyond PROGRAM: found when installing */
+}
+
+/* Compare a half of the argument; what does not fit jumps to the next rule, patched by emit_rule. */
+static void emit_half(struct program *p, u32 offset, u32 mask, u32 value)
+{
+    if (!mask)
+        return;
+    emit(p, BPF_LD | BPF_W | BPF_ABS, offset, 0, 0);
+    if (mask != ~0u)
+        emit(p, BPF_ALU | BPF_AND | BPF_K, mask, 0, 0);
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
+}
+
+static void emit_rule(struct program *p, const struct rule *r)
+{
+    emit(p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
+    unsigned first = p->n;
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, (u32)r->nr, 0, 1);
+    for (unsigned i = 0; i < CONDITIONS && r->when[i].arg; i++) {
+        const struct condition *c = &r->when[i];
+        u32 at = (u32)offsetof(struct seccomp_data, args) + 8u * (c->arg - 1u);
+        emit_half(p, at, (u32)c->mask, (u32)c->value);
+        emit_half(p, at + 4, (u32)(c->mask >> 32), (u32)(c->value >> 32));
+    }
+    emit(p, BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
+    for (unsigned i = first; i < p->n && i < PROGRAM; i++)
+        if (BPF_CLASS(p->code[i].code) == BPF_JMP)
+            p->code[i].jf = (u8)(p->n - i - 1);
+}
+
+static int seal(const struct rule *rules, size_t n, struct error *e)
+{
+    struct program p = {.n = 0};
+    emit(&p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
+    emit(&p, BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
+    emit(&p, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+    for (size_t i = 0; i < n; i++)
+        emit_rule(&p, &rules[i]);
+    emit(&p, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+    if (p.n > PROGRAM)
+        return error_set(e, E2BIG, "seal: %u instructions of BPF, %u fit", p.n, PROGRAM);
+    struct sock_fprog prog = {.len = (u16)p.n, .filter = p.code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &prog) <
+            0)
+        return error_set(e, errno, "seccomp: %s; the kernel needs CONFIG_SECCOMP_FILTER (4.17 or newer)",
+                         strerror(errno));
+    return 0;
+}
+
+int host_seal_cell(const struct host_cell_seal *s, struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_write, {ARG_IS(1, s->wake_peer)}},
+        {SYS_read, {ARG_IS(1, s->wake_self)}},
+        RULES_COMMON,
+        RULES_MEMORY,
+    };
+    return seal(rules, ARRAY_LEN(rules), e);
+}
+
+int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_read, {{0}}},
+        {SYS_write, {{0}}},
+        {SYS_pread64, {{0}}},
+        {SYS_pwrite64, {{0}}},
+        {SYS_recvfrom, {{0}}},
+        {SYS_sendto, {ARG_BITS(5, ~0ull, 0)}}, /* to the peer only, no address */
+        {SYS_accept4, {ARG_IS(1, s->listener)}},
+        {SYS_getsockopt, {ARG_IS(2, SOL_SOCKET), ARG_IS(3, SO_PEERCRED)}},
+        {SYS_close, {{0}}},
+        {SYS_newfstatat, {ARG_IS(4, AT_EMPTY_PATH)}}, /* fstat */
+        {SYS_fstat, {{0}}},
+        {SYS_ftruncate, {ARG_IS(1, s->log)}},
+        {SYS_ftruncate, {ARG_IS(1, s->end)}},
+        {SYS_unlinkat, {ARG_IS(1, s->dir), ARG_IS(3, 0)}},
+        {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE, MAP_SHARED), ARG_IS(5, s->ram)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->cell), ARG_IS(2, SIGKILL)}},
+        {SYS_waitid, {{0}}},
+        {SYS_getrandom, {{0}}},
+        RULES_COMMON,
+        RULES_MEMORY,
+    };
+    return seal(rules, ARRAY_LEN(rules), e);
+}
