@@ -20,7 +20,7 @@ void error_prefix(struct error *e, const char *fmt, ...)
 {
     if (!e || !e->code)
         return;
-    char head[256], whole[sizeof(e->msg) + sizeof(head)];
+    char head[256], whole[sizeof(e->msg) + sizeof(head) + 4];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(head, sizeof(head), fmt, ap);

@@ -1,0 +1,276 @@
+/*
+ * The page walk against the rules of the manual (SDM vol. 3A, 4.6 and 4.7), written here a second time as a plain
+ * predicate over the bits: all combinations of P, R/W, U/S and XD in four levels, of CR0.WP, CR4.SMEP, CR4.SMAP, EFLAGS.AC,
+ * EFER.NXE, kind of access and privilege.
+ */
+#include "machine/cpu/cpuid.h"
+#include "machine/mmu/mmu.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define RAM_SIZE (2u << 20)
+#define VA       0x00007f1234567abcull
+
+#define P        1ull
+#define RW       2ull
+#define US       4ull
+#define A        0x20ull
+#define D        0x40ull
+#define PS       0x80ull
+#define G        0x100ull
+#define XD       (1ull << 63)
+
+struct fix {
+    struct guest_mem m;
+    struct cpu *c;
+    struct cpu_model model;
+    u64 *slot[4]; /* entry that VA uses at each level, PML4 first */
+};
+
+static int setup(void **state)
+{
+    struct fix *f = calloc(1, sizeof(*f));
+    u8 *ram = aligned_alloc(PAGE_SIZE, RAM_SIZE);
+    memset(ram, 0, RAM_SIZE);
+    assert_int_equal(mem_init(&f->m, ram, RAM_SIZE, -1, NULL), 0);
+    f->c = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
+    memset(f->c, 0, sizeof(*f->c));
+    f->model.phys_bits = 40;
+    f->c->model = &f->model;
+    f->c->cr0 = CR0_PE | CR0_PG;
+    f->c->cr4 = CR4_PAE | CR4_PGE;
+    f->c->efer = EFER_LME | EFER_LMA;
+    f->c->cr3 = 0x1000;
+    for (int i = 0; i < 4; i++)
+        f->slot[i] = (u64 *)(void *)(ram + 0x1000 * (i + 1)) + (VA >> (39 - 9 * i) & 511);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fix *f = *state;
+    free(f->m.ram);
+    mem_destroy(&f->m);
+    free(f->c);
+    free(f);
+    return 0;
+}
+
+static void map(struct fix *f, const u64 bits[4])
+{
+    for (u64 i = 0; i < 4; i++)
+        *f->slot[i] = (i < 3 ? 0x1000 * (i + 2) : 0x10000) | bits[i];
+}
+
+struct how {
+    enum mmu_access access;
+    bool user, wp, smep, smap, ac, nxe;
+};
+
+static void set_mode(struct fix *f, const struct how *h)
+{
+    f->c->cr0 = CR0_PE | CR0_PG | (h->wp ? CR0_WP : 0);
+    f->c->cr4 = CR4_PAE | CR4_PGE | (h->smep ? CR4_SMEP : 0) | (h->smap ? CR4_SMAP : 0);
+    f->c->efer = EFER_LME | EFER_LMA | (h->nxe ? EFER_NXE : 0);
+    f->c->sysflags = h->ac ? FL_AC : 0;
+    f->c->cpl = h->user ? 3 : 0;
+}
+
+/* The manual's rules, a level and a right at a time. Returns -1 for success, else the error code. */
+static int expected(const u64 bits[4], const struct how *h)
+{
+    bool w = true, u = true, x = true;
+    int code = (h->access == MMU_WRITE ? 2 : 0) | (h->user ? 4 : 0);
+    if (h->access == MMU_EXEC && (h->nxe || h->smep))
+        code |= 16;
+    for (int i = 0; i < 4; i++) {
+        if (!(bits[i] & P))
+            return code;
+        if ((bits[i] & XD) && !h->nxe)
+            return code | 8 | 1;
+        if (!(bits[i] & RW))
+            w = false;
+        if (!(bits[i] & US))
+            u = false;
+        if (bits[i] & XD)
+            x = false;
+    }
+    bool ok = true;
+    if (h->user && !u)
+        ok = false;
+    if (h->access == MMU_EXEC && !x)
+        ok = false;
+    if (h->access == MMU_EXEC && !h->user && u && h->smep)
+        ok = false;
+    if (h->access != MMU_EXEC && !h->user && u && h->smap && !h->ac)
+        ok = false;
+    if (h->access == MMU_WRITE && !w && (h->user || h->wp))
+        ok = false;
+    return ok ? -1 : code | 1;
+}
+
+static void check_one(struct fix *f, const u64 bits[4], const struct how *h)
+{
+    struct mmu_page p;
+    map(f, bits);
+    int want = expected(bits, h);
+    int r = mmu_walk(f->c, &f->m, GVA(VA), h->access, h->user, false, &p);
+    if (want < 0) {
+        assert_int_equal(r, CPU_OK);
+        assert_int_equal(p.gpa.v, 0x10000 | (VA & 0xfff));
+        /* Accessed everywhere, dirty in the leaf by a write only. */
+        for (int i = 0; i < 4; i++)
+            assert_true(*f->slot[i] & A);
+        assert_int_equal(!!(*f->slot[3] & D), h->access == MMU_WRITE);
+        assert_false(*f->slot[0] & D);
+    } else {
+        assert_int_equal(r, CPU_FAULT);
+        assert_int_equal(f->c->fault.vector, VEC_PF);
+        assert_int_equal(f->c->fault.error, want);
+        assert_int_equal(f->c->fault.address, VA);
+        assert_false(*f->slot[3] & (A | D));
+    }
+}
+
+static void test_all_rights(void **state)
+{
+    struct fix *f = *state;
+    static const u64 right[16] = {0,       P,           RW,           P | RW,          US,      P | US,
+                                  US | RW, P | RW | US, 0 | XD,       P | XD,          RW | XD, P | RW | XD,
+                                  US | XD, P | US | XD, US | RW | XD, P | RW | US | XD};
+    for (unsigned n = 0; n < 1u << 16; n++) {
+        u64 bits[4];
+        for (int i = 0; i < 4; i++)
+            bits[i] = right[n >> (4 * i) & 15];
+        /* Combinations whose first level is absent differ in nothing else: a few of them are enough. */
+        if (!(bits[0] & P) && n >> 4)
+            continue;
+        for (unsigned k = 0; k < 3 * 64; k++) {
+            struct how h = {
+                (enum mmu_access)(k % 3), k / 3 & 1, k / 6 & 1, k / 12 & 1, k / 24 & 1, k / 48 & 1, k / 96 & 1};
+            set_mode(f, &h);
+            check_one(f, bits, &h);
+        }
+    }
+}
+
+static void test_large_pages(void **state)
+{
+    struct fix *f = *state;
+    struct mmu_page p;
+    u64 all[4] = {P | RW | US, P | RW | US, P | RW | US, P | RW | US};
+    map(f, all);
+    *f->slot[2] = 0x200000 | P | RW | US | PS | G;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_WRITE, true, false, &p), CPU_OK);
+    assert_int_equal(p.gpa.v, 0x200000 | (VA & 0x1fffff));
+    assert_int_equal(p.shift, 21);
+    assert_true(p.global && p.dirty);
+    assert_true(*f->slot[2] & D);
+    *f->slot[1] = 0x40000000 | P | RW | US | PS;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, true, false, &p), CPU_OK);
+    assert_int_equal(p.gpa.v, 0x40000000 | (VA & 0x3fffffff));
+    assert_int_equal(p.shift, 30);
+    assert_false(p.global || p.dirty);
+    /* PAT bit of a large page is bit 12 and not reserved */
+    *f->slot[1] = 0x40000000 | P | RW | US | PS | 0x1000;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, true, false, &p), CPU_OK);
+    assert_int_equal(p.gpa.v, 0x40000000 | (VA & 0x3fffffff));
+}
+
+static void reserved(struct fix *f, int level, u64 extra)
+{
+    struct mmu_page p;
+    u64 all[4] = {P | RW | US, P | RW | US, P | RW | US, P | RW | US};
+    map(f, all);
+    *f->slot[level] |= extra;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, true, false, &p), CPU_FAULT);
+    assert_int_equal(f->c->fault.error, PF_P | PF_U | PF_RSVD);
+}
+
+static void test_reserved_bits(void **state)
+{
+    struct fix *f = *state;
+    for (int level = 0; level < 4; level++)
+        for (int bit = 40; bit < 52; bit++)
+            reserved(f, level, 1ull << bit);
+    reserved(f, 0, PS);
+    for (int bit = 13; bit < 30; bit++)
+        reserved(f, 1, PS | 1ull << bit);
+    for (int bit = 13; bit < 21; bit++)
+        reserved(f, 2, PS | 1ull << bit);
+    /* Bits 52-62 are the guest's own. */
+    struct mmu_page p;
+    u64 all[4] = {P | RW | US, P | RW | US, P | RW | US, P | RW | US | 0x7ffull << 52};
+    map(f, all);
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, true, false, &p), CPU_OK);
+}
+
+static void test_addresses(void **state)
+{
+    struct fix *f = *state;
+    struct mmu_page p;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(0x800000000000), MMU_READ, false, false, &p), CPU_FAULT);
+    assert_int_equal(f->c->fault.vector, VEC_GP);
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(0xffff7fffffffffff), MMU_READ, false, false, &p), CPU_FAULT);
+    assert_int_equal(f->c->fault.vector, VEC_GP);
+    /* A table outside RAM reads as ones: a reserved-bit fault, never an access outside. */
+    f->c->cr3 = 0xfffffff000;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, false, false, &p), CPU_FAULT);
+    assert_int_equal(f->c->fault.vector, VEC_PF);
+    f->c->cr3 = 0x1000;
+    u64 all[4] = {P | RW | US, P | RW | US, P | RW | US, P | RW | US};
+    map(f, all);
+    *f->slot[1] = 0x7ffffff000 | P | RW | US;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, false, false, &p), CPU_FAULT);
+    /* Implicit supervisor accesses fault under SMAP whatever AC says. */
+    map(f, all);
+    f->c->cr4 |= CR4_SMAP;
+    f->c->sysflags = FL_AC;
+    f->c->cpl = 3;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, false, false, &p), CPU_OK);
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, false, true, &p), CPU_FAULT);
+    assert_int_equal(f->c->fault.error, PF_P);
+}
+
+static void test_doorway(void **state)
+{
+    struct fix *f = *state;
+    u8 b[16];
+    assert_non_null(mem_at(&f->m, GPA(RAM_SIZE - 1), 1));
+    assert_null(mem_at(&f->m, GPA(RAM_SIZE - 1), 2));
+    assert_null(mem_at(&f->m, GPA(RAM_SIZE), 0x10));
+    assert_null(mem_at(&f->m, GPA(~0ull), 1));
+    assert_null(mem_at(&f->m, GPA(16), ~0ull));
+    assert_null(mem_at(&f->m, GPA(16), ~0ull - 15));
+    assert_int_not_equal(mem_read(&f->m, GPA(RAM_SIZE - 8), b, 16), 0);
+    assert_int_not_equal(mem_write(&f->m, GPA(RAM_SIZE - 8), b, 16), 0);
+    /* The dirty log sees table updates of the walk as it sees any other write. */
+    u64 all[4] = {P | RW | US, P | RW | US, P | RW | US, P | RW | US}, log[RAM_SIZE / PAGE_SIZE / 64];
+    struct mmu_page p;
+    map(f, all);
+    assert_int_equal(mem_log_start(&f->m), 0);
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, true, false, &p), CPU_OK);
+    mem_write(&f->m, GPA(0x20ffe), b, 4);
+    mem_log_take(&f->m, log);
+    assert_int_equal(log[0], 0x1eull | 3ull << 0x20);
+    mem_log_take(&f->m, log);
+    assert_int_equal(log[0], 0);
+    mem_log_stop(&f->m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_all_rights, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large_pages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reserved_bits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_doorway, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("machine-mmu", tests, NULL, NULL);
+}
