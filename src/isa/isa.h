@@ -26,6 +26,7 @@ enum isa_flush {
     ISA_FLUSH_PCID_PAGE,     /* INVPCID type 0: `va` in `pcid` */
     ISA_FLUSH_PCID,          /* INVPCID type 1: all non-global of `pcid` */
     ISA_FLUSH_ALL_NONGLOBAL, /* INVPCID type 3 */
+    ISA_FLUSH_SWITCH,        /* MOV CR3 with bit 63: `pcid` is in force now, nothing tagged need go */
 };
 
 /*
@@ -63,8 +64,10 @@ struct isa {
 
 /*
  * Execute one instruction that is not ISA_INNOCUOUS (all of class.h's table: privileged, sensitive, IOPL-sensitive, far
- * and near control transfers, INS/OUTS with their REP forms). cpu->rip points at the instruction; on CPU_OK it points
- * at the next one to execute and shadow, halted etc. are up to date. A REP INS/OUTS does at most one element a call and
+ * and near control transfers, INS/OUTS with their REP forms). Whether the guest's model has the instruction (isa_feature)
+ * is the caller's check, best made once at decoding. cpu->rip points at the instruction; on CPU_OK it points at the next
+ * one to execute and halted etc. are up to date; RF is cleared as after every instruction but IRET; cpu->shadow is only
+ * set, by STI and MOV SS: the caller clears it before each instruction. A REP INS/OUTS does at most one element a call and
  * leaves RIP on itself until RCX is 0, so that interrupts are taken in between.
  * CPU_FAULT: cpu->fault is set, nothing else changed; the caller delivers it with isa_deliver_fault.
  */
@@ -83,7 +86,8 @@ enum isa_event_kind {
 /*
  * Deliver an event through the IDT: gate, privilege change, TSS and IST, frame, error code, flags; with cpu->rip as the
  * return address (software interrupts: already advanced). A fault during delivery is combined with it (benign,
- * contributory, page fault, double fault: SDM vol. 3A, table 6-5); the third one gives CPU_SHUTDOWN.
+ * contributory, page fault, double fault: SDM vol. 3A, table 6-5); the third one gives CPU_SHUTDOWN. The software kinds
+ * are isa_execute's own business: their faults belong to the instruction, not to its successor.
  * CPU_OK: RIP is at the handler's first instruction. CPU_SHUTDOWN, CPU_UNIMPLEMENTED otherwise.
  */
 int isa_deliver(struct isa *m, enum isa_event_kind kind, u8 vector);
@@ -107,9 +111,37 @@ int isa_linear(struct cpu *c, enum cpu_seg seg, u64 off, unsigned size, bool wri
 int isa_load_segment(struct isa *m, enum cpu_seg seg, u16 selector);
 
 /*
- * Called at an instruction boundary with no fault pending: take the most urgent of trap (#DB for TF), NMI, external
- * interrupt that is deliverable now, `vector` being what the controller offered or -1. CPU_OK or as isa_deliver.
+ * Could an external interrupt (IF, shadows) or an NMI (NMI blocking, MOV SS shadow) be taken at this boundary? Always
+ * true for the other kinds.
+ */
+bool isa_interruptible(const struct cpu *c, enum isa_event_kind kind);
+
+/*
+ * At an instruction boundary with no fault pending: take an external interrupt (`vector` as the controller gave it when
+ * it was acknowledged) or an NMI (`vector` is ignored; the latch is cleared, further NMIs are blocked until IRET). The
+ * caller asked isa_interruptible first. Ends HLT. Between two elements of a REP instruction the caller sets FL_RF first,
+ * so that the saved image has it. CPU_OK or as isa_deliver.
  */
 int isa_take_interrupt(struct isa *m, enum isa_event_kind kind, u8 vector);
+
+/*
+ * Debug exceptions, for engines (SDM vol. 3B, 17.2 and 17.3). The three checks return the bits of DR6 that the access
+ * raises, 0 mostly; ask them only if isa_debug_armed.
+ *
+ * Instruction breakpoints are faults: before executing at linear address `va`, leave the bits in cpu->fault (vector
+ * VEC_DB, `address`) and isa_deliver_fault; RF suppresses them. Data and I/O breakpoints and single steps are traps:
+ * collect the bits while the instruction runs, and when it is done, RIP advanced, hand them to isa_debug_trap. A MOV SS
+ * shadow that the instruction left behind holds traps back until the next one is done.
+ */
+#define ISA_DR6_BD BIT(13) /* general detect */
+#define ISA_DR6_BS BIT(14) /* single step */
+bool isa_debug_armed(const struct cpu *c);
+u64 isa_debug_exec(const struct cpu *c, gva_t va);
+u64 isa_debug_data(const struct cpu *c, gva_t va, unsigned len, bool write);
+u64 isa_debug_io(const struct cpu *c, u16 port, unsigned size);
+/* Is a single-step trap due after an instruction of that mnemonic that began with TF as in `tf_before`? */
+bool isa_debug_step(const struct cpu *c, u16 mnemonic, bool tf_before);
+/* Deliver #DB as a trap with these bits in DR6. As isa_deliver. */
+int isa_debug_trap(struct isa *m, u64 dr6);
 
 #endif

@@ -1,0 +1,57 @@
+/*
+ * Software interrupts: INT n, INT3, INT1, INTO, and BOUND's exception.
+ *
+ * A fault while one is delivered is reported at the instruction itself and never combines to a double fault, so these
+ * go through isa_deliver_once and leave the rest to whoever delivers the fault.
+ */
+#include "isa/isa_internal.h"
+
+#include <string.h>
+
+static int software(struct isa *m, const struct isa_insn *insn, enum isa_event_kind kind, u8 vector)
+{
+    struct isa_event ev = {.kind = kind, .vector = vector, .rip = isa_next_rip(m->cpu, insn)};
+    return isa_deliver_once(m, &ev);
+}
+
+int sys_int(struct isa *m, const struct isa_insn *insn)
+{
+    return software(m, insn, ISA_EVENT_SOFT_INT, (u8)insn->imm);
+}
+
+int sys_int3(struct isa *m, const struct isa_insn *insn)
+{
+    return software(m, insn, ISA_EVENT_SOFT_EXC, VEC_BP);
+}
+
+int sys_int1(struct isa *m, const struct isa_insn *insn)
+{
+    return software(m, insn, ISA_EVENT_ICEBP, VEC_DB);
+}
+
+int sys_into(struct isa *m, const struct isa_insn *insn)
+{
+    struct cpu *c = m->cpu;
+    if (insn->mode == ISA_MODE_64)
+        return isa_ud(m);
+    if (cpu_arith_to_flags(c->arith) & FL_OF)
+        return software(m, insn, ISA_EVENT_SOFT_EXC, VEC_OF);
+    c->rip = isa_next_rip(c, insn);
+    return CPU_OK;
+}
+
+int sys_bound(struct isa *m, const struct isa_insn *insn)
+{
+    unsigned size = isa_opsize(insn);
+    u8 raw[8];
+    if (insn->mode == ISA_MODE_64)
+        return isa_ud(m);
+    ISA_TRY(isa_mem_read(m, insn, raw, 2 * size));
+    u32 v[3] = {(u32)isa_gpr_get(m->cpu, insn->op[0].reg, size), 0, 0};
+    memcpy(&v[1], raw, size);
+    memcpy(&v[2], raw + size, size);
+    s32 s[3];
+    for (unsigned i = 0; i < 3; i++)
+        s[i] = size == 2 ? (s16)v[i] : (s32)v[i];
+    return s[0] < s[1] || s[0] > s[2] ? cpu_raise(m->cpu, VEC_BR) : CPU_OK;
+}
