@@ -14,6 +14,7 @@
  */
 #include "machine/cpu/cpu.h"
 #include "machine/cpu/cpuid.h"
+#include "machine/cpu/msr.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -26,6 +27,9 @@
 /* What a fresh x87 and SSE unit holds (SDM vol. 1, 8.1.5 and 11.6.4; FNINIT). */
 #define FCW_RESET   0x037fu
 #define MXCSR_RESET 0x1f80u
+/* Revisions as hypervisors show them: guests don't load microcode when they know that they are guests. */
+#define MICROCODE_INTEL (1ull << 32)
+#define MICROCODE_AMD   0x01000065ull
 
 int cpu_unimplemented(struct cpu *c, const char *fmt, ...)
 {
@@ -65,6 +69,7 @@ void cpu_reset(struct cpu *c)
         .msr.pat = 0x0007040600070406ull,
         .msr.misc_enable = BIT(0) | BIT(11) | BIT(12), /* fast strings; no BTS, no PEBS */
         .msr.kvm_poll_control = 1,
+        .msr.microcode_rev = model && model->amd ? MICROCODE_AMD : MICROCODE_INTEL,
     };
     for (int i = 0; i < CPU_SEGS; i++)
         c->seg[i] = data;
@@ -303,7 +308,7 @@ static int check(const void *candidate, struct error *e)
 {
     const struct cpu *c = candidate;
     static int (*const checks[])(const struct cpu *, struct error *) = {check_scalars, check_control, check_segments,
-                                                                        check_fpu};
+                                                                        check_fpu, cpu_msrs_check};
     for (size_t i = 0; i < ARRAY_LEN(checks); i++) {
         int r = checks[i](c, e);
         if (r < 0)

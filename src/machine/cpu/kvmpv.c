@@ -1,0 +1,152 @@
+/*
+ * kvmclock and PV EOI in guest memory.
+ *
+ * kvmclock gives the guest a line: at TSC value `tsc_timestamp` it was `system_time` ns, and a tick is mul * 2^(shift - 32) ns.
+ * The guest reads the TSC and computes; nobody has to enter the monitor. The structure carries a version that is odd
+ * while it is being written:
+ *
+ *     0  version    4  pad    8  tsc_timestamp    16  system_time    24  mul    28  shift    29  flags    30  pad
+ *
+ * system_time is vclock_ns, so that kvmclock, the timers and the chips share one source. Flag bit 0 (TSC_STABLE) lets the
+ * guest trust the line without comparing with what other CPUs read; bit 1 says that it was stopped.
+ *
+ * Not done: several CPUs. TSC_STABLE then requires the same line for all, made from one reading of the clocks.
+ */
+#include "machine/cpu/kvmpv.h"
+#include "machine/cpu/cpu_features.h"
+#include "machine/cpu/msr.h"
+
+#define NS_PER_S           1000000000ull
+#define FLAG_TSC_STABLE    1u
+#define FLAG_GUEST_STOPPED 2u
+
+struct time_info {
+    u32 version;
+    u32 pad0;
+    u64 tsc_timestamp;
+    u64 system_time;
+    u32 mul;
+    s8 shift;
+    u8 flags;
+    u8 pad[2];
+};
+_Static_assert(sizeof(struct time_info) == 32, "pvclock_vcpu_time_info");
+
+struct wall_clock {
+    u32 version, sec, nsec;
+};
+
+/* Scale TSC ticks to ns: ns = (shift < 0 ? ticks >> -shift : ticks << shift) * mul >> 32, mul with its top bit set. */
+static void time_scale(u64 hz, u32 *mul, s8 *shift)
+{
+    int s = 0;
+    while (hz > 2 * NS_PER_S) {
+        hz >>= 1;
+        s--;
+    }
+    while (hz <= NS_PER_S) {
+        hz <<= 1;
+        s++;
+    }
+    /* now 1 < hz / NS_PER_S <= 2: the quotient fits 32 bits */
+    *mul = (u32)((NS_PER_S << 32) / hz);
+    *shift = (s8)s;
+}
+
+/* Read TSC and ns as close together as a few tries allow: an interruption in between would be an error for the guest. */
+static void sample(const struct vclock *k, u64 *tsc, u64 *ns)
+{
+    u64 best = UINT64_MAX;
+    for (int i = 0; i < 4 && best; i++) {
+        u64 before = vclock_tsc(k), now = vclock_ns(k), gap = vclock_tsc(k) - before;
+        if (gap > best)
+            continue;
+        best = gap;
+        *tsc = before + gap / 2;
+        *ns = now;
+    }
+}
+
+/* The next odd version: what a reader takes as "being written". */
+static u32 version_begin(struct guest_mem *m, gpa_t at)
+{
+    u32 v = 0;
+    mem_read(m, at, &v, sizeof(v));
+    v = v & 1 ? v + 2 : v + 1;
+    mem_write(m, at, &v, sizeof(v));
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return v;
+}
+
+static void version_end(struct guest_mem *m, gpa_t at, u32 odd)
+{
+    u32 v = odd + 1;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    mem_write(m, at, &v, sizeof(v));
+}
+
+void kvmpv_clock_refresh(struct cpu *c, struct guest_mem *m, const struct vclock *k, bool stopped)
+{
+    struct time_info t = {0};
+    gpa_t at = GPA(c->msr.kvm_system_time & ~(u64)KVM_MSR_ENABLED);
+
+    if (!(c->msr.kvm_system_time & KVM_MSR_ENABLED) || !mem_at(m, at, sizeof(t)))
+        return;
+    sample(k, &t.tsc_timestamp, &t.system_time);
+    t.tsc_timestamp += c->tsc_offset;
+    time_scale(k->tsc_hz, &t.mul, &t.shift);
+    if (!c->model || cpu_has(c->model, FEAT_KVM_CLOCK_STABLE))
+        t.flags |= FLAG_TSC_STABLE;
+    if (stopped)
+        t.flags |= FLAG_GUEST_STOPPED;
+    t.version = version_begin(m, at);
+    mem_write(m, at, &t, sizeof(t));
+    version_end(m, at, t.version);
+}
+
+void kvmpv_wall_clock_write(const struct cpu *c, struct guest_mem *m, const struct vclock *k)
+{
+    struct wall_clock w = {0};
+    gpa_t at = GPA(c->msr.kvm_wall_clock);
+    s64 boot = vclock_wall_ns(k) - (s64)vclock_ns(k);
+
+    if (!mem_at(m, at, sizeof(w)))
+        return;
+    if (boot > 0) {
+        w.sec = (u32)((u64)boot / NS_PER_S);
+        w.nsec = (u32)((u64)boot % NS_PER_S);
+    }
+    w.version = version_begin(m, at);
+    mem_write(m, at, &w, sizeof(w));
+    version_end(m, at, w.version);
+}
+
+/* --- PV EOI ----------------------------------------------------------------------------------------------------- */
+
+/* The flag byte of a CPU, about to be written; NULL when PV EOI is off or its address isn't RAM. */
+static u8 *eoi_flag(void *ctx, unsigned cpu)
+{
+    const struct kvmpv *p = ctx;
+    if (cpu >= p->n_cpus)
+        return NULL;
+    u64 v = p->cpus[cpu]->msr.kvm_pv_eoi;
+    gpa_t at = GPA(v & ~(u64)KVM_MSR_ENABLED);
+    u8 *flag = v & KVM_MSR_ENABLED ? mem_at(p->mem, at, 1) : NULL;
+    if (flag)
+        mem_traced_write(p->mem, mem_offset(p->mem, at) >> PAGE_SHIFT);
+    return flag;
+}
+
+bool kvmpv_eoi_set(void *ctx, unsigned cpu)
+{
+    u8 *flag = eoi_flag(ctx, cpu);
+    if (flag)
+        __atomic_fetch_or(flag, 1, __ATOMIC_SEQ_CST);
+    return flag;
+}
+
+bool kvmpv_eoi_test_clear(void *ctx, unsigned cpu)
+{
+    u8 *flag = eoi_flag(ctx, cpu);
+    return !flag || !(__atomic_fetch_and(flag, (u8)~1u, __ATOMIC_SEQ_CST) & 1);
+}
