@@ -6,6 +6,7 @@
  * steps of `migrations`, one transaction each.
  */
 #include "vm/registry.h"
+#include "vm/launch.h"
 #include "vm/paths.h"
 
 #include <errno.h>
@@ -356,9 +357,9 @@ static int fill_row(struct machine_row *row, const char *config, bool auto_remov
     if (rc == 0)
         rc = paths_machine_dir(row->dir, sizeof(row->dir), row->id, true, e);
     if (rc == 0)
-        rc = paths_join(row->log, sizeof(row->log), row->dir, "console.log", e);
+        rc = paths_join(row->log, sizeof(row->log), row->dir, VM_FILE_LOG, e);
     if (rc == 0)
-        rc = paths_join(row->socket, sizeof(row->socket), row->dir, "control", e);
+        rc = paths_join(row->socket, sizeof(row->socket), row->dir, VM_FILE_CONTROL, e);
     if (rc < 0)
         return rc;
     row->config = strdup(config);
@@ -444,11 +445,15 @@ int registry_remove(struct registry *r, const struct machine_row *row, struct er
     return finish(r, st, NULL, e);
 }
 
-/* Mark one machine dead, unless somebody recorded its end since the row was read. */
+/* Record the end of one machine whose keeper is gone: its last word, or that it left none. */
 static int bury(struct registry *r, const struct machine_row *row, struct error *e)
 {
     sqlite3_stmt *st;
+    char reason[sizeof(row->reason)];
+    int code;
     unlink(row->socket);
+    if (vm_end_read(row->dir, &code, reason, sizeof(reason), NULL) == 0)
+        return registry_ended(r, row->id, code, reason, e);
     int rc = prepare(r, &st,
                      "UPDATE machines SET state = 'dead', ended = ?, exit_code = 3, reason = ? WHERE id = ? AND "
                      "keeper_pid = ? AND state IN ('starting', 'running')",

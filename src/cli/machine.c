@@ -1,0 +1,98 @@
+#include "cli/machine.h"
+#include "vm/control.h"
+#include "vm/paths.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct registry *machine_registry(struct error *e)
+{
+    struct registry *r;
+    if (registry_open(&r, e) < 0)
+        return NULL;
+    if (registry_sweep(r, e) == 0)
+        return r;
+    registry_close(r);
+    return NULL;
+}
+
+bool machine_lives(const struct machine_row *row)
+{
+    return (row->state == MACHINE_STARTING || row->state == MACHINE_RUNNING) &&
+           paths_process_alive(row->keeper_pid, row->keeper_start);
+}
+
+const char *machine_end_text(const struct machine_row *row, char *out, size_t size)
+{
+    if (row->state == MACHINE_EXITED)
+        snprintf(out, size, "%s (status %d)", row->reason, row->exit_code);
+    else
+        snprintf(out, size, "%s", *row->reason ? row->reason : "its keeper process vanished");
+    return out;
+}
+
+/* Why nobody answers on the socket of this row. */
+static int not_there(const struct machine_row *row, struct error *e)
+{
+    char how[256];
+    if (row->state == MACHINE_STARTING && machine_lives(row))
+        return error_set(e, EAGAIN, "machine %s: still starting; try again in a moment", row->name);
+    if (machine_lives(row))
+        return error_set(e, ECONNREFUSED,
+                         "machine %s: its keeper (process %d) does not answer at %s; end it with `trapeze rm -f %s`",
+                         row->name, (int)row->keeper_pid, row->socket, row->name);
+    return error_set(e, ESRCH, "machine %s: does not run: %s; `trapeze rm %s` forgets it", row->name,
+                     machine_end_text(row, how, sizeof(how)), row->name);
+}
+
+int machine_connect(const struct machine_row *row, unsigned seconds, struct error *e)
+{
+    if (!machine_lives(row))
+        return not_there(row, e);
+    int fd = control_connect(row->socket, NULL);
+    if (fd < 0)
+        return not_there(row, e);
+    const struct timeval limit = {.tv_sec = seconds};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    return fd;
+}
+
+int machine_call(const struct machine_row *row, unsigned seconds, json_t *request, json_t **reply, struct error *e)
+{
+    int fd = request ? machine_connect(row, seconds, e) : error_set(e, ENOMEM, "trapeze: out of memory");
+    int rc = fd < 0 ? fd : control_call(fd, request, reply, e);
+    if (fd >= 0) {
+        error_prefix(e, "machine %s", row->name);
+        close(fd);
+    }
+    json_decref(request);
+    return rc;
+}
+
+int machine_each(const struct args *a,
+                 int (*act)(const struct args *a, struct registry *r, struct machine_row *row, struct error *e),
+                 struct error *e)
+{
+    int worst = CLI_OK;
+    struct registry *r = machine_registry(e);
+    if (!r)
+        return CLI_HOST;
+    for (int i = 0; i < a->n_operands; i++) {
+        struct error one = {0};
+        struct machine_row row;
+        int rc = registry_find(r, a->operands[i], &row, &one);
+        if (rc == 0) {
+            rc = act(a, r, &row, &one);
+            registry_row_free(&row);
+        }
+        if (rc >= 0)
+            continue;
+        fprintf(stderr, "trapeze: %s\n", one.msg);
+        worst = MAX(worst, cli_status_of(&one));
+    }
+    registry_close(r);
+    return worst;
+}

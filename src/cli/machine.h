@@ -1,0 +1,36 @@
+/* What the verbs share that act on machines by name: find it, speak with its keeper, tell why that does not work. */
+#ifndef TRAPEZE_CLI_MACHINE_H
+#define TRAPEZE_CLI_MACHINE_H
+
+#include "cli/cli.h"
+#include "vm/registry.h"
+
+#include <jansson.h>
+
+/* Open the registry and look after machines whose keepers are gone. NULL with `e`. */
+struct registry *machine_registry(struct error *e);
+
+/* Whether its keeper runs. */
+bool machine_lives(const struct machine_row *row);
+
+/* How an ended one ended: "power-off", "triple fault", ... with the exit code. */
+const char *machine_end_text(const struct machine_row *row, char *out, size_t size);
+
+/*
+ * Connect to the keeper of a row; the descriptor or -errno with a line that says what became of the machine. Replies
+ * that take longer than `seconds` fail with -EAGAIN; 0 waits for ever.
+ */
+int machine_connect(const struct machine_row *row, unsigned seconds, struct error *e);
+
+/* One request on a connection of its own; `request` is used up, *reply (may be NULL) is the caller's. 0 or -errno. */
+int machine_call(const struct machine_row *row, unsigned seconds, json_t *request, json_t **reply, struct error *e);
+
+/*
+ * Do `act` for every machine named in the operands; each failure is printed in a line of its own and the others go on.
+ * The worst exit status.
+ */
+int machine_each(const struct args *a,
+                 int (*act)(const struct args *a, struct registry *r, struct machine_row *row, struct error *e),
+                 struct error *e);
+
+#endif

@@ -1,0 +1,87 @@
+#include "cli/terminal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+static struct {
+    struct termios old;
+    volatile sig_atomic_t raw; /* `old` is to be put back */
+    bool armed;
+    bool status; /* a status line stands there */
+} terminal;
+
+bool terminal_interactive(void)
+{
+    return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+}
+
+bool terminal_colours(void)
+{
+    const char *none = getenv("NO_COLOR"), *term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && !(none && *none) && term && *term && strcmp(term, "dumb");
+}
+
+void terminal_restore(void)
+{
+    if (!terminal.raw)
+        return;
+    terminal.raw = 0;
+    /* Not TCSAFLUSH: what was typed ahead belongs to the shell. A stopped background process must not block here. */
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal.old);
+}
+
+/* tcsetattr is async-signal-safe (POSIX.1-2017, 2.4.3). The default action follows: SA_RESETHAND. */
+static void on_fatal(int sig)
+{
+    if (terminal.raw)
+        tcsetattr(STDIN_FILENO, TCSANOW, &terminal.old);
+    raise(sig);
+}
+
+static void arm(void)
+{
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    struct sigaction sa = {.sa_handler = on_fatal, .sa_flags = (int)SA_RESETHAND};
+    if (terminal.armed)
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(fatal); i++)
+        sigaction(fatal[i], &sa, NULL);
+    atexit(terminal_restore);
+    terminal.armed = true;
+}
+
+int terminal_raw(struct error *e)
+{
+    struct termios t;
+    if (terminal.raw)
+        return 0;
+    if (tcgetattr(STDIN_FILENO, &terminal.old) < 0)
+        return error_set(e, errno, "terminal: its settings cannot be read: %s", strerror(errno));
+    arm();
+    t = terminal.old;
+    cfmakeraw(&t);
+    terminal.raw = 1;
+    if (tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0)
+        return 0;
+    terminal.raw = 0;
+    return error_set(e, errno, "terminal: cannot be put into raw mode: %s", strerror(errno));
+}
+
+void terminal_status(const char *text)
+{
+    struct winsize w;
+    int columns = 80;
+    if (!*text && !terminal.status)
+        return;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1)
+        columns = w.ws_col;
+    /* CSI 2K erases the line; one column is left free, or some terminals would wrap. */
+    dprintf(STDERR_FILENO, "\r\033[2K%.*s", columns - 1, text);
+    terminal.status = *text != 0;
+}

@@ -1,0 +1,115 @@
+/* The list of machines: rows of the registry, and what the keepers of living ones say. */
+#include "cli/json.h"
+#include "cli/machine.h"
+#include "vm/config.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#define PATIENCE 2 /* seconds that a keeper may take to answer */
+
+/* What a line shows. */
+struct line {
+    const struct machine_row *row;
+    struct vm_config config;
+    char state[32];
+    char end[256];
+};
+
+static void ask_state(struct line *l)
+{
+    json_t *reply = NULL;
+    const char *state;
+    struct error e = {0};
+    snprintf(l->state, sizeof(l->state), "%s", registry_state_name(l->row->state));
+    if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
+        return;
+    if (machine_call(l->row, PATIENCE, json_pack("{s:s}", "do", "status"), &reply, &e) < 0) {
+        if (machine_lives(l->row))
+            snprintf(l->state, sizeof(l->state), "no answer");
+        return;
+    }
+    if (json_unpack(reply, "{s:s}", "state", &state) == 0)
+        snprintf(l->state, sizeof(l->state), "%.30s", state);
+    json_decref(reply);
+}
+
+static void fill_line(struct line *l, const struct machine_row *row)
+{
+    memset(l, 0, sizeof(*l));
+    l->row = row;
+    json_t *config = json_loads(row->config, 0, NULL);
+    vm_config_init(&l->config);
+    vm_config_from_json(&l->config, config, NULL);
+    json_decref(config);
+    ask_state(l);
+    if (row->ended)
+        machine_end_text(row, l->end, sizeof(l->end));
+}
+
+static const char *age(s64 then, char out[32])
+{
+    static const struct {
+        s64 seconds;
+        const char *unit;
+    } units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
+    s64 d = MAX(0, time(NULL) - then);
+    size_t i = 0;
+    while (i + 1 < ARRAY_LEN(units) && d < 2 * units[i].seconds)
+        i++;
+    snprintf(out, 32, "%lld %s", (long long)(d / units[i].seconds), units[i].unit);
+    return out;
+}
+
+static void print_line(const struct line *l)
+{
+    char size[24], when[32];
+    printf("%-20s %-10s %-8s %9s  %-8s %s\n", l->row->name, l->state, l->config.engine,
+           cli_size_name(l->config.memory, size), age(l->row->created, when),
+           l->row->ended ? l->end : l->config.kernel);
+}
+
+static json_t *json_line(const struct line *l)
+{
+    const struct machine_row *r = l->row;
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:s}", "name", r->name, "id", r->id, "state",
+                     l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->config.engine,
+                     "memory", (json_int_t)l->config.memory, "created", cli_json_time(r->created), "ended",
+                     cli_json_time(r->ended), "exit_code", r->ended ? json_integer(r->exit_code) : json_null(),
+                     "reason", r->reason);
+}
+
+static void show(const struct args *a, const struct machine_row *rows, size_t n, json_t *list)
+{
+    struct line l;
+    for (size_t i = 0; i < n; i++) {
+        if (!a->given[OPT_ALL_MACHINES] && !machine_lives(&rows[i]))
+            continue;
+        fill_line(&l, &rows[i]);
+        if (list)
+            json_array_append_new(list, json_line(&l));
+        else
+            print_line(&l);
+    }
+}
+
+int verb_ps(const struct args *a, struct error *e)
+{
+    struct machine_row *rows;
+    size_t n;
+    struct registry *r = machine_registry(e);
+    if (!r)
+        return CLI_HOST;
+    int rc = registry_list(r, &rows, &n, e);
+    registry_close(r);
+    if (rc < 0)
+        return CLI_HOST;
+    json_t *list = a->number[OPT_FORMAT] ? json_array() : NULL;
+    if (!list)
+        printf("%-20s %-10s %-8s %9s  %-8s %s\n", "NAME", "STATE", "ENGINE", "MEMORY", "AGE",
+               a->given[OPT_ALL_MACHINES] ? "KERNEL OR END" : "KERNEL");
+    show(a, rows, n, list);
+    registry_rows_free(rows, n);
+    return list ? cli_json_print(list, e) : CLI_OK;
+}

@@ -1,0 +1,38 @@
+#include "cli/machine.h"
+#include "vm/paths.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+
+/* Ask the keeper to end; one that does not answer gets SIGKILL (its cell goes with it). Waits until it is gone. */
+static int end_machine(const struct machine_row *row, struct error *e)
+{
+    const struct timespec tick = {.tv_nsec = 10 * 1000 * 1000};
+    if (machine_call(row, 5, json_pack("{s:s}", "do", "kill"), NULL, NULL) < 0 && machine_lives(row))
+        kill(row->keeper_pid, SIGKILL);
+    for (int i = 0; i < 500; i++) {
+        if (!machine_lives(row))
+            return 0;
+        nanosleep(&tick, NULL);
+    }
+    return error_set(e, EBUSY, "machine %s: its keeper (process %d) does not end; try again", row->name,
+                     (int)row->keeper_pid);
+}
+
+static int act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+{
+    int rc = 0;
+    if (machine_lives(row)) {
+        if (!a->given[OPT_FORCE])
+            return error_set(e, EBUSY, "machine %s: it runs; `trapeze stop %s` first, or `trapeze rm -f %s`", row->name,
+                             row->name, row->name);
+        rc = end_machine(row, e);
+    }
+    return rc < 0 ? rc : registry_remove(r, row, e);
+}
+
+int verb_rm(const struct args *a, struct error *e)
+{
+    return machine_each(a, act, e);
+}

@@ -1,0 +1,252 @@
+/*
+ * `trapeze run`: from the options to a machine, and to its console.
+ *
+ * Order, so that nothing is left behind when a step fails: check the configuration, take the name (a row in the
+ * registry that belongs to this process), launch, hand the row to the keeper, attach. A launch that fails takes the row
+ * and the directory away again.
+ */
+#include "cli/json.h"
+#include "cli/machine.h"
+#include "cli/session.h"
+#include "cli/terminal.h"
+#include "vm/config.h"
+#include "vm/launch.h"
+#include "vm/paths.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int copy_text(char *out, size_t size, const struct args *a, enum option_id id, struct error *e)
+{
+    const char *s = a->text[id] ? a->text[id] : "";
+    if (strlen(s) >= size)
+        return error_set(e, EINVAL, "--%s: %zu bytes are too long; %zu are possible", cli_options[id].name, strlen(s),
+                         size - 1);
+    memcpy(out, s, strlen(s) + 1);
+    return 0;
+}
+
+/* A file by its absolute name: the row outlives this process's working directory. */
+static int copy_path(char *out, size_t size, const struct args *a, enum option_id id, struct error *e)
+{
+    char cwd[PATH_MAX];
+    if (!a->text[id] || a->text[id][0] == '/')
+        return copy_text(out, size, a, id, e);
+    if (!getcwd(cwd, sizeof(cwd)))
+        return error_set(e, errno, "working directory: it is not known: %s; give --%s from /", strerror(errno),
+                         cli_options[id].name);
+    return paths_join(out, size, cwd, a->text[id], e);
+}
+
+static int make_config(struct vm_config *c, const struct args *a, struct error *e)
+{
+    static const struct {
+        enum option_id id;
+        size_t offset, size;
+        int (*copy)(char *out, size_t size, const struct args *a, enum option_id id, struct error *e);
+    } texts[] = {
+#define TEXT(id, member, copy) {id, offsetof(struct vm_config, member), sizeof(((struct vm_config *)0)->member), copy}
+        TEXT(OPT_NAME, name, copy_text),     TEXT(OPT_CPU, cpu_model, copy_text), TEXT(OPT_ENGINE, engine, copy_text),
+        TEXT(OPT_KERNEL, kernel, copy_path), TEXT(OPT_INITRD, initrd, copy_path), TEXT(OPT_APPEND, append, copy_text),
+#undef TEXT
+    };
+    vm_config_init(c);
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        int rc = texts[i].copy((char *)c + texts[i].offset, texts[i].size, a, texts[i].id, e);
+        if (rc < 0)
+            return rc;
+    }
+    c->memory = a->number[OPT_MEMORY];
+    c->cpus = (unsigned)a->number[OPT_CPUS];
+    c->code_cache = a->number[OPT_CODE_CACHE];
+    c->no_reboot = a->given[OPT_NO_REBOOT];
+    return 0;
+}
+
+/* Refuse what the options can not mean together, or not yet. */
+static int check_options(const struct args *a, struct error *e)
+{
+    if (a->n_operands)
+        return error_set(e, ENOTSUP,
+                         "%.100s: machines and containers from images are not there yet; start a machine "
+                         "with `trapeze run --kernel FILE`",
+                         a->operands[0]);
+    if (!a->given[OPT_KERNEL])
+        return error_set(e, EINVAL, "trapeze run: --kernel FILE is missing; `trapeze run --help` shows how it is used");
+    if (a->given[OPT_NAME])
+        return registry_check_name(a->text[OPT_NAME], e);
+    return 0;
+}
+
+static int create_row(struct registry *r, const struct args *a, struct vm_config *c, struct machine_row *row,
+                      struct error *e)
+{
+    json_t *o = vm_config_to_json(c);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    if (!text)
+        return error_set(e, EINVAL, "options: names and texts must be UTF-8");
+    int rc = registry_create(r, a->text[OPT_NAME], text, a->given[OPT_RM], row, e);
+    free(text);
+    if (rc == 0)
+        snprintf(c->name, sizeof(c->name), "%s", row->name);
+    return rc;
+}
+
+/* From a checked configuration to a running machine with its row. */
+static int start(struct registry *r, const struct args *a, struct vm_config *c, struct machine_row *row,
+                 struct error *e)
+{
+    pid_t keeper;
+    int rc = create_row(r, a, c, row, e);
+    if (rc < 0)
+        return rc;
+    rc = vm_launch(c, row->dir, &keeper, e);
+    if (rc == 0) {
+        row->keeper_pid = keeper;
+        row->keeper_start = paths_process_start(keeper);
+        row->state = MACHINE_RUNNING;
+        rc = registry_started(r, row->id, keeper, e);
+    } else {
+        registry_remove(r, row, NULL);
+        registry_row_free(row);
+    }
+    return rc;
+}
+
+static void say_stage(const struct vm_config *c, const char *stage, bool person)
+{
+    char line[PATH_MAX + 64];
+    if (!person)
+        return;
+    snprintf(line, sizeof(line), "%s %s ..", stage, c->kernel);
+    terminal_status(line);
+}
+
+static void say_how_to_leave(const struct args *a, const struct machine_row *row)
+{
+    char key[16];
+    if (a->number[OPT_ESCAPE])
+        fprintf(stderr, "machine %s: %s leaves its console, `trapeze console %s` comes back\n", row->name,
+                cli_key_name((u8)a->number[OPT_ESCAPE], key), row->name);
+    else
+        fprintf(stderr, "machine %s: no key leaves its console (--escape none)\n", row->name);
+}
+
+static void print_end(const struct args *a, const struct machine_row *row, const struct session_result *res)
+{
+    if (res->text)
+        fprintf(stderr, "%s\n", res->text);
+    if (!a->number[OPT_FORMAT])
+        return;
+    json_t *o = json_pack("{s:s, s:s, s:i, s:s}", "name", row->name, "id", row->id, "exit_code", res->code, "reason",
+                          res->reason);
+    json_dumpf(o, stderr, JSON_COMPACT);
+    fputc('\n', stderr);
+    json_decref(o);
+}
+
+/* The keeper is gone without a word on the console: it may have left one in its directory. */
+static void find_lost_end(const struct machine_row *row, struct session_result *res)
+{
+    if (vm_end_read(row->dir, &res->code, res->reason, sizeof(res->reason), NULL) == 0) {
+        res->outcome = SESSION_ENDED;
+        return;
+    }
+    res->code = CLI_HOST;
+    snprintf(res->reason, sizeof(res->reason), "its keeper process vanished");
+}
+
+/* Wait until the keeper process is gone, so that its files can be taken away; it has nothing more to do. */
+static void await_keeper(const struct machine_row *row)
+{
+    for (int i = 0; i < 200 && machine_lives(row); i++)
+        usleep(10000);
+}
+
+static int conclude(struct registry *r, const struct args *a, const struct machine_row *row, struct session_result *res,
+                    struct error *e)
+{
+    if (res->outcome == SESSION_LOST)
+        find_lost_end(row, res);
+    print_end(a, row, res);
+    await_keeper(row);
+    registry_ended(r, row->id, res->code, res->reason, e);
+    if (row->auto_remove)
+        registry_remove(r, row, e);
+    if (res->signal)
+        return 128 + res->signal;
+    if (res->code != CLI_OK)
+        error_set(e, ECANCELED, "machine %s: %s%s%s%s", row->name, res->reason,
+                  row->auto_remove ? "" : "; `trapeze logs ", row->auto_remove ? "" : row->name,
+                  row->auto_remove ? "" : "` has its output");
+    return res->code;
+}
+
+/* At the console until the end. */
+static int attend(struct registry *r, const struct args *a, const struct vm_config *c, const struct machine_row *row,
+                  bool person, struct error *e)
+{
+    struct session_result res;
+    const struct session_config s = {.row = row,
+                                     .input = true,
+                                     .escape = (u8)a->number[OPT_ESCAPE],
+                                     .replay = 1u << 20,
+                                     .stop_on_signal = true,
+                                     .stop_seconds = (unsigned)a->number[OPT_TIME]};
+    say_stage(c, "booting", person);
+    if (session_run(&s, &res, e) < 0) {
+        /* The machine may have ended before we reached its console. */
+        res = (struct session_result){.outcome = SESSION_LOST};
+        find_lost_end(row, &res);
+        if (res.outcome == SESSION_LOST)
+            return cli_status_of(e);
+        *e = (struct error){0};
+    }
+    int status = CLI_OK;
+    if (res.outcome == SESSION_LEFT)
+        fprintf(stderr, "\nmachine %s: goes on; `trapeze console %s` comes back, `trapeze stop %s` ends it\n",
+                row->name, row->name, row->name);
+    else
+        status = conclude(r, a, row, &res, e);
+    free(res.text);
+    return status;
+}
+
+static int print_started(const struct args *a, const struct machine_row *row, struct error *e)
+{
+    if (!a->number[OPT_FORMAT]) {
+        puts(row->name);
+        return CLI_OK;
+    }
+    return cli_json_print(
+        json_pack("{s:s, s:s, s:i}", "name", row->name, "id", row->id, "keeper", (int)row->keeper_pid), e);
+}
+
+int verb_run(const struct args *a, struct error *e)
+{
+    struct vm_config c;
+    struct machine_row row;
+    bool person = terminal_interactive() && !a->given[OPT_DETACH];
+    if (check_options(a, e) < 0 || make_config(&c, a, e) < 0 || vm_config_check(&c, e) < 0)
+        return CLI_USAGE;
+    struct registry *r = machine_registry(e);
+    if (!r)
+        return CLI_HOST;
+    session_block_signals();
+    say_stage(&c, "loading", person);
+    int rc = start(r, a, &c, &row, e), status;
+    terminal_status("");
+    if (rc < 0) {
+        registry_close(r);
+        return cli_status_of(e);
+    }
+    if (person)
+        say_how_to_leave(a, &row);
+    status = a->given[OPT_DETACH] ? print_started(a, &row, e) : attend(r, a, &c, &row, person, e);
+    registry_row_free(&row);
+    registry_close(r);
+    return status;
+}
