@@ -280,6 +280,7 @@ op_fn alu_choose(const struct isa_insn *insn, struct op *op);
 op_fn data_choose(const struct isa_insn *insn, struct op *op);
 op_fn flow_choose(const struct isa_insn *insn, struct op *op, u8 key, bool *ends);
 op_fn string_choose(const struct isa_insn *insn, struct op *op);
+op_fn legacy_choose(const struct isa_insn *insn, struct op *op);
 op_fn vector_choose(const struct isa_insn *insn, struct op *op);
 
 /* Which of the four integer sizes: 0..3 for 1, 2, 4, 8 bytes. */

@@ -138,7 +138,7 @@ static op_fn choose(const struct isa_insn *insn, struct op *op, u8 key, bool *en
     if (is_fence(insn))
         return op_fence;
     if ((fn = flow_choose(insn, op, key, ends)) || (fn = alu_choose(insn, op)) || (fn = data_choose(insn, op)) ||
-        (fn = string_choose(insn, op)))
+        (fn = string_choose(insn, op)) || (fn = legacy_choose(insn, op)))
         return fn;
     return vector_choose(insn, op);
 }
