@@ -103,6 +103,10 @@ struct jump_entry {
     struct block *block;
 };
 
+/* vector_ok */
+#define VECTOR_SSE    1u
+#define VECTOR_AVX    2u
+
 #define BLOCK_MAX_OPS 48
 #define HASH_BITS     15
 
@@ -113,6 +117,7 @@ struct interp {
     u8 key;
     u8 context;            /* enum tlb_context */
     bool user;             /* CPL 3 */
+    u8 vector_ok;          /* VECTOR_*: what may be used without a fault */
     struct block *current; /* block being executed */
     u64 debug_hits;        /* data and I/O breakpoints that the instruction running alone has met: bits of DR6 */
     jmp_buf exit;          /* where fault_exit goes */
@@ -280,6 +285,8 @@ op_fn alu_choose(const struct isa_insn *insn, struct op *op);
 op_fn data_choose(const struct isa_insn *insn, struct op *op);
 op_fn flow_choose(const struct isa_insn *insn, struct op *op, u8 key, bool *ends);
 op_fn string_choose(const struct isa_insn *insn, struct op *op);
+/* Executes the payload's instruction natively (translate.c). */
+void op_native(struct interp *ip, const struct op *op);
 op_fn legacy_choose(const struct isa_insn *insn, struct op *op);
 op_fn vector_choose(const struct isa_insn *insn, struct op *op);
 

@@ -74,6 +74,15 @@ static bool alignment_checked(const struct cpu *c)
     return c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FL_AC);
 }
 
+static u8 vector_rights(const struct cpu *c)
+{
+    u64 avx = XCR0_SSE | XCR0_AVX;
+    if (c->cr0 & (CR0_EM | CR0_TS))
+        return 0;
+    return (u8)((c->cr4 & CR4_OSFXSR ? VECTOR_SSE : 0) |
+                ((c->cr4 & CR4_OSXSAVE) && (c->xcr0 & avx) == avx ? VECTOR_AVX : 0));
+}
+
 /* Derive key and TLB context from the CPU's state: after every system instruction, delivery or change from outside. */
 static void derive_mode(struct interp *ip)
 {
@@ -82,6 +91,7 @@ static void derive_mode(struct interp *ip)
     if (c->shadow || (c->sysflags & (FL_TF | FL_RF)) || isa_debug_armed(c))
         ip->key |= KEY_SINGLE;
     ip->user = c->cpl == 3;
+    ip->vector_ok = vector_rights(c);
     if (alignment_checked(c) || isa_debug_armed(c))
         ip->context = TLB_NEVER;
     else

@@ -30,7 +30,7 @@ static void op_missing(struct interp *ip, const struct op *op)
                                  why ? why : "no reason given"));
 }
 
-static void op_native(struct interp *ip, const struct op *op)
+void op_native(struct interp *ip, const struct op *op)
 {
     struct payload *p = (struct payload *)op->imm;
     struct cpu *c = ip->cpu;
@@ -138,9 +138,9 @@ static op_fn choose(const struct isa_insn *insn, struct op *op, u8 key, bool *en
     if (is_fence(insn))
         return op_fence;
     if ((fn = flow_choose(insn, op, key, ends)) || (fn = alu_choose(insn, op)) || (fn = data_choose(insn, op)) ||
-        (fn = string_choose(insn, op)) || (fn = legacy_choose(insn, op)))
+        (fn = string_choose(insn, op)))
         return fn;
-    return vector_choose(insn, op);
+    return legacy_choose(insn, op);
 }
 
 bool translate(struct interp *ip, const struct isa_insn *insn, struct op *op)
@@ -160,6 +160,9 @@ bool translate(struct interp *ip, const struct isa_insn *insn, struct op *op)
     if (op->fn)
         return ends;
     if (!attach(ip, insn, op))
+        return false;
+    op->fn = vector_choose(insn, op);
+    if (op->fn)
         return false;
     op->fn = insn->cls == ISA_INNOCUOUS ? op_native : op_isa;
     return insn->cls != ISA_INNOCUOUS;
