@@ -95,17 +95,18 @@ void host_code_destroy(struct host_code *c)
     *c = (struct host_code){0};
 }
 
-/* Pages between two that nothing may touch. */
+#define GUARD (2u * PAGE_SIZE)
+
 u8 *host_map_guarded(u64 size, struct error *e)
 {
     size = (size + PAGE_SIZE - 1) & PAGE_MASK;
-    u8 *p = map(size + 2 * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, "guarded memory", e);
+    u8 *p = map(size + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, "guarded memory", e);
     if (!p)
         return NULL;
-    if (mprotect(p + PAGE_SIZE, size, PROT_READ | PROT_WRITE) == 0)
-        return p + PAGE_SIZE;
+    if (mprotect(p + GUARD, size, PROT_READ | PROT_WRITE) == 0)
+        return p + GUARD;
     error_set(e, errno, "guarded memory: mprotect: %s", strerror(errno));
-    munmap(p, size + 2 * PAGE_SIZE);
+    munmap(p, size + 2 * GUARD);
     return NULL;
 }
 
@@ -113,5 +114,5 @@ void host_unmap_guarded(u8 *p, u64 size)
 {
     size = (size + PAGE_SIZE - 1) & PAGE_MASK;
     if (p)
-        munmap(p - PAGE_SIZE, size + 2 * PAGE_SIZE);
+        munmap(p - GUARD, size + 2 * GUARD);
 }
