@@ -14,6 +14,7 @@ struct bus_ops {
     /* `offset` is from the range's base; `size` 1, 2, 4 (MMIO also 8). An access never leaves the range. */
     u64 (*read)(void *dev, u64 offset, unsigned size);
     void (*write)(void *dev, u64 offset, unsigned size, u64 value);
+    unsigned width; /* widest access in bytes that the device takes, 0 for any; the bus splits wider ones into bytes */
 };
 
 struct bus_range {
@@ -25,6 +26,7 @@ struct bus_range {
 
 #define BUS_MAX_RANGES 64
 
+/* Ranges are sorted by base and do not overlap. */
 struct bus {
     struct bus_range pio[BUS_MAX_RANGES], mmio[BUS_MAX_RANGES];
     unsigned n_pio, n_mmio;
