@@ -184,6 +184,68 @@ DEFINE_XCHG(u16, 16)
 DEFINE_XCHG(u32, 32)
 DEFINE_XCHG(u64, 64)
 
+/*
+ * CMPXCHG8B and CMPXCHG16B (op->size the whole width). The wider one asks for alignment: #GP(0). Without direct access the
+ * two halves go separately, the write having been probed.
+ */
+static void set_zf(struct cpu *c, bool on)
+{
+    c->arith = (u16)(on ? c->arith | 0x4000 : c->arith & ~0x4000);
+}
+
+static void cmpxchg8b(struct interp *ip, const struct op *op)
+{
+    struct cpu *c = ip->cpu;
+    u64 va = ea(ip, op, 8, true);
+    u64 want = (u32)c->gpr[RAX] | c->gpr[RDX] << 32, old = want, new = (u32)c->gpr[RBX] | c->gpr[RCX] << 32;
+    u64 *p = (u64 *)(void *)tlb_write_ptr(ip, va, 8);
+    if (unlikely(!p))
+        p = (u64 *)(void *)rmw_slow(ip, op, va, 8);
+    if (likely(p)) {
+        __atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    } else {
+        old = load64(ip, op, va);
+        store64(ip, op, va, old == want ? new : old);
+    }
+    set_zf(c, old == want);
+    if (old != want) {
+        put32(c, 8 * RAX, (u32)old);
+        put32(c, 8 * RDX, (u32)(old >> 32));
+    }
+    NEXT;
+}
+
+static void cmpxchg16b(struct interp *ip, const struct op *op)
+{
+    struct cpu *c = ip->cpu;
+    u64 va = ea(ip, op, 16, true), lo = c->gpr[RAX], hi = c->gpr[RDX];
+    bool same;
+    if (va & 15)
+        fault_exit(ip, op, cpu_raise_error(c, VEC_GP, 0));
+    u8 *p = tlb_write_ptr(ip, va, 16);
+    if (unlikely(!p))
+        p = rmw_slow(ip, op, va, 16);
+    if (likely(p)) {
+        __asm__ volatile("lock cmpxchg16b %[m]"
+                         : [m] "+m"(*(u8(*)[16])p), "+a"(lo), "+d"(hi), "=@ccz"(same)
+                         : "b"(c->gpr[RBX]), "c"(c->gpr[RCX])
+                         : "memory");
+    } else {
+        u64 l = load64(ip, op, va), h = load64(ip, op, va + 8);
+        same = l == lo && h == hi;
+        store64(ip, op, va, same ? c->gpr[RBX] : l);
+        store64(ip, op, va + 8, same ? c->gpr[RCX] : h);
+        lo = l;
+        hi = h;
+    }
+    set_zf(c, same);
+    if (!same) {
+        c->gpr[RAX] = lo;
+        c->gpr[RDX] = hi;
+    }
+    NEXT;
+}
+
 /* --- CMOVcc, SETcc: op->size holds the condition --- */
 
 #define DEFINE_CMOV(T, bits)                                                                              \
@@ -558,6 +620,10 @@ op_fn data_choose(const struct isa_insn *insn, struct op *op)
     if (insn->map == 1 && ((insn->opcode & 0xf0) == 0x40 || (insn->opcode & 0xf0) == 0x90))
         return choose_cc(insn, op);
     switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+        return cmpxchg8b;
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+        return cmpxchg16b;
     case ZYDIS_MNEMONIC_MOV:
         return choose_mov(insn, op);
     case ZYDIS_MNEMONIC_MOVZX:
