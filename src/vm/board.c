@@ -1,0 +1,633 @@
+/*
+ * The board: puts CPU, memory, controllers, chips, clock and engine together and lets them run.
+ *
+ * One thread runs everything. board_run alternates between the engine (a slice of instructions) and the timers that have
+ * become due; devices answer in the middle of the engine's run through machine_ops. A device that has something to say
+ * to the outside (power-off, reset, exit) leaves an event and sets ATTN_REQUEST, so that the engine returns at the next
+ * boundary. An event stays until board_reset or board_load: running a machine that has switched itself off reports the
+ * same event again.
+ *
+ * What must stay true
+ *  1. board_load finds each record that board_save writes exactly once and has checked all before it changes any.
+ *  2. Records are loaded in the order of board_save: clock, CPU, controllers, chips. A chip that drives its line while it
+ *     is loaded finds the controllers as they were.
+ *  3. BOARD_WAIT is returned only if the CPU is halted, no event is deliverable and no timer is due.
+ *
+ * Not done: more than one CPU (INIT of the one that runs stops the guest with "not implemented"); a local APIC moved on
+ * top of RAM (RAM answers).
+ */
+#include "vm/board.h"
+#include "device/bus.h"
+#include "device/legacy/legacy.h"
+#include "host/host.h"
+#include "machine/cpu/cpuid.h"
+#include "machine/cpu/kvmpv.h"
+#include "machine/cpu/msr.h"
+#include "machine/irq/irq.h"
+#include "machine/platform.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_CPUS           1u
+#define MAX_DEVICES      16u
+#define SLICE            16384u        /* instructions between two looks at the clock: some 300 us of interp */
+#define CLOCK_REFRESH_NS 1000000000ull /* how often kvmclock follows the slewing of the host's clock */
+
+/* xAPIC registers that firmware sets up: virtual wire mode, the 8259s through LINT0, NMI through LINT1 */
+#define LAPIC_SVR   0x0f0u
+#define LAPIC_LINT0 0x350u
+#define LAPIC_LINT1 0x360u
+
+struct pic_ports {
+    struct irqchip *irq;
+    u16 base;
+};
+
+struct board {
+    struct cpu cpu;
+    struct cpu *cpus[N_CPUS];
+    struct cpu_model model;
+    struct guest_mem mem;
+    struct vclock clock;
+    struct irqchip *irq;
+    struct bus bus;
+    struct pic_ports pic[3];
+    struct device_env env;
+    void *dev[MAX_DEVICES]; /* as device_table */
+    struct cpu_msr_env msr_env;
+    struct kvmpv kvmpv;
+    struct irq_pv_eoi_ops pv_eoi;
+    struct vtimer refresh; /* of kvmclock */
+    const struct engine_ops *engine_ops;
+    struct engine *engine;
+    size_t (*console_out)(void *ctx, const u8 *data, size_t len);
+    void *console_ctx;
+    enum board_event event; /* BOARD_RUN while there is none */
+    char event_text[200];
+    u32 exit_value;
+};
+
+/* --- events --- */
+
+static void post_event(struct board *b, enum board_event event, const char *text)
+{
+    if (b->event != BOARD_RUN)
+        return; /* the first one counts */
+    b->event = event;
+    snprintf(b->event_text, sizeof(b->event_text), "%s", text);
+    cpu_attention_set(&b->cpu, ATTN_REQUEST);
+}
+
+static void clear_event(struct board *b)
+{
+    b->event = BOARD_RUN;
+    b->event_text[0] = 0;
+    cpu_attention_clear(&b->cpu, ATTN_REQUEST);
+}
+
+static void device_asks(void *ctx, enum device_request what, u32 value)
+{
+    static const enum board_event event[] = {
+        [DEVICE_POWEROFF] = BOARD_POWEROFF,
+        [DEVICE_RESET] = BOARD_RESET,
+        [DEVICE_EXIT] = BOARD_DEBUG_EXIT,
+    };
+    struct board *b = ctx;
+    if (what == DEVICE_EXIT && b->event == BOARD_RUN)
+        b->exit_value = value;
+    post_event(b, event[what], "");
+}
+
+static void init_cpu(void *ctx, unsigned id)
+{
+    post_event(ctx, BOARD_UNIMPLEMENTED, "not implemented: INIT of the processor that runs");
+}
+
+/* --- machine_ops: what a running CPU asks of its machine --- */
+
+static u32 op_pio_read(void *ctx, u16 port, unsigned size)
+{
+    struct board *b = ctx;
+    return bus_pio_read(&b->bus, port, size);
+}
+
+static void op_pio_write(void *ctx, u16 port, unsigned size, u32 value)
+{
+    struct board *b = ctx;
+    bus_pio_write(&b->bus, port, size, value);
+}
+
+static bool in_lapic(const struct board *b, const struct cpu *c, gpa_t a)
+{
+    return (a.v & PAGE_MASK) == lapic_mmio_base(b->irq, c->id);
+}
+
+/* Registers are 32 bits on 16-byte boundaries; what other accesses give is undefined (SDM vol. 3A, 11.4.1), but bounded. */
+static u64 lapic_read(struct board *b, struct cpu *c, u32 offset)
+{
+    return lapic_mmio_read(b->irq, c->id, offset & ~3u) >> (offset & 3) * 8;
+}
+
+static u64 op_mmio_read(void *ctx, struct cpu *c, gpa_t a, unsigned size)
+{
+    struct board *b = ctx;
+    if (!in_lapic(b, c, a))
+        return bus_mmio_read(&b->bus, a.v, size);
+    u64 v = lapic_read(b, c, a.v & 0xfff);
+    return size >= 8 ? v : v & (BIT(size * 8) - 1);
+}
+
+static void op_mmio_write(void *ctx, struct cpu *c, gpa_t a, unsigned size, u64 value)
+{
+    struct board *b = ctx;
+    if (!in_lapic(b, c, a))
+        bus_mmio_write(&b->bus, a.v, size, value);
+    else if (size >= 4)
+        lapic_mmio_write(b->irq, c->id, a.v & 0xfff, (u32)value);
+}
+
+static int op_msr_read(void *ctx, struct cpu *c, u32 index, u64 *value)
+{
+    struct board *b = ctx;
+    int r = lapic_msr_read(b->irq, c->id, index, value);
+    return r >= 0 ? r : cpu_msr_read(c, index, value, &b->msr_env);
+}
+
+/* Keep the timer that refreshes kvmclock running while the guest uses it. */
+static void arm_refresh(struct board *b)
+{
+    if (b->cpu.msr.kvm_system_time & KVM_MSR_ENABLED)
+        vtimer_set(&b->clock, &b->refresh, vclock_ns(&b->clock) + CLOCK_REFRESH_NS);
+    else
+        vtimer_stop(&b->clock, &b->refresh);
+}
+
+static void refresh_clock(void *ctx)
+{
+    struct board *b = ctx;
+    kvmpv_clock_refresh(&b->cpu, &b->mem, &b->clock, false);
+    arm_refresh(b);
+}
+
+static int op_msr_write(void *ctx, struct cpu *c, u32 index, u64 value)
+{
+    struct board *b = ctx;
+    int r = lapic_msr_write(b->irq, c->id, index, value);
+    if (r >= 0)
+        return r;
+    if (index == MSR_KVM_PV_EOI) /* take back a flag at the old address */
+        irqchip_set_pv_eoi(b->irq, c->id, &b->pv_eoi);
+    r = cpu_msr_write(c, index, value, &b->msr_env);
+    if (r != CPU_OK)
+        return r;
+    if (cpu_msr_effects(index) & MSR_CHANGES_TSC)
+        lapic_tsc_changed(b->irq, c->id);
+    if (index == MSR_KVM_SYSTEM_TIME || index == MSR_KVM_SYSTEM_TIME_2)
+        arm_refresh(b);
+    return CPU_OK;
+}
+
+static u64 op_tsc(void *ctx, struct cpu *c)
+{
+    const struct board *b = ctx;
+    return vclock_tsc(&b->clock) + c->tsc_offset;
+}
+
+static u64 op_cr8_read(void *ctx, struct cpu *c)
+{
+    const struct board *b = ctx;
+    return lapic_get_tpr(b->irq, c->id);
+}
+
+static void op_cr8_write(void *ctx, struct cpu *c, u64 value)
+{
+    struct board *b = ctx;
+    lapic_set_tpr(b->irq, c->id, value);
+}
+
+static int op_irq_ack(void *ctx, struct cpu *c)
+{
+    struct board *b = ctx;
+    return irq_ack(b->irq, c->id);
+}
+
+static const struct machine_ops board_ops = {
+    .pio_read = op_pio_read,
+    .pio_write = op_pio_write,
+    .mmio_read = op_mmio_read,
+    .mmio_write = op_mmio_write,
+    .msr_read = op_msr_read,
+    .msr_write = op_msr_write,
+    .tsc = op_tsc,
+    .cr8_read = op_cr8_read,
+    .cr8_write = op_cr8_write,
+    .irq_ack = op_irq_ack,
+};
+
+/* --- controllers on the bus --- */
+
+static u64 pic_read(void *dev, u64 offset, unsigned size)
+{
+    const struct pic_ports *p = dev;
+    return pic_io_read(p->irq, (u16)(p->base + offset));
+}
+
+static void pic_write(void *dev, u64 offset, unsigned size, u64 value)
+{
+    const struct pic_ports *p = dev;
+    pic_io_write(p->irq, (u16)(p->base + offset), (u8)value);
+}
+
+static u64 ioapic_read(void *dev, u64 offset, unsigned size)
+{
+    return ioapic_mmio_read(dev, (u32)offset);
+}
+
+static void ioapic_write(void *dev, u64 offset, unsigned size, u64 value)
+{
+    ioapic_mmio_write(dev, (u32)offset, (u32)value);
+}
+
+static const struct bus_ops pic_bus_ops = {pic_read, pic_write, 1};
+static const struct bus_ops ioapic_bus_ops = {ioapic_read, ioapic_write, 0};
+
+static void device_irq_set(void *ctx, unsigned gsi, int level)
+{
+    irq_set(ctx, gsi, level);
+}
+
+static int create_controllers(struct board *b, struct error *e)
+{
+    static const u16 ports[3] = {PORT_PIC1, PORT_PIC2, PORT_ELCR};
+    b->irq = irqchip_create(&(struct irqchip_config){
+        .n_cpus = N_CPUS, .cpus = b->cpus, .clock = &b->clock, .init_cpu = init_cpu, .ctx = b});
+    if (!b->irq)
+        return error_set(e, ENOMEM, "machine: no memory for its interrupt controllers");
+    irqchip_set_pv_eoi(b->irq, 0, &b->pv_eoi);
+    for (unsigned i = 0; i < ARRAY_LEN(ports); i++) {
+        b->pic[i] = (struct pic_ports){b->irq, ports[i]};
+        int r = bus_add_pio(&b->bus, ports[i], 2, &pic_bus_ops, &b->pic[i], "i8259", e);
+        if (r < 0)
+            return r;
+    }
+    return bus_add_mmio(&b->bus, IOAPIC_BASE, PAGE_SIZE, &ioapic_bus_ops, b->irq, "ioapic", e);
+}
+
+/* --- devices --- */
+
+static size_t console_out(void *ctx, const u8 *data, size_t len)
+{
+    const struct board *b = ctx;
+    return b->console_out ? b->console_out(b->console_ctx, data, len) : len;
+}
+
+static int create_devices(struct board *b, struct error *e)
+{
+    b->env = (struct device_env){
+        .bus = &b->bus,
+        .clock = &b->clock,
+        .irq_set = device_irq_set,
+        .irq_ctx = b->irq,
+        .ram_low = b->mem.low_size,
+        .ram_high = b->mem.size - b->mem.low_size,
+        .request = device_asks,
+        .console_out = console_out,
+        .ctx = b,
+    };
+    if (device_table_len > MAX_DEVICES)
+        return error_set(e, ENOSPC, "machine: %u devices, room for %u", device_table_len, MAX_DEVICES);
+    for (unsigned i = 0; i < device_table_len; i++) {
+        int r = device_table[i]->create(&b->dev[i], &b->env, e);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void *device_of(const struct board *b, const struct device_type *type)
+{
+    for (unsigned i = 0; i < device_table_len; i++)
+        if (device_table[i] == type)
+            return b->dev[i];
+    return NULL;
+}
+
+/* --- life --- */
+
+/* Processor and controllers as firmware hands them to a boot loader. */
+static void firmware_state(struct board *b)
+{
+    cpu_msr_firmware(&b->cpu);
+    lapic_mmio_write(b->irq, 0, LAPIC_SVR, 0x1ff);
+    lapic_mmio_write(b->irq, 0, LAPIC_LINT0, 0x700);
+    lapic_mmio_write(b->irq, 0, LAPIC_LINT1, 0x400);
+}
+
+static void create_clock(struct board *b, const struct board_config *cfg)
+{
+    u64 hz = cfg->tsc_hz ? cfg->tsc_hz : host_tsc_hz();
+    vclock_init(&b->clock, cfg->host_ns ? cfg->host_ns : host_ns, cfg->host_tsc ? cfg->host_tsc : host_tsc,
+                cfg->clock_ctx, hz, cfg->wall_ns);
+    vtimer_init(&b->clock, &b->refresh, refresh_clock, b);
+}
+
+static int create_parts(struct board *b, const struct board_config *cfg, struct error *e)
+{
+    int r = mem_init(&b->mem, cfg->ram, cfg->ram_size, cfg->ram_fd, e);
+    if (r < 0)
+        return r;
+    create_clock(b, cfg);
+    r = cpu_model_make(&b->model, cfg->cpu_model ? cfg->cpu_model : "host", b->clock.tsc_hz, N_CPUS, e);
+    if (r < 0)
+        return r;
+    b->cpu.model = &b->model;
+    b->cpus[0] = &b->cpu;
+    cpu_reset(&b->cpu);
+    b->msr_env = (struct cpu_msr_env){&b->clock, &b->mem};
+    b->kvmpv = (struct kvmpv){b->cpus, N_CPUS, &b->mem};
+    b->pv_eoi = (struct irq_pv_eoi_ops){kvmpv_eoi_set, kvmpv_eoi_test_clear, &b->kvmpv};
+    r = create_controllers(b, e);
+    if (!r)
+        r = create_devices(b, e);
+    if (r < 0)
+        return r;
+    firmware_state(b);
+    struct engine_config ec = {&b->mem, &board_ops, b, cfg->code_cache};
+    return cfg->engine->create(&b->engine, &ec, e);
+}
+
+int board_create(struct board **out, const struct board_config *cfg, struct error *e)
+{
+    /* struct cpu holds 64-byte aligned register files */
+    size_t size = (sizeof(struct board) + 63) & ~(size_t)63;
+    struct board *b = aligned_alloc(64, size);
+    if (!b)
+        return error_set(e, ENOMEM, "machine: out of memory");
+    memset(b, 0, size);
+    b->engine_ops = cfg->engine;
+    b->console_out = cfg->console_out;
+    b->console_ctx = cfg->console_ctx;
+    int r = create_parts(b, cfg, e);
+    if (r < 0) {
+        board_destroy(b);
+        return r;
+    }
+    *out = b;
+    return 0;
+}
+
+void board_destroy(struct board *b)
+{
+    if (!b)
+        return;
+    if (b->engine)
+        b->engine_ops->destroy(b->engine);
+    for (unsigned i = 0; i < device_table_len && i < MAX_DEVICES; i++)
+        if (b->dev[i])
+            device_table[i]->destroy(b->dev[i]);
+    irqchip_destroy(b->irq);
+    mem_destroy(&b->mem);
+    free(b);
+}
+
+void board_reset(struct board *b)
+{
+    for (unsigned i = 0; i < device_table_len; i++)
+        device_table[i]->reset(b->dev[i]);
+    irqchip_reset(b->irq);
+    cpu_reset(&b->cpu);
+    irqchip_loaded(b->irq); /* attention bits follow the CPU's new state */
+    arm_refresh(b);
+    firmware_state(b);
+    clear_event(b);
+    b->exit_value = 0;
+    b->engine_ops->state_changed(b->engine, &b->cpu);
+}
+
+void board_pause(struct board *b)
+{
+    vclock_pause(&b->clock);
+}
+
+void board_resume(struct board *b)
+{
+    if (!b->clock.paused)
+        return;
+    vclock_resume(&b->clock);
+    kvmpv_clock_refresh(&b->cpu, &b->mem, &b->clock, true);
+}
+
+/* --- running --- */
+
+static bool deliverable(const struct board *b)
+{
+    u32 attention = __atomic_load_n(&b->cpu.attention, __ATOMIC_RELAXED);
+    return attention & ATTN_NMI || (attention & ATTN_INTR && b->cpu.sysflags & FL_IF);
+}
+
+/* Translate why the engine stopped into an event that stays. */
+static void engine_stopped(struct board *b, const struct stop *s)
+{
+    switch (s->kind) {
+    case STOP_SHUTDOWN:
+        post_event(b, BOARD_SHUTDOWN, s->text);
+        break;
+    case STOP_UNIMPLEMENTED:
+        post_event(b, BOARD_UNIMPLEMENTED, s->text[0] ? s->text : b->cpu.stop_reason);
+        break;
+    case STOP_BUDGET:
+    case STOP_HALT:
+    case STOP_REQUEST:
+        break;
+    default:
+        post_event(b, BOARD_FAILURE, s->text);
+    }
+}
+
+enum board_event board_run(struct board *b, u64 budget, char *text, size_t text_len)
+{
+    struct stop s = {.kind = STOP_BUDGET};
+    if (text && text_len)
+        text[0] = 0;
+    while (b->event == BOARD_RUN) {
+        if (b->clock.paused)
+            return BOARD_WAIT;
+        vclock_run_timers(&b->clock);
+        if (b->event != BOARD_RUN)
+            break;
+        if (b->cpu.halted && !deliverable(b))
+            return BOARD_WAIT;
+        if (!budget || s.kind == STOP_REQUEST)
+            return BOARD_RUN;
+        u64 slice = MIN(budget, SLICE);
+        budget -= slice;
+        s = (struct stop){.kind = STOP_BUDGET};
+        b->engine_ops->run(b->engine, &b->cpu, slice, &s);
+        engine_stopped(b, &s);
+    }
+    if (text && text_len)
+        snprintf(text, text_len, "%s", b->event_text);
+    return b->event;
+}
+
+u64 board_next_deadline(const struct board *b)
+{
+    if (b->clock.paused || b->clock.earliest == UINT64_MAX)
+        return UINT64_MAX;
+    return b->clock.earliest - (u64)b->clock.offset;
+}
+
+void board_kick(struct board *b)
+{
+    cpu_attention_set(&b->cpu, ATTN_REQUEST);
+}
+
+/* --- outside --- */
+
+struct cpu *board_cpu(struct board *b, unsigned id)
+{
+    return id < N_CPUS ? b->cpus[id] : NULL;
+}
+
+struct guest_mem *board_mem(struct board *b)
+{
+    return &b->mem;
+}
+
+size_t board_console_input(struct board *b, const u8 *data, size_t len)
+{
+    return uart16550_input(device_of(b, &uart16550_device), data, len);
+}
+
+void board_console_flush(struct board *b)
+{
+    uart16550_flush(device_of(b, &uart16550_device));
+}
+
+void board_power_button(struct board *b)
+{
+    acpi_pm_power_button(device_of(b, &acpi_pm_device));
+}
+
+u32 board_exit_value(const struct board *b)
+{
+    return b->exit_value;
+}
+
+void board_stats(const struct board *b, struct engine_stats *out)
+{
+    *out = (struct engine_stats){0};
+    b->engine_ops->stats(b->engine, out);
+}
+
+/* --- records --- */
+
+int board_save(struct board *b, struct rec_buf *out)
+{
+    vclock_save_prepare(&b->clock);
+    int r = rec_save(out, &vclock_record, 0, &b->clock);
+    if (!r)
+        r = rec_save(out, &cpu_record, 0, &b->cpu);
+    if (!r)
+        r = irqchip_save(b->irq, out);
+    for (unsigned i = 0; i < device_table_len && !r; i++)
+        if (device_table[i]->record)
+            r = rec_save(out, device_table[i]->record, 0, b->dev[i]);
+    return r;
+}
+
+/* Check or load one record of `desc`; instances other than 0 are not there. */
+static int offer(const struct rec_view *v, const struct rec_desc *desc, void *object, bool check_only, struct error *e)
+{
+    if (v->instance)
+        return error_set(e, EINVAL, "record %s: instance %u, but this machine has one", desc->name, v->instance);
+    return check_only ? rec_check(v, desc, object, e) : rec_load(v, desc, object, e);
+}
+
+static int load_record(struct board *b, const struct rec_view *v, bool check_only, struct error *e)
+{
+    if (v->type == vclock_record.type)
+        return offer(v, &vclock_record, &b->clock, check_only, e);
+    if (v->type == cpu_record.type)
+        return offer(v, &cpu_record, &b->cpu, check_only, e);
+    int r = irqchip_load(b->irq, v, check_only, e);
+    if (r)
+        return r < 0 ? r : 0;
+    for (unsigned i = 0; i < device_table_len; i++)
+        if (device_table[i]->record && device_table[i]->record->type == v->type)
+            return offer(v, device_table[i]->record, b->dev[i], check_only, e);
+    return error_set(e, EINVAL, "record %.4s: this machine has no such part", (const char *)&v->type);
+}
+
+/* Find the one record of the kind of `want`. */
+static int find_record(const u8 *data, size_t len, const struct rec_view *want, struct rec_view *found, struct error *e)
+{
+    struct rec_view v;
+    size_t pos = 0;
+    unsigned n = 0;
+    int r;
+    while ((r = rec_next(data, len, &pos, &v, e)) == 1)
+        if (v.type == want->type && v.instance == want->instance) {
+            *found = v;
+            n++;
+        }
+    if (r < 0)
+        return r;
+    if (n != 1)
+        return error_set(e, EINVAL, "record %.4s %u: %s", (const char *)&want->type, want->instance,
+                         n ? "stands there more than once" : "is missing");
+    return 0;
+}
+
+static int check_all(struct board *b, const u8 *data, size_t len, struct error *e)
+{
+    struct rec_view v;
+    size_t pos = 0;
+    int r;
+    while ((r = rec_next(data, len, &pos, &v, e)) == 1) {
+        r = load_record(b, &v, true, e);
+        if (r < 0)
+            return r;
+    }
+    return r;
+}
+
+/* Walk over `own`, what this board would save, and find (or load as well) its like in `data`. */
+static int each_record(struct board *b, const struct rec_buf *own, const u8 *data, size_t len, bool load,
+                       struct error *e)
+{
+    struct rec_view want, found;
+    size_t pos = 0;
+    while (rec_next(own->data, own->len, &pos, &want, e) == 1) {
+        int r = find_record(data, len, &want, &found, e);
+        if (!r && load)
+            r = load_record(b, &found, false, e);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int board_load(struct board *b, const u8 *data, size_t len, struct error *e)
+{
+    struct rec_buf own = {0};
+    int r = board_save(b, &own) ? error_set(e, ENOMEM, "machine: out of memory") : 0;
+    if (!r)
+        r = check_all(b, data, len, e);
+    if (!r)
+        r = each_record(b, &own, data, len, false, e);
+    if (!r)
+        r = each_record(b, &own, data, len, true, e); /* can fail for want of memory only */
+    rec_buf_free(&own);
+    if (r < 0)
+        return r;
+    clear_event(b);
+    irqchip_loaded(b->irq);
+    kvmpv_clock_refresh(&b->cpu, &b->mem, &b->clock, true);
+    arm_refresh(b);
+    b->engine_ops->state_changed(b->engine, &b->cpu);
+    return 0;
+}
