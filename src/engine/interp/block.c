@@ -79,7 +79,7 @@ static void unhash(struct interp *ip, struct block *b)
 static void kill_block(struct interp *ip, struct block *b)
 {
     unhash(ip, b);
-    b->dead = 1;
+    b->key = KEY_DEAD;
     for (unsigned i = 0; i <= b->n; i++)
         b->ops[i].fn = op_leave;
     ip->stats.blocks_dropped++;
@@ -142,7 +142,7 @@ static struct block *crossing_block(struct interp *ip, u64 rip, const u8 *bytes,
         ip->flush_wanted = true;
         return NULL;
     }
-    *b = (struct block){.bytes = insn.len, .key = ip->key, .crossing = 1};
+    *b = (struct block){.start = NO_PAGE, .bytes = insn.len, .key = ip->key};
     memcpy(b->copy, buf, insn.len);
     if (!add_op(ip, b, &insn, 0, &ends)) {
         ip->flush_wanted = true;
@@ -231,21 +231,19 @@ static bool crossing_valid(struct interp *ip, const struct block *b, u64 rip, co
     return next && !memcmp(next, b->copy + avail, b->bytes - avail);
 }
 
-struct block *block_lookup(struct interp *ip, int *result)
+struct block *block_find(struct interp *ip, int *result)
 {
     u64 rip = ip->cpu->rip;
     const u8 *host = tlb_fetch(ip, rip, result);
     if (!host)
         return NULL;
     u64 start = (u64)(host - ip->mem->ram);
-    struct jump_entry *j = &ip->jumps[(rip ^ rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
+    struct jump_entry *j = jump_at(ip, rip);
     struct block *b = j->block;
-    if (likely(b && j->rip == rip && b->key == ip->key && !b->dead)) {
-        if (likely(b->start == start && !b->crossing))
-            return b;
-        if (b->crossing && crossing_valid(ip, b, rip, host, result))
-            return b;
-    }
+    if (b && j->rip == rip && b->key == ip->key && b->start == NO_PAGE && crossing_valid(ip, b, rip, host, result))
+        return b;
+    if (*result != CPU_OK)
+        return NULL;
     b = ip->hash[hash_of(start, ip->key)];
     while (b && (b->start != start || b->key != ip->key))
         b = b->hash_next;

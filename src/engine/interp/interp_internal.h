@@ -72,18 +72,20 @@ struct payload {
 #define KEY_SINGLE 8u  /* blocks of one instruction: TF, breakpoints, interrupt shadows */
 #define KEY_SS32   16u /* SS.B: ESP is the stack pointer outside 64-bit mode */
 
+#define KEY_DEAD   0xffu /* killed: matches no mode */
+
+#define NO_PAGE    UINT64_MAX
+
 struct block {
     struct block *hash_next; /* same bucket */
     struct block *page_next; /* same physical page */
-    u64 start;               /* RAM offset of the first byte */
+    u64 start;               /* RAM offset of the first byte; NO_PAGE for one instruction over a page end */
     u16 bytes;               /* of guest code */
     u16 n;                   /* instructions */
     u16 mnemonic;            /* of the first instruction */
     u8 key;
-    u8 crossing; /* one instruction over a page end: `copy` must match the bytes there now */
-    u8 dead;
-    u8 copy[ISA_MAX_LEN];
-    struct op ops[]; /* n, and one more that leaves the block */
+    u8 copy[ISA_MAX_LEN]; /* NO_PAGE: the bytes that must still stand there */
+    struct op ops[];      /* n, and one more that leaves the block */
 };
 
 #define TLB_BITS 10
@@ -117,6 +119,7 @@ struct interp {
     u8 key;
     u8 context;            /* enum tlb_context */
     bool user;             /* CPL 3 */
+    bool stale;            /* key, context and vector_ok must be derived again before the next block */
     u8 vector_ok;          /* VECTOR_*: what may be used without a fault */
     struct block *current; /* block being executed */
     u64 debug_hits;        /* data and I/O breakpoints that the instruction running alone has met: bits of DR6 */
@@ -270,8 +273,24 @@ const u8 *tlb_fetch(struct interp *ip, u64 va, int *result);
 int blocks_init(struct interp *ip, struct error *e);
 void blocks_destroy(struct interp *ip);
 void blocks_flush(struct interp *ip);
-/* Block at cpu->rip, made if need be; NULL with *result set when the fetch faults. */
-struct block *block_lookup(struct interp *ip, int *result);
+/* Block at cpu->rip, made if need be; NULL with *result set when the fetch faults (CPU_OK: the cache is full). */
+struct block *block_find(struct interp *ip, int *result);
+static inline struct jump_entry *jump_at(struct interp *ip, u64 rip)
+{
+    return &ip->jumps[(rip ^ rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
+}
+/* The same, nearly always found at once: the address was seen before, and still is that place in memory. */
+static inline struct block *block_lookup(struct interp *ip, int *result)
+{
+    u64 rip = ip->cpu->rip;
+    const struct tlb_entry *t = tlb_at(ip, rip);
+    const struct jump_entry *j = jump_at(ip, rip);
+    const struct block *b = j->block;
+    if (likely(j->rip == rip && (rip ^ t->exec) < PAGE_SIZE && b && b->key == ip->key &&
+               b->start == rip + t->addend - (u64)ip->mem->ram))
+        return j->block;
+    return block_find(ip, result);
+}
 /* Kill the blocks of a RAM page that overlap [from, to) of the page; clears the trace when none is left. */
 void blocks_kill(struct interp *ip, u64 ram_page, unsigned from, unsigned to);
 void *arena_alloc(struct interp *ip, size_t size);

@@ -87,6 +87,7 @@ static u8 vector_rights(const struct cpu *c)
 static void derive_mode(struct interp *ip)
 {
     struct cpu *c = ip->cpu;
+    ip->stale = false;
     ip->key = mode_key(c);
     if (c->shadow || (c->sysflags & (FL_TF | FL_RF)) || isa_debug_armed(c))
         ip->key |= KEY_SINGLE;
@@ -168,6 +169,7 @@ static int run_single(struct interp *ip, const struct block *b)
         c->fault = (struct cpu_fault){.vector = VEC_DB, .address = exec};
         return CPU_FAULT;
     }
+    ip->stale = true;
     bool tf = c->sysflags & FL_TF;
     u16 mnemonic = b->mnemonic; /* the block may be gone behind the instruction */
     c->shadow = 0;
@@ -205,11 +207,13 @@ static void run_loop(struct interp *ip, struct stop *s)
     struct cpu *c = ip->cpu;
     /* Faults and system instructions that do not complete come back here, any number of times. */
     int code = setjmp(ip->exit);
+    ip->stale = true;
     if (code)
         code = after_fault(ip, code);
     for (;;) {
         if (unlikely(code != CPU_OK)) {
             if (code == CPU_FAULT) {
+                ip->stale = true;
                 code = after_fault(ip, code);
                 continue;
             }
@@ -224,6 +228,7 @@ static void run_loop(struct interp *ip, struct stop *s)
                 s->kind = STOP_REQUEST;
                 return;
             }
+            ip->stale = true;
             code = take_events(ip);
             if (code != CPU_OK)
                 continue;
@@ -236,7 +241,8 @@ static void run_loop(struct interp *ip, struct stop *s)
             s->kind = STOP_BUDGET;
             return;
         }
-        derive_mode(ip);
+        if (unlikely(ip->stale))
+            derive_mode(ip);
         code = run_block(ip);
     }
 }

@@ -10,6 +10,7 @@ static void op_isa(struct interp *ip, const struct op *op)
     const struct payload *p = (const struct payload *)op->imm;
     op_rip(ip, op);
     ip->stats.monitor++;
+    ip->stale = true;
     int r = isa_execute(&ip->isa, &p->insn);
     if (r != CPU_OK)
         longjmp(ip->exit, r);
