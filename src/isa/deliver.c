@@ -30,6 +30,8 @@
 
 #include <string.h>
 
+#define DR6_RAISED 0xe00full /* B0-B3, BD, BS, BT */
+
 /* Gates that a hostile engine callback could make us deliver in a row before we give up: more than the table allows. */
 #define MAX_SERIAL 8
 
@@ -216,7 +218,7 @@ static void record(struct cpu *c, const struct cpu_fault *f)
     if (f->vector == VEC_PF)
         c->cr2 = f->address;
     if (f->vector == VEC_DB) {
-        c->dr[6] = (c->dr[6] & ~0xfull) | f->address;
+        c->dr[6] = (c->dr[6] & ~0xfull) | (f->address & DR6_RAISED);
         c->dr[7] &= ~BIT(13);
         c->msr.debugctl &= ~3ull; /* LBR and BTF */
     }

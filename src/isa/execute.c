@@ -148,10 +148,9 @@ int sys_ud(struct isa *m, const struct isa_insn *insn)
     return isa_ud(m);
 }
 
-static const struct sys_row *find_row(const struct isa_insn *insn)
+const struct sys_row *isa_row(u16 mnemonic)
 {
-    const struct sys_row *row = insn->mnemonic < ARRAY_LEN(rows) ? &rows[insn->mnemonic] : NULL;
-    return row && row->fn ? row : NULL;
+    return mnemonic < ARRAY_LEN(rows) && rows[mnemonic].fn ? &rows[mnemonic] : NULL;
 }
 
 int isa_execute(struct isa *m, const struct isa_insn *insn)
@@ -161,7 +160,7 @@ int isa_execute(struct isa *m, const struct isa_insn *insn)
         return cpu_unimplemented(c, "real mode");
     if (c->sysflags & FL_VM)
         return cpu_unimplemented(c, "virtual-8086 mode");
-    const struct sys_row *row = find_row(insn);
+    const struct sys_row *row = isa_row(insn->mnemonic);
     if (!row)
         return insn->cls == ISA_UNSUPPORTED ? isa_ud(m)
                                             : cpu_unimplemented(c, "instruction %s", isa_mnemonic_name(insn->mnemonic));

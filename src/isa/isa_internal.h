@@ -24,6 +24,9 @@ struct sys_row {
     u8 flags;
 };
 
+/* The row of a mnemonic, or NULL. */
+const struct sys_row *isa_row(u16 mnemonic);
+
 /* XSAVE family, FXSAVE and FXRSTOR: all their mnemonics come here (xsave.c). A sequential instruction: RIP is not its. */
 int isa_xsave(struct isa *m, const struct isa_insn *insn);
 
@@ -262,7 +265,8 @@ int isa_deliver_once(struct isa *m, const struct isa_event *ev);
     X(sys_ud)                                                                                                       \
     /* sys_near.c */                                                                                                \
     X(sys_jcc)                                                                                                      \
-    X(sys_loop) X(sys_jrcxz) X(sys_jmp) X(sys_call) X(sys_ret)      /* sys_far.c */                                 \
+    X(sys_loop)                                                                                                     \
+    X(sys_jrcxz) X(sys_jmp) X(sys_call) X(sys_ret)                  /* sys_far.c */                                 \
         X(sys_jmp_far) X(sys_call_far) X(sys_ret_far) X(sys_iret)   /* sys_int.c */                                 \
         X(sys_int) X(sys_int3) X(sys_int1) X(sys_into) X(sys_bound) /* sys_segment.c */                             \
         X(sys_mov) X(sys_push) X(sys_pop) X(sys_load_far) X(sys_lldt) X(sys_ltr) X(sys_sldt) X(sys_str) X(sys_sgdt) \

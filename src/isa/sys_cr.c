@@ -9,7 +9,7 @@
  * Source: SDM vol. 2, MOV CR and MOV DR; vol. 3A, 2.5, 4.1, 4.10.4, 9.8.5, 17.2.
  */
 #include "isa/isa_internal.h"
-#include "machine/cpu/cpuid.h"
+#include "machine/cpu/cpu_features.h"
 
 #include <string.h>
 
@@ -294,7 +294,7 @@ int sys_xgetbv(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
     u32 index = (u32)c->gpr[RCX];
-    bool has_xinuse = c->model && cpu_has(c->model, FEAT(FW_D_1_EAX, 2));
+    bool has_xinuse = c->model && cpu_has(c->model, FEAT_XGETBV1);
     if (!(c->cr4 & CR4_OSXSAVE))
         return isa_ud(m);
     if (index > 1 || (index == 1 && !has_xinuse))
@@ -305,16 +305,6 @@ int sys_xgetbv(struct isa *m, const struct isa_insn *insn)
     return CPU_OK;
 }
 
-static bool xcr0_valid(const struct cpu *c, u64 v)
-{
-    u64 avx512 = v & XCR0_AVX512;
-    if (!(v & XCR0_X87) || (v & ~(c->model ? c->model->xcr0_mask : XCR0_X87)))
-        return false;
-    if ((v & XCR0_AVX) && !(v & XCR0_SSE))
-        return false;
-    return !avx512 || (avx512 == XCR0_AVX512 && (v & XCR0_AVX));
-}
-
 int sys_xsetbv(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
@@ -322,7 +312,7 @@ int sys_xsetbv(struct isa *m, const struct isa_insn *insn)
     if (!(c->cr4 & CR4_OSXSAVE))
         return isa_ud(m);
     ISA_NEED_CPL0(m);
-    if ((u32)c->gpr[RCX] != 0 || !xcr0_valid(c, v))
+    if ((u32)c->gpr[RCX] != 0 || !cpu_xcr0_valid(v, c->model ? c->model->xcr0_mask : XCR0_X87))
         return isa_gp0(m);
     c->xcr0 = v;
     isa_mode_changed(m);
