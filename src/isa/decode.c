@@ -427,11 +427,31 @@ static void fix_by_mnemonic(struct isa_insn *insn)
 
 /* ---- floating point ---- */
 
+/* Exception classes (SDM vol. 2A, 2.4 and 2.8) whose members raise SIMD floating-point exceptions. */
+static bool raises_simd_exceptions(ZydisExceptionClass c)
+{
+    switch (c) {
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE3:
+    case ZYDIS_EXCEPTION_CLASS_AVX2:
+    case ZYDIS_EXCEPTION_CLASS_AVX3:
+    case ZYDIS_EXCEPTION_CLASS_AVX11:
+    case ZYDIS_EXCEPTION_CLASS_E2:
+    case ZYDIS_EXCEPTION_CLASS_E2NF:
+    case ZYDIS_EXCEPTION_CLASS_E3:
+    case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E11:
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool moves_only(ZydisInstructionCategory c)
 {
     switch (c) {
     case ZYDIS_CATEGORY_DATAXFER:
-    case ZYDIS_CATEGORY_LOGICAL:
     case ZYDIS_CATEGORY_LOGICAL_FP:
     case ZYDIS_CATEGORY_BROADCAST:
     case ZYDIS_CATEGORY_BLEND:
@@ -446,18 +466,42 @@ static bool moves_only(ZydisInstructionCategory c)
 }
 
 /*
- * Anything that computes on floating-point elements may look at MXCSR: not only what raises exceptions, VRCP14 and
- * VFPCLASS obey DAZ as well. The library names MXCSR only for those that load or store it.
+ * Classes that raise none may still look at MXCSR: VRCP14 and VFPCLASS obey DAZ, the complex FP16 products do raise
+ * exceptions, and the conversions between MMX and XMM registers have no class.
  */
+static bool may_compute(const ZydisDecodedInstruction *zi)
+{
+    switch (zi->meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_E4:
+    case ZYDIS_EXCEPTION_CLASS_E5:
+    case ZYDIS_EXCEPTION_CLASS_E6:
+    case ZYDIS_EXCEPTION_CLASS_E10:
+    case ZYDIS_EXCEPTION_CLASS_E10NF:
+        return !moves_only(zi->meta.category);
+    case ZYDIS_EXCEPTION_CLASS_NONE:
+        return zi->meta.category == ZYDIS_CATEGORY_CONVERT;
+    default:
+        return false;
+    }
+}
+
+static bool is_float(const ZydisDecodedOperand *o)
+{
+    return o->element_type == ZYDIS_ELEMENT_TYPE_FLOAT16 || o->element_type == ZYDIS_ELEMENT_TYPE_FLOAT32 ||
+           o->element_type == ZYDIS_ELEMENT_TYPE_FLOAT64;
+}
+
+/* The library names MXCSR only for those that load or store it. */
 static bool touches_mxcsr(const struct decoding *d)
 {
+    if (raises_simd_exceptions(d->zi->meta.exception_class))
+        return true;
+    bool computes = may_compute(d->zi);
     for (unsigned i = 0; i < d->zi->operand_count; i++) {
         const ZydisDecodedOperand *o = &d->zo[i];
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value == ZYDIS_REGISTER_MXCSR)
             return true;
-        bool fp = o->element_type == ZYDIS_ELEMENT_TYPE_FLOAT16 || o->element_type == ZYDIS_ELEMENT_TYPE_FLOAT32 ||
-                  o->element_type == ZYDIS_ELEMENT_TYPE_FLOAT64;
-        if (fp && d->insn->vec_used && !moves_only(d->zi->meta.category))
+        if (computes && is_float(o))
             return true;
     }
     return false;

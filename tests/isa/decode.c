@@ -128,7 +128,11 @@ static const struct {
     {"f20f5ac1", 0x3, 0x1, 0, 0, 0, 1},                   /* cvtsd2ss */
     {"f30f2ac0", 0x1, 0x1, 0, 0, 0, 1},                   /* cvtsi2ss xmm0, eax */
     {"0f2ac1", 0x1, 0x1, 0, 0, 1, 1},                     /* cvtpi2ps xmm0, mm1 */
-    {"660f3814c1", 0x3, 0x1, 0, 0, 0, 1},                 /* blendvps xmm0, xmm1, <xmm0>: MXCSR is over-reported */
+    {"660f3814c1", 0x3, 0x1, 0, 0, 0, 0},                 /* blendvps xmm0, xmm1, <xmm0> */
+    {"660f3a0ac9e2", 0x2, 0x2, 0, 0, 0, 1},               /* roundss xmm1, xmm1, 0xe2 */
+    {"f30f2c0b", 0, 0, 0, 0, 0, 1},                       /* cvttss2si ecx, [rbx] */
+    {"0f2d08", 0, 0, 0, 0, 1, 1},                         /* cvtps2pi mm1, [rax] */
+    {"62f27d484cc1", 3, 1, 0, 0, 0, 1},                   /* vrcp14ps zmm0, zmm1: DAZ */
     {"c5f877", 0xffff, 0xffff, 0, 0, 0, 0},               /* vzeroupper */
     {"62f17c4858c1", 0x3, 0x1, 0, 0, 0, 1},               /* vaddps zmm0, zmm0, zmm1 */
     {"62017c4358c1", 0x03010000, 0x01000000, 8, 0, 0, 1}, /* vaddps zmm24 {k3}, zmm16, zmm25 */
@@ -136,7 +140,7 @@ static const struct {
     {"c5f441c2", 0, 0, 7, 1, 0, 0},                       /* kandw k0, k1, k2 */
     {"c5fb92c8", 0, 0, 2, 2, 0, 0},                       /* kmovd k1, eax */
     {"62f27f0868d3", 0x9, 0, 0xc, 0xc, 0, 0},             /* vp2intersectd k2 (and k3), xmm0, xmm3 */
-    {"c4e3714ac120", 0x7, 0x1, 0, 0, 0, 1},               /* vblendvps xmm0, xmm1, xmm1, xmm2 */
+    {"c4e3714ac120", 0x7, 0x1, 0, 0, 0, 0},               /* vblendvps xmm0, xmm1, xmm1, xmm2 */
     {"0fae10", 0, 0, 0, 0, 0, 1},                         /* ldmxcsr [rax] */
     {"dec1", 0, 0, 0, 0, 1, 0},                           /* faddp */
     {"0f77", 0, 0, 0, 0, 1, 0},                           /* emms */
