@@ -1,0 +1,342 @@
+/*
+ * The oracle test: random and directed user-mode instructions, on silicon and on the interpreter.
+ *
+ *   test-engine-oracle [--count N] [--seed S]     N cases from seed S on (100,000 from 1)
+ *   test-engine-oracle --case SEED                one case, everything shown
+ *   test-engine-oracle --code HEX [--seed S]      given code instead of a random one; --count tries many states
+ *   test-engine-oracle --self                     silicon against silicon: tests the test
+ *
+ * Flags that the manual leaves undefined are not compared (the table in oracle_case.c), nor is the last x87 instruction's
+ * address and opcode, which processors keep in different ways.
+ */
+#include "oracle.h"
+
+#include <cpuid.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_SHOWN     10
+#define MAX_MNEMONICS 4096
+
+struct options {
+    u64 count, seed;
+    bool single, self;
+    u8 code[ORACLE_MAX_CODE];
+    size_t code_len;
+};
+
+struct oracle {
+    struct options opt;
+    struct cpu_model model;
+    u64 xcr0;
+    struct oracle_forms *forms;
+    struct oracle_native *native, *native2;
+    struct oracle_guest *guest;
+    u64 failed, hung, faults;
+    u32 failed_of[MAX_MNEMONICS];
+    struct oracle_case cases[ORACLE_BATCH];
+    struct oracle_result want[ORACLE_BATCH], got[ORACLE_BATCH];
+};
+
+static u64 host_xcr0(void)
+{
+    u32 a, d;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return (u64)d << 32 | a;
+}
+
+/* ---- comparing ---- */
+
+/* Flags that a program can see and that both sides define: RF is compared as well, faults push it set. */
+static u64 flags_mask(const struct oracle_case *c)
+{
+    return (FL_ARITH | FL_DF | FL_AC | FL_TF | FL_IF | FL_NT | FL_IOPL) & ~(u64)c->undefined_flags;
+}
+
+/*
+ * Error codes: whether a page is present counts only where the case maps something; the host's own pages are elsewhere
+ * than the guest's.
+ */
+static u32 error_mask(const struct oracle_result *r)
+{
+    bool ours = (r->cr2 >= ORACLE_CODE && r->cr2 < ORACLE_CODE + 0x20000) ||
+                (r->cr2 >= ORACLE_DATA && r->cr2 < ORACLE_DATA + 0x20000);
+    return r->vector == VEC_PF && !ours ? (u32)(PF_W | PF_U | PF_I) : ~0u;
+}
+
+static bool same_fx(const u8 *a, const u8 *b)
+{
+    /* FCW, FSW, tags; MXCSR; the ST registers' ten bytes */
+    if (memcmp(a, b, 5) || memcmp(a + 24, b + 24, 4))
+        return false;
+    for (unsigned i = 0; i < 8; i++)
+        if (memcmp(a + 32 + 16 * i, b + 32 + 16 * i, 10))
+            return false;
+    return true;
+}
+
+static bool same(const struct oracle_case *c, const struct oracle_result *a, const struct oracle_result *b)
+{
+    if (a->hung || b->hung)
+        return a->hung == b->hung;
+    return a->vector == b->vector && ((a->error ^ b->error) & error_mask(a)) == 0 && a->cr2 == b->cr2 &&
+           a->memory == b->memory && a->out.rip == b->out.rip && !memcmp(a->out.gpr, b->out.gpr, sizeof(a->out.gpr)) &&
+           ((a->out.rflags ^ b->out.rflags) & flags_mask(c)) == 0 && same_fx(a->out.fx, b->out.fx) &&
+           !memcmp(a->out.k, b->out.k, sizeof(a->out.k)) && !memcmp(a->out.zmm, b->out.zmm, sizeof(a->out.zmm));
+}
+
+/* ---- showing ---- */
+
+static const char *const gpr_names[CPU_GPRS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                                "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static void show_code(const struct oracle_case *c)
+{
+    for (u32 at = 0; at < c->code_len;) {
+        struct isa_insn x;
+        char text[120] = "(does not decode)";
+        u32 len = c->code_len - at;
+        if (!isa_decode(ISA_MODE_64, c->code + at, len, &x)) {
+            isa_format(&x, c->in.rip + at, text, sizeof(text));
+            len = x.len;
+        }
+        printf("#   %08llx  ", (unsigned long long)(c->in.rip + at));
+        for (u32 i = 0; i < 15; i++)
+            i < len ? printf("%02x", c->code[at + i]) : printf("  ");
+        printf("  %s\n", text);
+        at += len;
+    }
+}
+
+static void show_bytes(const char *name, unsigned n, const u8 *in, const u8 *a, const u8 *b, unsigned len)
+{
+    const struct {
+        const char *what;
+        const u8 *p;
+    } rows[] = {{"before", in}, {"silicon", a}, {"engine", b}};
+    for (size_t r = 0; r < ARRAY_LEN(rows); r++) {
+        printf("#   %-8s %s%-2u ", rows[r].what, name, n);
+        for (unsigned i = len; i-- > 0;)
+            printf("%02x%s", rows[r].p[i], i && i % 8 == 0 ? "_" : "");
+        printf("\n");
+    }
+}
+
+static void show_word(const char *name, u64 in, u64 a, u64 b)
+{
+    printf("#   %-8s before %016llx  silicon %016llx  engine %016llx\n", name, (unsigned long long)in,
+           (unsigned long long)a, (unsigned long long)b);
+}
+
+static void show_vectors(const struct oracle_case *c, const struct oracle_state *a, const struct oracle_state *b)
+{
+    for (unsigned i = 0; i < 32; i++)
+        if (memcmp(&a->zmm[i], &b->zmm[i], 64))
+            show_bytes("zmm", i, c->in.zmm[i].b, a->zmm[i].b, b->zmm[i].b, 64);
+    for (unsigned i = 0; i < 8; i++) {
+        if (a->k[i] != b->k[i])
+            show_bytes("k", i, (const u8 *)&c->in.k[i], (const u8 *)&a->k[i], (const u8 *)&b->k[i], 8);
+        if (memcmp(a->fx + 32 + 16 * i, b->fx + 32 + 16 * i, 10))
+            show_bytes("st", i, c->in.fx + 32 + 16 * i, a->fx + 32 + 16 * i, b->fx + 32 + 16 * i, 10);
+    }
+    if (memcmp(a->fx, b->fx, 5))
+        show_bytes("fcw,fsw,tags ", 0, c->in.fx, a->fx, b->fx, 5);
+    if (memcmp(a->fx + 24, b->fx + 24, 4))
+        show_bytes("mxcsr ", 0, c->in.fx + 24, a->fx + 24, b->fx + 24, 4);
+}
+
+/* The first bytes of DATA that differ: both runners must just have run this case alone. */
+static void show_memory(const struct oracle_case *c, const u8 *a, const u8 *b)
+{
+    u8 before[ORACLE_DATA_SIZE];
+    unsigned shown = 0;
+    oracle_pattern(c->pattern, before);
+    if (c->plant_addr)
+        memcpy(before + (c->plant_addr - ORACLE_DATA), &c->plant_value, 8);
+    for (unsigned i = 0; i < ORACLE_DATA_SIZE && shown < 16; i++)
+        if (a[i] != b[i]) {
+            printf("#   [%llx]  before %02x  silicon %02x  engine %02x\n", (unsigned long long)ORACLE_DATA + i,
+                   before[i], a[i], b[i]);
+            shown++;
+        }
+}
+
+static void show_difference(const struct oracle_case *c, const struct oracle_result *a, const struct oracle_result *b)
+{
+    printf("#   silicon: vector %u error %x cr2 %llx%s;  engine: vector %u error %x cr2 %llx%s\n", a->vector, a->error,
+           (unsigned long long)a->cr2, a->hung ? " HUNG" : "", b->vector, b->error, (unsigned long long)b->cr2,
+           b->hung ? " HUNG" : "");
+    if (a->hung || b->hung)
+        return;
+    for (unsigned i = 0; i < CPU_GPRS; i++)
+        if (a->out.gpr[i] != b->out.gpr[i])
+            show_word(gpr_names[i], c->in.gpr[i], a->out.gpr[i], b->out.gpr[i]);
+    if (a->out.rip != b->out.rip)
+        show_word("rip", c->in.rip, a->out.rip, b->out.rip);
+    if ((a->out.rflags ^ b->out.rflags) & flags_mask(c))
+        show_word("rflags", c->in.rflags, a->out.rflags, b->out.rflags);
+    show_vectors(c, &a->out, &b->out);
+}
+
+static void run_second(struct oracle *o, const struct oracle_case *cases, u32 n, struct oracle_result *results)
+{
+    if (o->native2)
+        oracle_native_run(o->native2, cases, n, results);
+    else
+        oracle_guest_run(o->guest, cases, n, results);
+}
+
+static void show_operands(const struct oracle_case *c)
+{
+    printf("#   before:");
+    for (unsigned i = 0; i < CPU_GPRS; i++)
+        printf(" %s=%llx", gpr_names[i], (unsigned long long)c->in.gpr[i]);
+    printf(" rflags=%llx mxcsr=%08x\n", (unsigned long long)c->in.rflags, *(const u32 *)(const void *)(c->in.fx + 24));
+}
+
+/* Run one case alone again, so that memory can be shown, and print it. */
+static void show_case(struct oracle *o, const struct oracle_case *c)
+{
+    struct oracle_result a, b;
+    oracle_native_run(o->native, c, 1, &a);
+    run_second(o, c, 1, &b);
+    printf("# case %llu%s:\n", (unsigned long long)c->seed, same(c, &a, &b) ? " (equal when run alone)" : "");
+    show_code(c);
+    show_operands(c);
+    show_difference(c, &a, &b);
+    if (a.memory != b.memory)
+        show_memory(c, oracle_native_data(o->native),
+                    o->native2 ? oracle_native_data(o->native2) : oracle_guest_data(o->guest));
+}
+
+/* ---- running ---- */
+
+static void make_case(struct oracle *o, u64 seed, struct oracle_case *c)
+{
+    if (!o->opt.code_len) {
+        oracle_case_make(o->forms, seed, c);
+    } else if (!oracle_case_from_code(seed, o->opt.code, o->opt.code_len, c)) {
+        fprintf(stderr, "this code holds what does not decode or is not innocuous\n");
+        exit(1);
+    }
+}
+
+static void run_batch(struct oracle *o, u64 seed, u32 n)
+{
+    for (u32 i = 0; i < n; i++)
+        make_case(o, seed + i, &o->cases[i]);
+    oracle_native_run(o->native, o->cases, n, o->want);
+    run_second(o, o->cases, n, o->got);
+    for (u32 i = 0; i < n; i++) {
+        const struct oracle_case *c = &o->cases[i];
+        o->faults += o->want[i].vector != VEC_BP;
+        o->hung += o->want[i].hung;
+        if (same(c, &o->want[i], &o->got[i]))
+            continue;
+        o->failed_of[c->mnemonic % MAX_MNEMONICS]++;
+        if (o->failed++ < MAX_SHOWN)
+            show_case(o, c);
+    }
+}
+
+static void show_summary(const struct oracle *o)
+{
+    if (!o->failed)
+        return;
+    printf("# failed, by the last instruction:");
+    for (unsigned i = 0; i < MAX_MNEMONICS; i++)
+        if (o->failed_of[i])
+            printf(" %s %u", isa_mnemonic_name((u16)i), o->failed_of[i]);
+    printf("\n# again: --case NUMBER\n");
+}
+
+static int run_all(struct oracle *o)
+{
+    for (u64 done = 0; done < o->opt.count;) {
+        u32 n = (u32)MIN(ORACLE_BATCH, o->opt.count - done);
+        run_batch(o, o->opt.seed + done, n);
+        done += n;
+    }
+    if (o->opt.single)
+        show_case(o, &o->cases[0]);
+    show_summary(o);
+    printf("%s 1 - %llu cases from seed %llu, %zu forms, %llu faults, %llu hung, %llu differ\n",
+           o->failed ? "not ok" : "ok", (unsigned long long)o->opt.count, (unsigned long long)o->opt.seed,
+           oracle_forms_count(o->forms), (unsigned long long)o->faults, (unsigned long long)o->hung,
+           (unsigned long long)o->failed);
+    return o->failed || o->hung ? 1 : 0;
+}
+
+static size_t parse_hex(const char *s, u8 *out, size_t room)
+{
+    size_t n = 0;
+    for (; s[0] && s[1] && n < room; s += 2) {
+        char two[3] = {s[0], s[1], 0};
+        out[n++] = (u8)strtoul(two, NULL, 16);
+    }
+    return n;
+}
+
+static bool parse_options(int argc, char **argv, struct options *opt)
+{
+    static const struct option longs[] = {
+        {"count", required_argument, NULL, 'n'}, {"seed", required_argument, NULL, 's'},
+        {"case", required_argument, NULL, 'c'},  {"code", required_argument, NULL, 'x'},
+        {"self", no_argument, NULL, 'S'},        {0},
+    };
+    *opt = (struct options){.count = 100000, .seed = 1};
+    for (int o; (o = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
+        switch (o) {
+        case 'n':
+            opt->count = strtoull(optarg, NULL, 0);
+            break;
+        case 's':
+            opt->seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'c':
+            opt->seed = strtoull(optarg, NULL, 0);
+            opt->count = 1;
+            opt->single = true;
+            break;
+        case 'x':
+            opt->code_len = parse_hex(optarg, opt->code, sizeof(opt->code));
+            break;
+        case 'S':
+            opt->self = true;
+            break;
+        default:
+            return false;
+        }
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    static struct oracle o;
+    struct error e = {0};
+    if (!parse_options(argc, argv, &o.opt))
+        return 1;
+    if (cpu_model_make(&o.model, "host", 1000000000, 1, &e)) {
+        fprintf(stderr, "%s\n", e.msg);
+        return 1;
+    }
+    printf("1..1\n");
+    o.xcr0 = host_xcr0() & o.model.xcr0_mask;
+    o.forms = oracle_forms_make(&o.model);
+    o.native = oracle_native_start(o.xcr0);
+    if (o.opt.self)
+        o.native2 = oracle_native_start(o.xcr0);
+    else
+        o.guest = oracle_guest_start(&o.model, o.xcr0);
+    int r = run_all(&o);
+    oracle_native_stop(o.native);
+    if (o.native2)
+        oracle_native_stop(o.native2);
+    else
+        oracle_guest_stop(o.guest);
+    oracle_forms_free(o.forms);
+    return r;
+}
