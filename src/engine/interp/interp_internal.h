@@ -212,9 +212,17 @@ static inline u64 ea(struct interp *ip, const struct op *op, unsigned size, bool
     return ea_offset(ip->cpu, op) + *(const u64 *)(const void *)((const u8 *)ip->cpu + op->seg);
 }
 
+/*
+ * The set of an address: page number with higher bits mixed in, so that arrays a power of two apart do not fight for the
+ * same sets.
+ */
+static inline unsigned tlb_set(u64 va)
+{
+    return (va >> PAGE_SHIFT ^ va >> (PAGE_SHIFT + TLB_BITS)) & (TLB_SIZE - 1);
+}
 static inline struct tlb_entry *tlb_at(struct interp *ip, u64 va)
 {
-    return &ip->tlb[va >> PAGE_SHIFT & (TLB_SIZE - 1)];
+    return &ip->tlb[tlb_set(va)];
 }
 /* Host pointer for an access of `size` bytes inside one page whose tag allows it, else NULL. */
 static inline u8 *tlb_read_ptr(struct interp *ip, u64 va, unsigned size)

@@ -40,7 +40,7 @@ void tlb_flush_nonglobal(struct interp *ip)
 
 void tlb_flush_page(struct interp *ip, u64 va)
 {
-    unsigned set = va >> PAGE_SHIFT & (TLB_SIZE - 1);
+    unsigned set = tlb_set(va);
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         entry_clear(ip, ctx, set);
 }
@@ -63,7 +63,7 @@ static void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_p
     if (ram == UINT64_MAX || ctx == TLB_NEVER)
         return;
     struct cpu *c = ip->cpu;
-    unsigned set = va >> PAGE_SHIFT & (TLB_SIZE - 1);
+    unsigned set = tlb_set(va);
     u64 tag = va & PAGE_MASK, none = no_match(set);
     bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG;
     bool w = p->dirty && !ip->mem->trace[ram >> PAGE_SHIFT] && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
