@@ -75,6 +75,32 @@ static u8 reg_lookup(ZydisRegister r, u8 *number)
     return r == ZYDIS_REGISTER_NONE ? ISA_REG_NONE : ISA_REG_OTHER;
 }
 
+/*
+ * Zydis 4.0 takes R13D for the base when an address has a 67 prefix, a SIB byte without base and B set; there is none,
+ * whatever B says (SDM vol. 2A, table 2-3, note 1).
+ */
+static void repair_no_base(const ZydisDecodedInstruction *zi, ZydisDecodedOperand *zo)
+{
+    if (!(zi->attributes & ZYDIS_ATTRIB_HAS_SIB) || zi->raw.modrm.mod != 0 || zi->raw.sib.base != 5)
+        return;
+    for (unsigned i = 0; i < zi->operand_count; i++) {
+        if (zo[i].type != ZYDIS_OPERAND_TYPE_MEMORY || zo[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+            continue;
+        zo[i].mem.base = ZYDIS_REGISTER_NONE;
+        zo[i].mem.disp.has_displacement = ZYAN_TRUE;
+        zo[i].mem.disp.value = zi->raw.disp.value;
+    }
+}
+
+static ZyanStatus decode_full(const ZydisDecoder *dec, const u8 *bytes, size_t avail, ZydisDecodedInstruction *zi,
+                              ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT])
+{
+    ZyanStatus s = ZydisDecoderDecodeFull(dec, bytes, avail, zi, zo);
+    if (ZYAN_SUCCESS(s))
+        repair_no_base(zi, zo);
+    return s;
+}
+
 /* ---- what is touched ---- */
 
 static bool is_gpr(u8 cls)
@@ -587,7 +613,7 @@ int isa_decode(enum isa_mode mode, const u8 *bytes, size_t avail, struct isa_ins
 
     avail = MIN(avail, ISA_MAX_LEN);
     decoder_init(&dec, mode);
-    ZyanStatus s = ZydisDecoderDecodeFull(&dec, bytes, avail, &zi, zo);
+    ZyanStatus s = decode_full(&dec, bytes, avail, &zi, zo);
     if (!ZYAN_SUCCESS(s))
         return failure(s, avail);
     memset(insn, 0, sizeof(*insn));
@@ -611,7 +637,7 @@ void isa_format(const struct isa_insn *insn, u64 rip, char *out, size_t len)
     ZydisDecoderInit(&dec, modes[insn->mode].machine, modes[insn->mode].stack);
     ZydisFormatterInit(&fmt, ZYDIS_FORMATTER_STYLE_INTEL);
     ZydisFormatterSetProperty(&fmt, ZYDIS_FORMATTER_PROP_FORCE_SIZE, ZYAN_TRUE);
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&dec, insn->bytes, insn->len, &zi, zo)) ||
+    if (!ZYAN_SUCCESS(decode_full(&dec, insn->bytes, insn->len, &zi, zo)) ||
         !ZYAN_SUCCESS(
             ZydisFormatterFormatInstruction(&fmt, &zi, zo, zi.operand_count_visible, out, len, rip, ZYAN_NULL)))
         snprintf(out, len, "(%s)", isa_mnemonic_name(insn->mnemonic));
