@@ -227,7 +227,8 @@ static void put_x87(const struct cpu_fpu *f, bool w, struct image *im)
 
 /*
  * Take the x87 part of an image. Loading normalises as hardware does: reserved bits of FCW and FOP drop, ES and B of FSW
- * follow from the exceptions that FCW leaves unmasked, the padding of the registers is nothing.
+ * follow from the exceptions that FCW leaves unmasked, the padding of the registers is nothing, and FIP and FDP are as
+ * wide as a linear address, 48 bits (hosts with five-level paging keep 57), with the last bit copied upward.
  */
 static void take_x87(struct cpu_fpu *f, bool w, const struct image *im)
 {
@@ -245,9 +246,11 @@ static void take_x87(struct cpu_fpu *f, bool w, const struct image *im)
     memcpy(f->fx + 2, &fsw, 2);
     f->fx[5] = 0;
     memcpy(f->fx + 6, &fop, 2);
+    memset(f->fx + 14, w && im->b[13] & 0x80 ? 0xff : 0, 2);
+    memset(f->fx + 22, w && im->b[21] & 0x80 ? 0xff : 0, 2);
     if (!w) {
-        memset(f->fx + 12, 0, 4);
-        memset(f->fx + 20, 0, 4);
+        memset(f->fx + 12, 0, 2);
+        memset(f->fx + 20, 0, 2);
     }
     for (unsigned i = 0; i < 8; i++) {
         memcpy(f->fx + OFF_ST + 16 * i, im->b + OFF_ST + 16 * i, 10);
