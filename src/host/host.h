@@ -125,6 +125,9 @@ void host_child_kill(const struct host_child *c);
  */
 int host_confine(bool no_files, struct error *e);
 
+/* The name that ps and top show for this process, 15 characters. */
+void host_process_name(const char *name);
+
 /* A descriptor that is readable once for each SIGTERM or SIGINT sent to this process, which are blocked from now on. */
 int host_term_signals(struct error *e);
 /* Take the signals that have come. */

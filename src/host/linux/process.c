@@ -211,6 +211,11 @@ int host_confine(bool no_files, struct error *e)
     return 0;
 }
 
+void host_process_name(const char *name)
+{
+    prctl(PR_SET_NAME, name, 0, 0, 0);
+}
+
 int host_term_signals(struct error *e)
 {
     sigset_t set;

@@ -1,0 +1,407 @@
+/*
+ * The cell: the process that is the guest's own trust domain.
+ *
+ * It is this program, run again with CELL_ARG, an empty environment and four descriptors (enum link_fd). It maps guest
+ * memory and the link, makes the board (the engine puts its native stubs into executable memory now), gives up what it
+ * could do to the host, and tells the keeper that it is ready. From then on it counts as the guest's: it can compute, use
+ * private memory, sleep on one event and signal another. The keeper kills it when the machine ends; there is no way to
+ * ask it to.
+ *
+ * One loop, one thread:
+ *
+ *     take messages -> move data and console bytes -> run the guest for a slice -> tell the keeper what is new
+ *          ^                                                                                  |
+ *          +---- sleep until an event or the next timer, when the guest halts or is paused <--+
+ *
+ * A slice is a few milliseconds, which bounds how long a message waits. The keeper is told of console output between
+ * slices, not for each byte. Before sleeping the door is closed and every ring looked at once more (base/ring.h).
+ *
+ * What must stay true
+ *  1. Nothing is opened, and no thread started, after the seal; allocation works (private memory).
+ *  2. The loop sleeps when there is nothing to do: an idle guest costs a wake-up a timer.
+ */
+#include "base/record.h"
+#include "host/host.h"
+#include "vm/launch.h"
+#include "vm/link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SLICE_INSTRUCTIONS 200000u
+#define RETRY_NS           5000000u /* between looks at a message ring that is full */
+#define INPUT_MAX          256u
+
+enum cell_state {
+    CELL_EMPTY, /* nothing to run: waits for DOWN_BOOT */
+    CELL_RUN,
+    CELL_PAUSED,
+};
+
+struct cell {
+    struct link link;
+    struct link_config cfg;
+    struct board *board;
+    enum cell_state state;
+    bool news;         /* something was put into a ring since the keeper was last told */
+    bool console_full; /* the guest has output that did not fit */
+    u8 input[INPUT_MAX];
+    u32 input_len;
+    struct rec_buf out; /* data on its way up, from out_at on */
+    size_t out_at;
+    struct link_msg taking; /* a message whose data is being collected */
+    u8 *in;
+    u32 in_got;
+};
+
+/* The keeper has broken the protocol, or ended: there is nobody to tell. */
+__attribute__((noreturn)) static void cell_abandon(void)
+{
+    _exit(VM_EXIT_HOST);
+}
+
+static u32 must(s64 n)
+{
+    if (n < 0)
+        cell_abandon();
+    return (u32)n;
+}
+
+/* --- to the keeper --- */
+
+static void pump_out(struct cell *c)
+{
+    if (c->out_at == c->out.len)
+        return;
+    u32 n = must(ring_write(&c->link.ring[LINK_DATA_UP], c->out.data + c->out_at, c->out.len - c->out_at));
+    c->out_at += n;
+    c->news |= n > 0;
+    if (c->out_at == c->out.len) {
+        rec_buf_free(&c->out);
+        c->out_at = 0;
+    }
+}
+
+/* Put `len` bytes behind what is already on its way. */
+static void queue_out(struct cell *c, const void *data, u32 len)
+{
+    size_t left = c->out.len - c->out_at;
+    u8 *p = malloc(left + len);
+    if (!p)
+        cell_abandon();
+    if (left)
+        memcpy(p, c->out.data + c->out_at, left);
+    memcpy(p + left, data, len);
+    rec_buf_free(&c->out);
+    c->out = (struct rec_buf){.data = p, .len = left + len, .cap = left + len};
+    c->out_at = 0;
+}
+
+static void cell_send(struct cell *c, struct link_msg m, const void *data, u32 len)
+{
+    m.len = len;
+    if (len)
+        queue_out(c, data, len);
+    while (!must(ring_write(&c->link.ring[LINK_MSG_UP], &m, sizeof(m)))) {
+        host_event_signal(c->link.wake_peer);
+        host_event_wait(c->link.wake_self, host_ns(NULL) + RETRY_NS);
+    }
+    c->news = true;
+    pump_out(c);
+}
+
+static void cell_done(struct cell *c, u64 id, const struct error *e)
+{
+    u32 len = e->code ? (u32)strlen(e->msg) : 0;
+    cell_send(c, (struct link_msg){.kind = UP_DONE, .id = id, .result = (u32)e->code}, e->msg, len);
+}
+
+static void cell_stopped(struct cell *c, enum board_event event, const char *line)
+{
+    char text[LINK_TEXT_MAX];
+    size_t len = strnlen(line, 1024);
+    memcpy(text, line, len);
+    text[len] = 0;
+    if (event == BOARD_SHUTDOWN || event == BOARD_UNIMPLEMENTED || event == BOARD_FAILURE) {
+        text[len++] = '\n';
+        cpu_describe(board_cpu(c->board, 0), text + len, sizeof(text) - len);
+        len += strnlen(text + len, sizeof(text) - len - 1);
+    }
+    c->state = CELL_EMPTY;
+    cell_send(c, (struct link_msg){.kind = UP_STOPPED, .event = (u32)event, .value = board_exit_value(c->board)}, text,
+              (u32)len);
+}
+
+/* What the guest sends to COM1. */
+static size_t console_out(void *ctx, const u8 *data, size_t len)
+{
+    struct cell *c = ctx;
+    u32 n = must(ring_write(&c->link.ring[LINK_CONSOLE_UP], data, len));
+    c->console_full = n < len;
+    c->news |= n > 0;
+    return n;
+}
+
+/* --- from the keeper --- */
+
+static void do_boot(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    struct rec_view v;
+    size_t pos = 0;
+    if (c->state == CELL_PAUSED)
+        board_resume(c->board);
+    board_reset(c->board);
+    struct cpu *cpu = board_cpu(c->board, 0);
+    u64 tsc_offset = cpu->tsc_offset; /* the clock goes on over a reset */
+    int r = rec_next(c->in, m->len, &pos, &v, &e);
+    if (r == 1)
+        r = rec_load(&v, &cpu_record, cpu, &e);
+    else if (r == 0)
+        r = error_set(&e, EINVAL, "no CPU state to start from");
+    cpu->tsc_offset = tsc_offset;
+    c->state = CELL_RUN;
+    if (r < 0)
+        cell_stopped(c, BOARD_FAILURE, e.msg);
+}
+
+static void do_halt(struct cell *c, const struct link_msg *m)
+{
+    if (c->state == CELL_EMPTY)
+        return; /* it stopped by itself a moment ago and said so */
+    if (c->state == CELL_PAUSED)
+        board_resume(c->board);
+    cell_stopped(c, BOARD_RESET, "");
+}
+
+static void do_pause(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    if (c->state == CELL_RUN)
+        board_pause(c->board);
+    if (c->state == CELL_EMPTY)
+        error_set(&e, EINVAL, "the machine does not run");
+    else
+        c->state = CELL_PAUSED;
+    cell_done(c, m->id, &e);
+}
+
+static void do_resume(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    if (c->state == CELL_PAUSED)
+        board_resume(c->board);
+    if (c->state == CELL_EMPTY)
+        error_set(&e, EINVAL, "the machine does not run");
+    else
+        c->state = CELL_RUN;
+    cell_done(c, m->id, &e);
+}
+
+static void do_power(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    if (c->state != CELL_EMPTY)
+        board_power_button(c->board);
+    cell_done(c, m->id, &e);
+}
+
+static void do_stats(struct cell *c, const struct link_msg *m)
+{
+    struct engine_stats s;
+    board_stats(c->board, &s);
+    cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, &s, sizeof(s));
+}
+
+static void do_save(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    struct rec_buf b = {0};
+    int r = c->state == CELL_PAUSED ? board_save(c->board, &b) : -EBUSY;
+    if (r < 0)
+        error_set(&e, -r, "save: %s", r == -EBUSY ? "pause the machine first" : strerror(-r));
+    else if (b.len > LINK_SAVE_MAX)
+        error_set(&e, EFBIG, "save: %zu bytes of records, %u are allowed", b.len, LINK_SAVE_MAX);
+    if (e.code)
+        cell_done(c, m->id, &e);
+    else
+        cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, b.data, (u32)b.len);
+    rec_buf_free(&b);
+}
+
+static void do_load(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    if (c->state != CELL_PAUSED)
+        error_set(&e, EBUSY, "load: pause the machine first");
+    else
+        board_load(c->board, c->in, m->len, &e);
+    cell_done(c, m->id, &e);
+}
+
+static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {
+    [DOWN_BOOT] = do_boot,   [DOWN_HALT] = do_halt,   [DOWN_PAUSE] = do_pause, [DOWN_RESUME] = do_resume,
+    [DOWN_POWER] = do_power, [DOWN_STATS] = do_stats, [DOWN_SAVE] = do_save,   [DOWN_LOAD] = do_load,
+};
+
+/* Whether all data of the message in `taking` is there. */
+static bool collect(struct cell *c)
+{
+    const struct link_msg *m = &c->taking;
+    if (!c->in && !(c->in = malloc(m->len)))
+        cell_abandon();
+    c->in_got += must(link_read(&c->link, LINK_DATA_DOWN, c->in + c->in_got, m->len - c->in_got));
+    return c->in_got == m->len;
+}
+
+/* One message or a part of its data; whether anything happened. */
+static bool take_message(struct cell *c)
+{
+    struct link_msg *m = &c->taking;
+    if (!m->kind) {
+        if (!must(link_read(&c->link, LINK_MSG_DOWN, m, sizeof(*m))))
+            return false;
+        if (m->kind == DOWN_NONE || m->kind >= DOWN_COUNT || m->len > LINK_SAVE_MAX)
+            cell_abandon();
+    }
+    u32 before = c->in_got;
+    if (m->len && !collect(c))
+        return c->in_got != before;
+    struct link_msg whole = *m;
+    m->kind = DOWN_NONE;
+    actions[whole.kind](c, &whole);
+    free(c->in);
+    c->in = NULL;
+    c->in_got = 0;
+    return true;
+}
+
+/* Move typed bytes to the UART; whether any moved. */
+static bool give_input(struct cell *c)
+{
+    if (c->state != CELL_RUN)
+        return false;
+    c->input_len += must(link_read(&c->link, LINK_CONSOLE_DOWN, c->input + c->input_len, INPUT_MAX - c->input_len));
+    if (!c->input_len)
+        return false;
+    size_t n = board_console_input(c->board, c->input, c->input_len);
+    c->input_len -= (u32)n;
+    memmove(c->input, c->input + n, c->input_len);
+    return n > 0;
+}
+
+/* Offer refused output again once there is room; whether there was. */
+static bool flush_console(struct cell *c)
+{
+    if (!c->console_full || !must(ring_room(&c->link.ring[LINK_CONSOLE_UP])))
+        return false;
+    c->console_full = false;
+    board_console_flush(c->board);
+    return true;
+}
+
+/* --- the loop --- */
+
+/* Everything but the guest itself; whether anything happened. */
+static bool serve(struct cell *c)
+{
+    bool busy = false;
+    while (take_message(c))
+        busy = true;
+    busy |= give_input(c);
+    busy |= flush_console(c);
+    pump_out(c);
+    if (c->news)
+        link_knock(&c->link);
+    c->news = false;
+    return busy;
+}
+
+static void rest(struct cell *c, u64 deadline)
+{
+    ring_door_close(c->link.own);
+    if (!serve(c))
+        host_event_wait(c->link.wake_self, deadline);
+    ring_door_open(c->link.own);
+}
+
+__attribute__((noreturn)) static void cell_loop(struct cell *c)
+{
+    char text[1024];
+    for (;;) {
+        serve(c);
+        if (c->state != CELL_RUN) {
+            rest(c, UINT64_MAX);
+            continue;
+        }
+        text[0] = 0;
+        enum board_event event = board_run(c->board, SLICE_INSTRUCTIONS, text, sizeof(text));
+        if (event == BOARD_WAIT)
+            rest(c, board_next_deadline(c->board));
+        else if (event != BOARD_RUN)
+            cell_stopped(c, event, text);
+    }
+}
+
+/* --- before the seal --- */
+
+/* Engines by the name in the configuration. */
+static const struct engine_ops *find_engine(const char *name)
+{
+    static const struct engine_ops *const all[] = {&engine_interp};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (!strcmp(all[i]->name, name))
+            return all[i];
+    return NULL;
+}
+
+static int make_board(struct cell *c, struct error *e)
+{
+    struct board_config b = {
+        .ram_size = c->cfg.ram_size,
+        .ram_fd = LINK_FD_RAM,
+        .cpu_model = c->cfg.cpu_model,
+        .engine = find_engine(c->cfg.engine),
+        .code_cache = (size_t)c->cfg.code_cache,
+        .tsc_hz = c->cfg.tsc_hz,
+        .wall_ns = host_wall_ns(),
+        .console_out = console_out,
+        .console_ctx = c,
+    };
+    if (!b.engine)
+        return error_set(e, EINVAL, "engine %s: not in this program", c->cfg.engine);
+    b.ram = host_map_shared(LINK_FD_RAM, b.ram_size, e);
+    if (!b.ram)
+        return -ENOMEM;
+    return board_create(&c->board, &b, e);
+}
+
+static int get_ready(struct cell *c, struct error *e)
+{
+    struct host_cell_seal seal = {.wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER};
+    int r = link_take_config(&c->link, &c->cfg, e);
+    if (r < 0 || (r = make_board(c, e)) < 0 || (r = host_confine(true, e)) < 0)
+        return r;
+    return host_seal_cell(&seal, e);
+}
+
+int cell_main(int argc, char **argv)
+{
+    struct error e = {0};
+    struct cell *c = calloc(1, sizeof(*c));
+    host_process_name("trapeze-cell");
+    void *base = c ? host_map_shared(LINK_FD_LINK, link_size(), &e) : NULL;
+    if (!base)
+        return VM_EXIT_HOST; /* nobody to tell: started by hand */
+    link_attach(&c->link, base, true, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER);
+    close(LINK_FD_LINK);
+    if (get_ready(c, &e) < 0) {
+        cell_send(c, (struct link_msg){.kind = UP_FAILED}, e.msg, (u32)strlen(e.msg));
+        serve(c);
+        return VM_EXIT_HOST;
+    }
+    cell_send(c, (struct link_msg){.kind = UP_READY}, NULL, 0);
+    cell_loop(c);
+}

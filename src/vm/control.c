@@ -1,0 +1,203 @@
+/* The client's side of the control socket. */
+#include "vm/control.h"
+#include "base/bytes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* A socket's address has room for 107 characters, a path for 4095: go through a descriptor of the directory. */
+static int connect_through_dir(int fd, const char *path)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    if (!dir)
+        return -ENOMEM;
+    int d = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    free(dir);
+    if (d < 0)
+        return -errno;
+    int n = snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/%s", d, slash ? slash + 1 : path);
+    int r = n < (int)sizeof(a.sun_path) ? connect(fd, (struct sockaddr *)&a, sizeof(a)) : (errno = ENAMETOOLONG, -1);
+    r = r < 0 ? -errno : 0;
+    close(d);
+    return r;
+}
+
+int control_connect(const char *path, struct error *e)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_set(e, errno, "socket: %s", strerror(errno));
+    int r = connect_through_dir(fd, path);
+    if (r == 0)
+        return fd;
+    close(fd);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        return error_set(e, -r, "%s: no machine answers there; it has ended (see trapeze ps --all)", path);
+    return error_set(e, -r, "%s: %s", path, strerror(-r));
+}
+
+static int send_all(int fd, const void *data, size_t len)
+{
+    const u8 *p = data;
+    while (len) {
+        ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int control_send(int fd, const json_t *request, struct error *e)
+{
+    char *text = json_dumps(request, JSON_COMPACT);
+    if (!text)
+        return error_set(e, ENOMEM, "request: out of memory");
+    size_t len = strlen(text);
+    text[len] = '\n'; /* the line needs no zero behind it */
+    int r = len < CONTROL_LINE_MAX ? send_all(fd, text, len + 1) : -EMSGSIZE;
+    free(text);
+    return r < 0 ? error_set(e, -r, "the machine's keeper: %s", strerror(-r)) : 0;
+}
+
+/*
+ * Read up to the newline and no further, because frames or bytes may follow: look at what is there first, then take it.
+ * Returns the length of the line, or -errno.
+ */
+static s64 receive_line(int fd, char *line, size_t size)
+{
+    size_t len = 0;
+    while (len < size) {
+        ssize_t n = recv(fd, line + len, size - len, MSG_PEEK);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EPIPE;
+        char *end = memchr(line + len, '\n', (size_t)n);
+        size_t take = end ? (size_t)(end - line) - len + 1 : (size_t)n;
+        if (recv(fd, line + len, take, MSG_WAITALL) != (ssize_t)take)
+            return -EPIPE;
+        len += take;
+        if (end)
+            return (s64)len - 1;
+    }
+    return -EPROTO;
+}
+
+static int judge(json_t *j, json_t **reply, struct error *e)
+{
+    int code = (int)json_integer_value(json_object_get(j, "errno"));
+    const char *why = json_string_value(json_object_get(j, "error"));
+    if (json_is_true(json_object_get(j, "ok"))) {
+        if (reply)
+            *reply = j;
+        else
+            json_decref(j);
+        return 0;
+    }
+    int r = why ? error_set(e, code > 0 ? code : EIO, "%s", why)
+                : error_set(e, EPROTO, "the machine's keeper: an answer that is none");
+    json_decref(j);
+    return r;
+}
+
+int control_receive(int fd, json_t **reply, struct error *e)
+{
+    if (reply)
+        *reply = NULL;
+    char *line = malloc(CONTROL_LINE_MAX + 1);
+    if (!line)
+        return error_set(e, ENOMEM, "reply: out of memory");
+    s64 n = receive_line(fd, line, CONTROL_LINE_MAX + 1);
+    json_t *j = n >= 0 ? json_loadb(line, (size_t)n, 0, NULL) : NULL;
+    free(line);
+    if (n == -EPIPE || n == -ECONNRESET)
+        return error_set(e, EPIPE, "the machine's keeper has gone");
+    if (n < 0)
+        return error_set(e, (int)-n, "the machine's keeper: %s", strerror((int)-n));
+    return judge(j, reply, e);
+}
+
+int control_call(int fd, const json_t *request, json_t **reply, struct error *e)
+{
+    if (reply)
+        *reply = NULL;
+    int r = control_send(fd, request, e);
+    return r < 0 ? r : control_receive(fd, reply, e);
+}
+
+int control_once(const char *path, json_t *request, json_t **reply, struct error *e)
+{
+    if (reply)
+        *reply = NULL;
+    if (!request)
+        return error_set(e, ENOMEM, "request: out of memory");
+    int fd = control_connect(path, e), r = fd;
+    if (fd >= 0) {
+        r = control_call(fd, request, reply, e);
+        close(fd);
+    }
+    json_decref(request);
+    return r;
+}
+
+int control_frame_send(int fd, u8 kind, const void *data, size_t len)
+{
+    const u8 *p = data;
+    do {
+        u8 frame[4 + CONTROL_FRAME_MAX] = {kind, 0};
+        size_t n = MIN(len, (size_t)CONTROL_FRAME_MAX);
+        put_le16(frame + 2, (u16)n);
+        if (n)
+            memcpy(frame + 4, p, n);
+        int r = send_all(fd, frame, 4 + n);
+        if (r < 0)
+            return r;
+        p += n;
+        len -= n;
+    } while (len);
+    return 0;
+}
+
+/* 1, 0 at the end before the first byte, -errno. */
+static int receive_all(int fd, void *out, size_t len)
+{
+    size_t got = 0;
+    while (got < len) {
+        ssize_t n = recv(fd, (u8 *)out + got, len - got, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return got ? -EPROTO : 0;
+        got += (size_t)n;
+    }
+    return 1;
+}
+
+int control_frame_receive(int fd, struct control_frame *f)
+{
+    u8 head[4];
+    int r = receive_all(fd, head, sizeof(head));
+    if (r <= 0)
+        return r;
+    f->kind = head[0];
+    f->len = get_le16(head + 2);
+    if (head[1] || f->len > CONTROL_FRAME_MAX)
+        return -EPROTO;
+    r = f->len ? receive_all(fd, f->data, f->len) : 1;
+    f->data[f->len] = 0;
+    return r == 0 ? -EPROTO : r;
+}

@@ -1,0 +1,152 @@
+/*
+ * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
+ * keeper_cell.c (the link to the cell) and keeper_control.c (requests). Nobody else includes it but launch.c.
+ */
+#ifndef TRAPEZE_VM_KEEPER_H
+#define TRAPEZE_VM_KEEPER_H
+
+#include "base/record.h"
+#include "boot/boot.h"
+#include "host/host.h"
+#include "machine/cpu/cpuid.h"
+#include "vm/client.h"
+#include "vm/config.h"
+#include "vm/console_log.h"
+#include "vm/launch.h"
+#include "vm/link.h"
+
+#include <sys/stat.h>
+
+#define KEEPER_CLIENTS 32u
+#define KEEPER_OPS     64u
+#define KEEPER_TYPED   4096u
+
+/* X-macro: state, name */
+#define KEEPER_STATES(X)                                                      \
+    X(KEEPER_BOOTING, "booting") /* the cell is not ready yet */              \
+    X(KEEPER_RUNNING, "running")                                              \
+    X(KEEPER_PAUSED, "paused")                                                \
+    X(KEEPER_RESETTING, "resetting") /* the cell stops, to be booted again */ \
+    X(KEEPER_STOPPED, "stopped")     /* it has ended; the last words go out */
+
+enum keeper_state {
+#define X(state, name) state,
+    KEEPER_STATES(X)
+#undef X
+};
+
+/* A kernel or initrd: kept open, so that a reset loads the same file though its name may mean another by then. */
+struct keeper_file {
+    const char *path; /* in the configuration */
+    int fd;           /* -1: none */
+    struct stat st;   /* at launch: a file that has changed is refused */
+    u8 *data;         /* only while loading */
+};
+
+/* A request that the cell works on. */
+struct keeper_op {
+    u64 id; /* 0: free */
+    enum link_down kind;
+    bool for_status; /* statistics asked for by a status request */
+    int client;      /* index, or -1: nobody waits any more */
+    u64 deadline;    /* host ns, after which the client is told that the cell is silent */
+};
+
+struct keeper {
+    struct vm_config cfg;
+    enum keeper_state state;
+    int dir, lock, listener, end_fd, term_fd; /* descriptors, -1: none */
+    int report;                               /* pipe to vm_launch's caller, until ready */
+    struct console_log log;
+
+    struct keeper_file kernel, initrd;
+    struct cpu_model model;
+    struct boot_result boot;
+    u64 tsc_hz;
+    int ram_fd;
+
+    int link_fd;
+    void *link_base;
+    struct link link;
+    struct host_child cell;
+    bool ready;             /* the cell has said so */
+    bool reset_asked;       /* by a person: no_reboot does not apply */
+    struct link_msg taking; /* a message of the cell whose data is being collected; kind 0: none */
+    u8 *in;
+    u32 in_got;
+    struct rec_buf down; /* data on its way to the cell, from down_at on */
+    size_t down_at;
+    struct keeper_op ops[KEEPER_OPS];
+    u64 last_id;
+
+    struct client clients[KEEPER_CLIENTS];
+    u8 typed[KEEPER_TYPED]; /* bytes that the console's ring had no room for */
+    u32 typed_len;
+
+    u64 started; /* host ns */
+    u64 stop_at; /* host ns at which a machine that was asked to stop is killed; UINT64_MAX: never */
+    unsigned stop_seconds;
+
+    bool ended;
+    int code;
+    char reason[200];
+    char text[LINK_TEXT_MAX + 1];
+};
+
+/* What the keeper writes into the pipe, once: ready (e.code 0), or why not. */
+struct launch_report {
+    pid_t pid;
+    struct error e;
+};
+
+/* Life: start everything, tell the caller by k->report, serve, end. Never returns. */
+__attribute__((noreturn)) void keeper_main(const struct vm_config *c, int dir, int report);
+
+/* The machine ends: remember how (the first word stands), kill the cell. `text` may be NULL. */
+void keeper_end(struct keeper *k, int code, const char *text, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void keeper_set_state(struct keeper *k, enum keeper_state s);
+const char *keeper_state_name(enum keeper_state s);
+
+/* --- keeper_boot.c --- */
+int keeper_open_files(struct keeper *k, struct error *e);
+/* Put the kernel into guest memory and append the record of the CPU that starts it to `rec`. */
+int keeper_load(struct keeper *k, struct rec_buf *rec, struct error *e);
+
+/* --- keeper_cell.c --- */
+int keeper_start_cell(struct keeper *k, struct error *e);
+/* Read what the cell has for us, a bounded amount; whether more may be there. */
+bool keeper_serve_cell(struct keeper *k);
+/* Whether a ring has something to read: the last look before sleeping. */
+bool keeper_cell_pending(struct keeper *k);
+/* Take console output until the ring is empty, once the cell is dead or stopped. */
+void keeper_drain_console(struct keeper *k);
+/* Send a message without an answer; `data` may be NULL. 0, or -EBUSY when the cell does not take messages. */
+int keeper_tell(struct keeper *k, enum link_down kind, const void *data, size_t len);
+/* Send one with an answer to `client` (or -1). 0, or -EBUSY. */
+int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_status, const void *data, size_t len);
+/* Load the kernel (again) and start the guest. */
+int keeper_boot(struct keeper *k, struct error *e);
+/* Queue typed bytes for the guest; returns how many were taken. */
+size_t keeper_type(struct keeper *k, const u8 *data, size_t len);
+
+/* --- keeper_control.c --- */
+int keeper_listen(struct keeper *k, struct error *e);
+void keeper_accept(struct keeper *k);
+/* Read, obey and write for one client; whether more of its requests could be served at once. */
+bool keeper_serve_client(struct keeper *k, struct client *c);
+/* Whether nothing of what this client sends can be taken now. */
+bool keeper_client_blocked(const struct client *c);
+void keeper_drop_client(struct keeper *k, struct client *c);
+/* The cell has answered `op`: result 0 or errno, with `len` bytes (text of the error, or the answer's own). */
+void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, const u8 *data, u32 len);
+/* The cell is silent. */
+void keeper_op_timeout(struct keeper *k, struct keeper_op *op);
+/* Console output to all who watch. */
+void keeper_show(struct keeper *k, const u8 *data, size_t len);
+/* Tell everybody who waits how it ended. */
+void keeper_tell_end(struct keeper *k);
+/* Begin the orderly end: power button now, the kill after `seconds`. */
+void keeper_stop(struct keeper *k, unsigned seconds);
+
+#endif

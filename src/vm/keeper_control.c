@@ -1,0 +1,497 @@
+/*
+ * What clients may ask of a machine: one table of requests, each a function. Answers that need the cell come later, by
+ * keeper_answer; a client's next request is not looked at before that.
+ *
+ * Clients are this user's processes, but a keeper must survive their mistakes: a line that is no request gets an error,
+ * one that never ends gets the connection closed, and nobody can make the guest or another client wait.
+ */
+#include "vm/keeper.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define REPLIES_MAX      65536u /* unread replies beyond which requests wait */
+#define REQUESTS_AT_ONCE 64
+#define STOP_DEFAULT     10
+#define STOP_MAX         86400
+
+int keeper_listen(struct keeper *k, struct error *e)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_set(e, errno, "socket: %s", strerror(errno));
+    k->listener = fd;
+    /* The lock is ours, so a socket that is there belongs to nobody. */
+    unlinkat(k->dir, VM_FILE_CONTROL, 0);
+    snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/%s", k->dir, VM_FILE_CONTROL);
+    mode_t old = umask(0177);
+    int r = bind(fd, (struct sockaddr *)&a, sizeof(a));
+    umask(old);
+    if (r < 0 || listen(fd, 16) < 0)
+        return error_set(e, errno, "control socket of %s: %s", k->cfg.name, strerror(errno));
+    return 0;
+}
+
+void keeper_drop_client(struct keeper *k, struct client *c)
+{
+    for (unsigned i = 0; i < KEEPER_OPS; i++)
+        if (k->ops[i].id && k->ops[i].client == c - k->clients)
+            k->ops[i].client = -1;
+    client_close(c);
+}
+
+void keeper_accept(struct keeper *k)
+{
+    for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
+        if (k->clients[i].fd < 0) {
+            client_accept(&k->clients[i], k->listener);
+            return;
+        }
+    /* All places are taken: a newcomer is told by the end of its connection. */
+    struct client none = {.fd = -1};
+    if (client_accept(&none, k->listener) == 1)
+        client_close(&none);
+}
+
+/* --- replies --- */
+
+/* Takes the reference of `j`. */
+static void reply(struct client *c, json_t *j)
+{
+    char *text = j ? json_dumps(j, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+    json_decref(j);
+    if (!text || client_put(c, text, strlen(text)) < 0 || client_put(c, "\n", 1) < 0)
+        c->closing = true;
+    free(text);
+}
+
+__attribute__((format(printf, 3, 4))) static void refuse(struct client *c, int code, const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    link_clean_text(text, strlen(text)); /* it may quote the request: JSON has to be UTF-8 */
+    reply(c, json_pack("{s:b,s:s,s:i}", "ok", 0, "error", text, "errno", code));
+}
+
+static void accept_request(struct client *c)
+{
+    reply(c, json_pack("{s:b}", "ok", 1));
+}
+
+/* `most`: characters of the text that there is room for. */
+static json_t *end_json(const struct keeper *k, size_t most)
+{
+    return json_pack("{s:b,s:i,s:s,s:s%}", "ok", 1, "code", k->code, "reason", k->reason, "text", k->text,
+                     strnlen(k->text, most));
+}
+
+static json_t *status_json(const struct keeper *k, const struct engine_stats *s)
+{
+    json_t *j = json_pack("{s:b,s:s,s:s,s:i,s:i,s:f,s:I,s:i,s:s,s:s}", "ok", 1, "name", k->cfg.name, "state",
+                          keeper_state_name(k->state), "pid", (int)getpid(), "cell", k->cell.pid, "uptime",
+                          (double)(host_ns(NULL) - k->started) / 1e9, "memory", (json_int_t)k->cfg.memory, "cpus",
+                          (int)k->cfg.cpus, "cpu", k->cfg.cpu_model, "engine", vm_config_engine(&k->cfg));
+    if (j && s)
+        json_object_set_new(j, "instructions", json_integer((json_int_t)s->instructions));
+    if (j && k->ended) {
+        json_object_set_new(j, "code", json_integer(k->code));
+        json_object_set_new(j, "reason", json_string(k->reason));
+    }
+    return j;
+}
+
+static json_t *stats_json(const struct engine_stats *s)
+{
+    json_t *j = json_pack("{s:b}", "ok", 1);
+#define COUNTER(name) \
+    if (j)            \
+    json_object_set_new(j, #name, json_integer((json_int_t)s->name))
+    COUNTER(instructions);
+    COUNTER(monitor);
+    COUNTER(native);
+    COUNTER(blocks_made);
+    COUNTER(blocks_dropped);
+    COUNTER(tlb_fills);
+    COUNTER(tlb_flushes);
+    COUNTER(exceptions);
+    COUNTER(interrupts);
+    COUNTER(pio);
+    COUNTER(mmio);
+#undef COUNTER
+    return j;
+}
+
+/* --- answers of the cell --- */
+
+static void answer_save(struct client *c, const u8 *data, u32 len)
+{
+    reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)len));
+    client_put(c, data, len);
+}
+
+void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, const u8 *data, u32 len)
+{
+    struct engine_stats s;
+    if (op->client < 0)
+        return;
+    struct client *c = &k->clients[op->client];
+    c->op = 0;
+    if (!result && op->kind == DOWN_STATS) {
+        memcpy(&s, data, sizeof(s));
+        reply(c, op->for_status ? status_json(k, &s) : stats_json(&s));
+    } else if (op->for_status) {
+        reply(c, status_json(k, NULL));
+    } else if (result) {
+        refuse(c, (int)result, "%.*s", (int)len, len ? (const char *)data : "");
+    } else if (op->kind == DOWN_SAVE) {
+        answer_save(c, data, len);
+    } else {
+        accept_request(c);
+    }
+}
+
+void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
+{
+    /* The op stays outstanding, because the answer may still come; only nobody waits for it. */
+    int client = op->client;
+    op->client = -1;
+    op->deadline = UINT64_MAX;
+    if (client < 0)
+        return;
+    k->clients[client].op = 0;
+    if (op->for_status)
+        reply(&k->clients[client], status_json(k, NULL));
+    else
+        refuse(&k->clients[client], ETIMEDOUT, "%s: the guest's process does not answer; `trapeze kill %s` ends it",
+               k->cfg.name, k->cfg.name);
+}
+
+/* --- requests --- */
+
+static bool steady(struct keeper *k, struct client *c)
+{
+    if (k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED)
+        return true;
+    refuse(c, EBUSY, "%s: is %s", k->cfg.name, keeper_state_name(k->state));
+    return false;
+}
+
+static void ask(struct keeper *k, struct client *c, enum link_down kind, const void *data, size_t len)
+{
+    if (steady(k, c) && keeper_ask(k, kind, (int)(c - k->clients), false, data, len) < 0)
+        refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
+}
+
+static void do_status(struct keeper *k, struct client *c, const json_t *j)
+{
+    bool asks = k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED;
+    if (!asks || keeper_ask(k, DOWN_STATS, (int)(c - k->clients), true, NULL, 0) < 0)
+        reply(c, status_json(k, NULL));
+}
+
+static void do_inspect(struct keeper *k, struct client *c, const json_t *j)
+{
+    json_t *r = status_json(k, NULL);
+    json_t *boot = json_pack("{s:s,s:I,s:I,s:I}", "protocol", k->boot.protocol ? k->boot.protocol : "", "entry",
+                             (json_int_t)k->boot.entry, "initrd_at", (json_int_t)k->boot.initrd_at, "initrd_bytes",
+                             (json_int_t)k->boot.initrd_len);
+    if (r) {
+        json_object_set_new(r, "config", vm_config_to_json(&k->cfg));
+        json_object_set_new(r, "boot", boot);
+    }
+    reply(c, r);
+}
+
+static void do_stats(struct keeper *k, struct client *c, const json_t *j)
+{
+    ask(k, c, DOWN_STATS, NULL, 0);
+}
+
+static void do_pause(struct keeper *k, struct client *c, const json_t *j)
+{
+    ask(k, c, DOWN_PAUSE, NULL, 0);
+}
+
+static void do_resume(struct keeper *k, struct client *c, const json_t *j)
+{
+    ask(k, c, DOWN_RESUME, NULL, 0);
+}
+
+static void do_power(struct keeper *k, struct client *c, const json_t *j)
+{
+    ask(k, c, DOWN_POWER, NULL, 0);
+}
+
+static void do_save(struct keeper *k, struct client *c, const json_t *j)
+{
+    ask(k, c, DOWN_SAVE, NULL, 0);
+}
+
+static void do_reset(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (!steady(k, c))
+        return;
+    if (keeper_tell(k, DOWN_HALT, NULL, 0) < 0) {
+        refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
+        return;
+    }
+    k->reset_asked = true;
+    keeper_set_state(k, KEEPER_RESETTING);
+    accept_request(c);
+}
+
+static void do_load(struct keeper *k, struct client *c, const json_t *j)
+{
+    json_int_t n = json_integer_value(json_object_get(j, "bytes"));
+    if (n < 1 || n > (json_int_t)CONTROL_SAVE_MAX) {
+        refuse(c, EINVAL, "load: \"bytes\" has to be 1 to %u", CONTROL_SAVE_MAX);
+        return;
+    }
+    c->body = malloc((size_t)n);
+    if (!c->body) {
+        c->closing = true;
+        return;
+    }
+    c->body_want = (size_t)n;
+    c->body_len = 0;
+    c->mode = CLIENT_BODY;
+}
+
+static void do_wait(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (k->ended)
+        reply(c, end_json(k, LINK_TEXT_MAX));
+    else
+        c->waiting = true;
+}
+
+void keeper_stop(struct keeper *k, unsigned seconds)
+{
+    u64 at = host_ns(NULL) + seconds * 1000000000ull;
+    if (k->state == KEEPER_PAUSED)
+        keeper_ask(k, DOWN_RESUME, -1, false, NULL, 0);
+    keeper_ask(k, DOWN_POWER, -1, false, NULL, 0); /* a cell that takes no messages is killed in time */
+    if (at < k->stop_at) {
+        k->stop_at = at;
+        k->stop_seconds = seconds;
+    }
+}
+
+static void do_stop(struct keeper *k, struct client *c, const json_t *j)
+{
+    const json_t *time = json_object_get(j, "time");
+    json_int_t seconds = time ? json_integer_value(time) : STOP_DEFAULT;
+    if ((time && !json_is_integer(time)) || seconds < 0 || seconds > STOP_MAX) {
+        refuse(c, EINVAL, "stop: \"time\" has to be 0 to %d seconds", STOP_MAX);
+        return;
+    }
+    if (!k->ended)
+        keeper_stop(k, (unsigned)seconds);
+    do_wait(k, c, j);
+}
+
+static void do_kill(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (!k->ended)
+        keeper_end(k, VM_EXIT_SIGNAL + 9, NULL, "killed");
+    c->waiting = true; /* told when the cell is gone */
+}
+
+static bool somebody_types(const struct keeper *k)
+{
+    for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
+        if (k->clients[i].fd >= 0 && k->clients[i].input)
+            return true;
+    return false;
+}
+
+/* The last `len` bytes of the log as frames. */
+static void replay(struct keeper *k, struct client *c, size_t len)
+{
+    u8 *buf = len ? malloc(len) : NULL;
+    size_t n = buf ? console_log_tail(&k->log, buf, len) : 0;
+    if (n)
+        client_frame(c, CONTROL_OUTPUT, buf, n);
+    free(buf);
+}
+
+static void do_console(struct keeper *k, struct client *c, const json_t *j)
+{
+    json_int_t wanted = json_integer_value(json_object_get(j, "replay"));
+    c->input = json_is_true(json_object_get(j, "input")) && !somebody_types(k);
+    reply(c, json_pack("{s:b,s:b,s:s}", "ok", 1, "input", c->input, "state", keeper_state_name(k->state)));
+    c->mode = CLIENT_CONSOLE;
+    c->waiting = true;
+    replay(k, c, (size_t)MAX(0, MIN(wanted, (json_int_t)CONSOLE_LOG_MAX)));
+}
+
+static const struct {
+    const char *name;
+    void (*fn)(struct keeper *, struct client *, const json_t *);
+} requests[] = {
+    {"status", do_status},   {"inspect", do_inspect}, {"stats", do_stats}, {"pause", do_pause}, {"resume", do_resume},
+    {"power", do_power},     {"reset", do_reset},     {"stop", do_stop},   {"kill", do_kill},   {"wait", do_wait},
+    {"console", do_console}, {"save", do_save},       {"load", do_load},
+};
+
+static void obey(struct keeper *k, struct client *c, const json_t *j)
+{
+    const char *what = json_string_value(json_object_get(j, "do"));
+    for (size_t i = 0; what && i < ARRAY_LEN(requests); i++)
+        if (!strcmp(what, requests[i].name)) {
+            requests[i].fn(k, c, j);
+            return;
+        }
+    refuse(c, EINVAL, what ? "request \"%.40s\": not known to this keeper" : "request: has no member \"do\"",
+           what ? what : "");
+}
+
+/* --- one client --- */
+
+/* Take a request line; whether there was one to take. */
+static bool take_line(struct keeper *k, struct client *c)
+{
+    json_error_t why;
+    s64 len = client_line(c);
+    if (len < 0 && c->in_len > CONTROL_LINE_MAX) {
+        refuse(c, EMSGSIZE, "request: longer than %d bytes", CONTROL_LINE_MAX);
+        c->closing = true;
+    }
+    if (len < 0)
+        return false;
+    json_t *j = json_loadb((const char *)c->in, (size_t)len, JSON_REJECT_DUPLICATES, &why);
+    client_consume(c, (size_t)len + 1);
+    if (json_is_object(j))
+        obey(k, c, j);
+    else
+        refuse(c, EINVAL, "request: no JSON object: %s", j ? "another kind of value" : why.text);
+    json_decref(j);
+    return true;
+}
+
+/* Take a frame; whether to go on. Keys that the guest has no room for stay in the client's input. */
+static bool take_frame(struct keeper *k, struct client *c)
+{
+    u8 kind;
+    const u8 *data;
+    size_t len;
+    int r = client_next_frame(c, &kind, &data, &len);
+    if (r < 0 || (r == 1 && kind != CONTROL_INPUT))
+        c->closing = true;
+    if (r <= 0 || c->closing)
+        return false;
+    if (c->input) {
+        if (KEEPER_TYPED - k->typed_len < len)
+            return false;
+        keeper_type(k, data, len);
+    }
+    client_consume(c, 4 + len);
+    return true;
+}
+
+static bool take_body(struct keeper *k, struct client *c)
+{
+    if (c->body_len < c->body_want)
+        return false;
+    ask(k, c, DOWN_LOAD, c->body, c->body_len);
+    free(c->body);
+    c->body = NULL;
+    c->body_len = c->body_want = 0;
+    c->mode = CLIENT_REQUESTS;
+    return true;
+}
+
+static bool take(struct keeper *k, struct client *c)
+{
+    if (c->closing || c->op || (c->waiting && c->mode != CLIENT_CONSOLE))
+        return false;
+    if (c->mode == CLIENT_CONSOLE)
+        return take_frame(k, c);
+    if (client_backlog(c) > REPLIES_MAX)
+        return false;
+    return c->mode == CLIENT_BODY ? take_body(k, c) : take_line(k, c);
+}
+
+bool keeper_client_blocked(const struct client *c)
+{
+    u8 kind;
+    const u8 *data;
+    size_t len;
+    if (c->op || client_backlog(c) > REPLIES_MAX)
+        return true;
+    return c->mode == CLIENT_CONSOLE ? client_next_frame(c, &kind, &data, &len) == 1 : c->waiting;
+}
+
+bool keeper_serve_client(struct keeper *k, struct client *c)
+{
+    int dead = client_fill(c), n = 0;
+    while (!dead && n < REQUESTS_AT_ONCE && take(k, c))
+        n++;
+    if (!dead)
+        dead = client_flush(c);
+    bool idle = !c->op && !c->waiting && client_line(c) < 0 && c->body_len == c->body_want;
+    /* A console whose peer shut its sending side down only watches; any other that is silent for good is done. */
+    if (dead < 0 || (!client_backlog(c) && (c->closing || (c->eof && (idle || c->mode == CLIENT_BODY)))))
+        keeper_drop_client(k, c);
+    return n == REQUESTS_AT_ONCE;
+}
+
+void keeper_show(struct keeper *k, const u8 *data, size_t len)
+{
+    for (unsigned i = 0; i < KEEPER_CLIENTS; i++) {
+        struct client *c = &k->clients[i];
+        if (c->fd < 0 || c->mode != CLIENT_CONSOLE || c->closing)
+            continue;
+        client_frame(c, CONTROL_OUTPUT, data, len);
+        if (client_flush(c) < 0)
+            keeper_drop_client(k, c);
+    }
+}
+
+/* A frame has room for less than a line: leave the end of a long text out. */
+static void frame_end(const struct keeper *k, struct client *c)
+{
+    for (size_t most = LINK_TEXT_MAX; most; most /= 2) {
+        json_t *j = end_json(k, most);
+        char *text = j ? json_dumps(j, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+        size_t len = text ? strlen(text) : 0;
+        if (len && len <= CONTROL_FRAME_MAX) {
+            client_frame(c, CONTROL_END, text, len);
+            most = 1;
+        }
+        free(text);
+        json_decref(j);
+    }
+}
+
+static void tell_end(struct keeper *k, struct client *c)
+{
+    if (c->mode == CLIENT_CONSOLE)
+        frame_end(k, c);
+    else if (c->waiting)
+        reply(c, end_json(k, LINK_TEXT_MAX));
+    else if (c->op)
+        refuse(c, EPIPE, "%s: has ended meanwhile: %s", k->cfg.name, k->reason);
+    c->waiting = false;
+    c->op = 0;
+    c->closing = true;
+    if (client_flush(c) < 0 || !client_backlog(c))
+        keeper_drop_client(k, c);
+}
+
+void keeper_tell_end(struct keeper *k)
+{
+    for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
+        if (k->clients[i].fd >= 0)
+            tell_end(k, &k->clients[i]);
+}

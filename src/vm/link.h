@@ -1,0 +1,126 @@
+/*
+ * The link: everything that cell and keeper say to each other goes through one memfd of this layout.
+ *
+ *   offset 0       configuration, written by the keeper before the cell starts, read by the cell once
+ *   4096           doors: who sleeps
+ *   8192 ...       headers and data of the rings below
+ *
+ * Messages are records of 64 bytes. One that says `len` > 0 is followed by that many bytes in the data ring of the same
+ * direction, in the order of the messages. The keeper asks with an id of its own, the cell answers DONE with that id.
+ * The keeper believes nothing: link_check_up has the rules that a message must pass on its own; what it may say when is
+ * keeper_cell.c's.
+ */
+#ifndef TRAPEZE_VM_LINK_H
+#define TRAPEZE_VM_LINK_H
+
+#include "base/error.h"
+#include "base/ring.h"
+#include "vm/board.h"
+
+/* X-macro: ring, bytes, unit, written by the cell */
+#define LINK_RINGS(X)                          \
+    X(LINK_CONSOLE_UP, 65536, 1, true)         \
+    X(LINK_CONSOLE_DOWN, 4096, 1, false)       \
+    X(LINK_MSG_UP, 4096, RING_RECORD, true)    \
+    X(LINK_MSG_DOWN, 4096, RING_RECORD, false) \
+    X(LINK_DATA_UP, 65536, 1, true)            \
+    X(LINK_DATA_DOWN, 65536, 1, false)
+
+enum link_ring {
+#define X(ring, bytes, unit, up) ring,
+    LINK_RINGS(X)
+#undef X
+        LINK_RING_COUNT
+};
+
+/* Keeper to cell. X-macro: kind, name */
+#define LINK_DOWN(X)                                                                 \
+    X(DOWN_BOOT, "boot") /* the record of a CPU follows: reset, load it, run */      \
+    X(DOWN_HALT, "halt") /* stop and wait for DOWN_BOOT; no answer but UP_STOPPED */ \
+    X(DOWN_PAUSE, "pause")                                                           \
+    X(DOWN_RESUME, "resume")                                                         \
+    X(DOWN_POWER, "power") /* press the power button */                              \
+    X(DOWN_STATS, "stats") /* DONE has a struct engine_stats */                      \
+    X(DOWN_SAVE, "save")   /* DONE has records */                                    \
+    X(DOWN_LOAD, "load")   /* records follow */
+
+enum link_down {
+    DOWN_NONE,
+#define X(kind, name) kind,
+    LINK_DOWN(X)
+#undef X
+        DOWN_COUNT
+};
+
+/* Cell to keeper. X-macro: kind, name, most bytes that may follow */
+#define LINK_UP(X)                                                                                  \
+    X(UP_READY, "ready", 0)                 /* sealed, waits for DOWN_BOOT */                       \
+    X(UP_FAILED, "failed", 512)             /* could not get ready: why follows */                  \
+    X(UP_DONE, "done", LINK_SAVE_MAX)       /* id: of what; result: 0 or errno, then why follows */ \
+    X(UP_STOPPED, "stopped", LINK_TEXT_MAX) /* event: enum board_event; value: of the debug exit */
+
+enum link_up {
+    UP_NONE,
+#define X(kind, name, most) kind,
+    LINK_UP(X)
+#undef X
+        UP_COUNT
+};
+
+#define LINK_TEXT_MAX 8192u
+#define LINK_SAVE_MAX (16u << 20)
+
+struct link_msg {
+    u32 kind;
+    u32 len; /* bytes that follow in the data ring */
+    u64 id;
+    u32 result;
+    u32 event;
+    u32 value;
+    u32 zero[9];
+};
+
+/* What the cell must know to build its board. Strings end inside their arrays. */
+struct link_config {
+    u32 magic, version;
+    u64 ram_size, tsc_hz, code_cache;
+    char name[64], cpu_model[128], engine[16];
+};
+#define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
+#define LINK_VERSION 1u
+
+/* Descriptors of a cell */
+enum link_fd { LINK_FD_RAM = 3, LINK_FD_LINK, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER, LINK_FD_END };
+
+/* One side of the link. */
+struct link {
+    u8 *base; /* mapping of link_size() bytes */
+    struct ring ring[LINK_RING_COUNT];
+    struct ring_door *own, *peer;
+    int wake_self, wake_peer; /* events; not owned */
+    bool in_cell;
+};
+
+u64 link_size(void);
+/* Attach to the mapping `base` of a link: the cell's side or the keeper's. */
+void link_attach(struct link *l, void *base, bool in_cell, int wake_self, int wake_peer);
+
+/* Wake the other side if it sleeps. */
+void link_knock(struct link *l);
+
+/*
+ * Read from a ring whose consumer this side is, and wake a producer that waits for the room. As ring_read.
+ */
+s64 link_read(struct link *l, enum link_ring which, void *out, size_t len);
+
+/* The configuration: put by the keeper; taken and checked by the cell. */
+void link_put_config(struct link *l, const struct link_config *c);
+int link_take_config(const struct link *l, struct link_config *c, struct error *e);
+
+/* Whether a message from a cell is one that exists, with a length that it may have. 0 or -EPROTO. */
+int link_check_up(const struct link_msg *m, struct error *e);
+
+/* Replace what is not printable ASCII, newline or tab by '?': text from a cell is for people's terminals. */
+void link_clean_text(char *text, size_t len);
+
+#endif
