@@ -43,17 +43,17 @@ enum native_unit {
 /* Instructions that carry the x87 instruction pointers to or from memory. */
 enum native_env { ENV_NONE, ENV_STORE, ENV_SAVE, ENV_LOAD, ENV_CLEAR };
 
-#define PLAN_READ   1u   /* the memory operand is read */
-#define PLAN_WRITE  2u   /* ... is written */
-#define PLAN_PURE   4u   /* nothing but the memory operand is written: a fault of the write undoes nothing */
-#define PLAN_FLAGS  8u   /* arithmetic flags are loaded and stored */
-#define PLAN_MXCSR  16u  /* MXCSR is loaded and stored */
-#define PLAN_X87    32u  /* the whole FXSAVE image is */
-#define PLAN_WAITS  64u  /* a pending x87 exception is raised first */
-#define PLAN_MASKED 128u /* faults of masked-off elements do not count */
-#define PLAN_VEC    256u /* vector memory operand: the order of alignment and page faults is the processor's affair */
+#define PLAN_READ    1u   /* the memory operand is read */
+#define PLAN_WRITE   2u   /* ... is written */
+#define PLAN_PURE    4u   /* nothing but the memory operand is written: a fault of the write undoes nothing */
+#define PLAN_FLAGS   8u   /* arithmetic flags are loaded and stored */
+#define PLAN_MXCSR   16u  /* MXCSR is loaded and stored */
+#define PLAN_X87     32u  /* the whole FXSAVE image is */
+#define PLAN_WAITS   64u  /* a pending x87 exception is raised first */
+#define PLAN_MASKED  128u /* faults of masked-off elements do not count */
+#define PLAN_ALIGNED 256u /* may insist on alignment: which fault comes first is the processor's affair */
 
-#define NO_HOST_REG 0xff
+#define NO_HOST_REG  0xff
 
 /*
  * All that decides what a stub does; instructions with equal plans share one. Filled over zeroes, so that plans compare

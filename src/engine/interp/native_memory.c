@@ -189,7 +189,7 @@ static bool undecided(const struct native_stub *s, const struct operand *o)
 {
     if (s->plan.flags & PLAN_MASKED)
         return true;
-    return (s->plan.flags & PLAN_VEC) && (o->va.v & (o->size - 1)) && o->size <= OPERAND_ALIGN;
+    return (s->plan.flags & PLAN_ALIGNED) && (o->va.v & (o->size - 1)) && o->size <= OPERAND_ALIGN;
 }
 
 /* --- ordinary operands --- */

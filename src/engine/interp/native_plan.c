@@ -197,7 +197,7 @@ static bool assign_registers(const struct isa_insn *insn, struct native_plan *p,
         p->rename |= (host & 15) << (4 * r);
     }
     if (memory && p->base == NO_HOST_REG) {
-        p->base = take(pool, ARRAY_LEN(pool) - 1, &taken); /* not RDI: CTX comes from there first */
+        p->base = take(pool, ARRAY_LEN(pool), &taken);
         ok &= p->base != NO_HOST_REG;
     }
     p->ctx = take(ctx_pool, ARRAY_LEN(ctx_pool), &taken);
@@ -571,7 +571,7 @@ static u16 memory_flags(const struct isa_insn *insn, const struct isa_operand *m
         return 0;
     f |= mem->read ? PLAN_READ : 0;
     f |= mem->written ? PLAN_WRITE : 0;
-    f |= insn->vec_used ? PLAN_VEC : 0;
+    f |= insn->vec_used || insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? PLAN_ALIGNED : 0;
     if (evex_masked(insn) || is_maskmov(insn->mnemonic) || is_maskmov_vex(insn->mnemonic))
         f |= PLAN_MASKED;
     if (mem->written && !mem->read && !insn->gpr_written && !insn->vec_written && !insn->mask_written && !state)

@@ -1,0 +1,468 @@
+/*
+ * Native execution against the processor itself: each instruction of native_cases.S runs unchanged on a random register
+ * state (native_exec.S), then through native_run, and everything that a program could see must be equal: registers,
+ * flags, vectors, masks, the x87 image with its pointers, MXCSR, memory, or the fault and its address.
+ *
+ * Guest-linear addresses are host addresses here. The arena's pages are accessible, missing or read-only, and each
+ * environment below makes the instructions' pointers fall on other places of it.
+ */
+#include "engine/interp/native.h"
+#include "host/host.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+struct exec_state {
+    u64 gpr[CPU_GPRS];
+    u64 rflags, reserved[7];
+    u8 fx[512];
+    u64 k[8];
+    struct cpu_vec v[32];
+} __attribute__((aligned(64)));
+
+extern const u8 native_cases64[], native_cases64_end[], native_cases32[], native_cases32_end[], native_cases16[],
+    native_cases16_end[], native_cases3264[], native_cases3264_end[];
+/* Shared with native_exec.S */
+struct exec_state exec_state;
+const u8 *exec_target;
+u8 exec_width, exec_done;
+void exec_enter(void);
+void exec_ok(void);
+void exec_back(void);
+
+/* --- the arena --- */
+
+#define ARENA       0x50000000ull
+#define ARENA_PAGES 8u
+#define ARENA_SIZE  (ARENA_PAGES * PAGE_SIZE)
+#define RW          (PROT_READ | PROT_WRITE)
+
+static const u8 arena_prot[ARENA_PAGES] = {RW, RW, RW, RW, PROT_NONE, RW, PROT_NONE, PROT_READ};
+
+struct env {
+    const char *name;
+    u64 from; /* pointers lie at from + random(spread) & ~(align - 1) */
+    u32 spread, align;
+    bool unmasked; /* floating-point exceptions are not masked */
+};
+
+static const struct env envs[] = {
+    {"aligned", ARENA + 64, 4096, 64, false},
+    {"misaligned", ARENA + 64, 4096, 1, false},
+    {"page border", ARENA + PAGE_SIZE - 64, 64, 1, false},
+    {"missing behind", ARENA + 4 * PAGE_SIZE - 64, 64, 1, false},
+    {"missing", ARENA + 4 * PAGE_SIZE, 4000, 1, false},
+    {"missing before", ARENA + 5 * PAGE_SIZE - 64, 64, 1, false},
+    {"read-only", ARENA + 7 * PAGE_SIZE, 2048, 16, false},
+    {"read-only behind missing", ARENA + 7 * PAGE_SIZE - 64, 64, 1, false},
+    {"unmasked exceptions", ARENA + 64, 4096, 64, true},
+    {"not canonical", 0x1234567812340000ull, 4096, 8, false},
+};
+
+struct fixture {
+    struct native *native;
+    struct host_code code;
+    struct cpu *cpu, *before;
+    struct isa isa;
+    struct isa_ops ops;
+    u8 *pristine, *real; /* copies of the arena */
+    u64 rng;
+};
+
+static u64 rnd(struct fixture *f)
+{
+    f->rng ^= f->rng << 13;
+    f->rng ^= f->rng >> 7;
+    f->rng ^= f->rng << 17;
+    return f->rng * 0x2545f4914f6cdd1dull;
+}
+
+static u64 below(struct fixture *f, u64 n)
+{
+    return (rnd(f) >> 16) % n;
+}
+
+/* --- the operations: memory is the arena --- */
+
+static int access_arena(struct cpu *c, u64 va, unsigned len, int prot)
+{
+    for (u64 a = va; a < va + len; a = (a | (PAGE_SIZE - 1)) + 1) {
+        u64 page = (a - ARENA) >> PAGE_SHIFT;
+        if (a < ARENA || page >= ARENA_PAGES || (arena_prot[page] & prot) != prot)
+            return cpu_raise_pf(c, GVA(a), 0);
+    }
+    return CPU_OK;
+}
+
+static int op_read(void *ctx, gva_t va, void *buf, unsigned len, enum isa_access acc)
+{
+    struct fixture *f = ctx;
+    if (access_arena(f->cpu, va.v, len, PROT_READ))
+        return CPU_FAULT;
+    memcpy(buf, (const void *)va.v, len);
+    return CPU_OK;
+}
+
+static int op_write(void *ctx, gva_t va, const void *buf, unsigned len, enum isa_access acc)
+{
+    struct fixture *f = ctx;
+    if (access_arena(f->cpu, va.v, len, RW))
+        return CPU_FAULT;
+    memcpy((void *)va.v, buf, len);
+    return CPU_OK;
+}
+
+static int op_probe_write(void *ctx, gva_t va, unsigned len, enum isa_access acc)
+{
+    struct fixture *f = ctx;
+    return access_arena(f->cpu, va.v, len, RW);
+}
+
+static void arena_copy(u8 *to, const u8 *from)
+{
+    for (unsigned p = 0; p < ARENA_PAGES; p++)
+        if (arena_prot[p] == RW)
+            memcpy(to + p * PAGE_SIZE, from + p * PAGE_SIZE, PAGE_SIZE);
+}
+
+/* --- random states --- */
+
+static u64 random_double(struct fixture *f)
+{
+    static const u64 special[] = {0,
+                                  BIT(63),
+                                  0x3ff0000000000000,
+                                  0x7ff0000000000000,
+                                  0xfff8000000000001,
+                                  1,
+                                  0x000fffffffffffff,
+                                  0x7ff0000000000001,
+                                  0x4024000000000000};
+    switch (below(f, 4)) {
+    case 0:
+        return special[below(f, ARRAY_LEN(special))];
+    case 1:
+        return 0x3fe0000000000000 + (rnd(f) >> 8); /* around 1 */
+    default:
+        return rnd(f);
+    }
+}
+
+static u32 random_float(struct fixture *f)
+{
+    static const u32 special[] = {0, 0x80000000, 0x3f800000, 0x7f800000, 0xffc00001, 1, 0x007fffff, 0x7f800001};
+    switch (below(f, 3)) {
+    case 0:
+        return special[below(f, ARRAY_LEN(special))];
+    case 1:
+        return (u32)(0x3f000000 + (rnd(f) >> 40));
+    default:
+        return (u32)rnd(f);
+    }
+}
+
+static void random_vector(struct fixture *f, u8 *b, unsigned len)
+{
+    bool floats = below(f, 2);
+    for (unsigned i = 0; i < len; i += 8) {
+        u64 v = floats ? random_float(f) | (u64)random_float(f) << 32 : random_double(f);
+        memcpy(b + i, &v, 8);
+    }
+}
+
+/* An x87 register: a random finite number, zero, infinity, NaN or denormal. */
+static void random_st(struct fixture *f, u8 *b)
+{
+    u64 m = rnd(f) | BIT(63);
+    u16 e = (u16)(0x3ff0 + below(f, 32)) | (u16)(rnd(f) >> 63 << 15);
+    switch (below(f, 8)) {
+    case 0:
+        m = 0, e &= 0x8000;
+        break;
+    case 1:
+        m = BIT(63), e |= 0x7fff;
+        break;
+    case 2:
+        e |= 0x7fff;
+        break;
+    case 3:
+        m &= ~BIT(63), e &= 0x8000;
+        break;
+    }
+    memcpy(b, &m, 8);
+    memcpy(b + 8, &e, 2);
+}
+
+static void random_fx(struct fixture *f, u8 *fx, bool unmasked)
+{
+    u16 fcw = (u16)(0x37f | below(f, 16) << 8), fsw = (u16)((rnd(f) & 0x4700) | below(f, 8) << 11);
+    u32 mxcsr = (u32)(0x1f80 | (rnd(f) & 0xe07f));
+    if (unmasked) {
+        fcw &= (u16)(0xffc0 | rnd(f));
+        mxcsr &= (u32)(~0x1f80ull | rnd(f));
+        fsw |= rnd(f) & 0x3f & (below(f, 4) ? fcw : 0xffff);
+        fsw |= fsw & ~fcw & 0x3f ? 0x8080 : 0;
+    }
+    memset(fx, 0, 512);
+    memcpy(fx, &fcw, 2);
+    memcpy(fx + 2, &fsw, 2);
+    fx[4] = (u8)(below(f, 4) ? 0xff : rnd(f));
+    u16 fop = (u16)below(f, 0x800);
+    u64 fip = rnd(f) >> 17, fdp = rnd(f) >> 17;
+    memcpy(fx + 6, &fop, 2);
+    memcpy(fx + 8, &fip, 8);
+    memcpy(fx + 16, &fdp, 8);
+    memcpy(fx + 24, &mxcsr, 4);
+    for (unsigned i = 0; i < 8; i++)
+        random_st(f, fx + 32 + 16 * i);
+}
+
+static u64 random_pointer(struct fixture *f, const struct env *e)
+{
+    return e->from + (below(f, e->spread) & ~(u64)(e->align - 1));
+}
+
+static void random_gprs(struct fixture *f, const struct env *e, u64 *gpr)
+{
+    static const u8 pointers[] = {RBX, RSP, RBP, RSI, RDI, R12, R13};
+    for (unsigned i = 0; i < CPU_GPRS; i++)
+        gpr[i] = below(f, 3) ? rnd(f) : below(f, 70);
+    for (unsigned i = 0; i < ARRAY_LEN(pointers); i++)
+        gpr[pointers[i]] = random_pointer(f, e);
+    gpr[R9] = below(f, 3) * 8;
+}
+
+/* Vectors 5 and 6 are the indices of gathers. */
+static void random_indices(struct fixture *f, struct cpu_fpu *fpu)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        s32 d = (s32)below(f, 96) - 16;
+        memcpy(fpu->zmm[5].b + 4 * i, &d, 4);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        s64 q = (s64)below(f, 96) - 16;
+        memcpy(fpu->zmm[6].b + 8 * i, &q, 8);
+    }
+}
+
+static void random_state(struct fixture *f, const struct env *e)
+{
+    struct cpu *c = f->cpu;
+    random_gprs(f, e, c->gpr);
+    c->arith = cpu_flags_to_arith(rnd(f));
+    random_fx(f, c->fpu.fx, e->unmasked);
+    for (unsigned i = 0; i < 32; i++)
+        random_vector(f, c->fpu.zmm[i].b, 64);
+    for (unsigned i = 0; i < 8; i++)
+        c->fpu.k[i] = below(f, 8) ? rnd(f) & rnd(f) : 0;
+    if (below(f, 2))
+        random_indices(f, &c->fpu);
+    for (unsigned p = 0; p < ARENA_PAGES; p++)
+        if (arena_prot[p] == RW)
+            random_vector(f, f->pristine + p * PAGE_SIZE, PAGE_SIZE);
+    /* mostly an MXCSR or environment that can be loaded */
+    for (unsigned i = RBX; i <= R13 && below(f, 4); i++)
+        if (c->gpr[i] - ARENA < 4 * PAGE_SIZE - 4)
+            memset(f->pristine + (c->gpr[i] - ARENA) + 2, 0, 2);
+}
+
+/* --- the real thing --- */
+
+static void run_real(struct fixture *f, const u8 *insn, unsigned len)
+{
+    static const u8 jump[] = {0xff, 0x25, 0, 0, 0, 0};
+    const struct cpu *c = f->cpu;
+    void (*back)(void) = exec_ok;
+
+    memcpy(f->code.rw + 64, insn, len);
+    memcpy(f->code.rw + 64 + len, jump, sizeof(jump));
+    memcpy(f->code.rw + 64 + len + sizeof(jump), &back, sizeof(back));
+    exec_target = f->code.rx + 64;
+    memcpy(exec_state.gpr, c->gpr, sizeof(c->gpr));
+    exec_state.rflags = cpu_arith_to_flags(c->arith) | FL_ONE | FL_IF;
+    memcpy(exec_state.fx, c->fpu.fx, sizeof(c->fpu.fx));
+    memcpy(exec_state.k, c->fpu.k, sizeof(c->fpu.k));
+    memcpy(exec_state.v, c->fpu.zmm, sizeof(c->fpu.zmm));
+    arena_copy((u8 *)ARENA, f->pristine);
+    exec_enter();
+    arena_copy(f->real, (u8 *)ARENA);
+    arena_copy((u8 *)ARENA, f->pristine);
+}
+
+/* --- comparison --- */
+
+static unsigned differences(struct fixture *f, const struct isa_insn *insn, const struct env *e, const char *what)
+{
+    char text[96];
+    isa_format(insn, 0, text, sizeof(text));
+    print_error("%s, %s: %s differs\n", text, e->name, what);
+    return 1;
+}
+
+static unsigned compare_fault(struct fixture *f, const struct isa_insn *insn, const struct env *e, int rc)
+{
+    const struct cpu *c = f->cpu;
+    char text[96];
+    u8 vector = exec_state.gpr[RAX] & 0xff;
+    u64 address = exec_state.gpr[RDX];
+    if (exec_done != (rc == CPU_OK) || rc > CPU_FAULT) {
+        print_error("rc %d, vector %u address %llx%s; processor: done %u, vector %u address %llx\n", rc,
+                    c->fault.vector, (unsigned long long)c->fault.address, rc > CPU_FAULT ? c->stop_reason : "",
+                    exec_done, vector, (unsigned long long)address);
+        return differences(f, insn, e, "outcome");
+    }
+    if (exec_done || (vector == c->fault.vector && (vector != VEC_PF || c->fault.address == address)))
+        return 0;
+    isa_format(insn, 0, text, sizeof(text));
+    print_error("%s, %s: vector %u address %llx, processor: %u %llx\n", text, e->name, c->fault.vector,
+                (unsigned long long)c->fault.address, vector, (unsigned long long)address);
+    return 1;
+}
+
+static unsigned compare(struct fixture *f, const struct isa_insn *insn, const struct env *e, int rc)
+{
+    struct cpu *c = f->cpu;
+    unsigned bad = compare_fault(f, insn, e, rc);
+    if (bad)
+        return bad;
+    const u64 *gpr = exec_done ? exec_state.gpr : f->before->gpr; /* the fault handler used two of them */
+    if (memcmp(c->gpr, gpr, sizeof(c->gpr)))
+        bad += differences(f, insn, e, "a general register");
+    if ((exec_state.rflags & FL_ARITH) != (cpu_rflags(c) & FL_ARITH))
+        bad += differences(f, insn, e, "a flag");
+    for (unsigned i = 0; i < (exec_width == 64 ? 32 : 16); i++)
+        if (memcmp(c->fpu.zmm[i].b, exec_state.v[i].b, exec_width))
+            bad += differences(f, insn, e, "a vector register");
+    if (exec_width == 64 && memcmp(c->fpu.k, exec_state.k, sizeof(c->fpu.k)))
+        bad += differences(f, insn, e, "a mask");
+    if (memcmp(c->fpu.fx + 24, exec_state.fx + 24, 4))
+        bad += differences(f, insn, e, "MXCSR");
+    if (memcmp(c->fpu.fx, exec_state.fx, 6) || memcmp(c->fpu.fx + 32, exec_state.fx + 32, 128))
+        bad += differences(f, insn, e, "the x87 state");
+    if (memcmp(c->fpu.fx + 6, exec_state.fx + 6, 18))
+        bad += differences(f, insn, e, "an x87 pointer");
+    for (unsigned p = 0; p < ARENA_PAGES; p++)
+        if (arena_prot[p] == RW && memcmp((u8 *)ARENA + p * PAGE_SIZE, f->real + p * PAGE_SIZE, PAGE_SIZE))
+            bad += differences(f, insn, e, "memory");
+    return bad;
+}
+
+static const struct native_stub *prepare(struct fixture *f, const struct isa_insn *insn)
+{
+    char text[96];
+    const char *why = "";
+    const struct native_stub *s = native_prepare(f->native, insn, &why);
+    if (s)
+        return s;
+    isa_format(insn, 0, text, sizeof(text));
+    fail_msg("%s %s", text, why);
+    return NULL;
+}
+
+static unsigned run_case(struct fixture *f, const struct isa_insn *insn, const struct env *e, u64 seed)
+{
+    f->rng = seed;
+    random_state(f, e);
+    f->cpu->rip = (u64)(uintptr_t)f->code.rx + 64;
+    f->cpu->fault = (struct cpu_fault){0};
+    *f->before = *f->cpu;
+    run_real(f, insn->bytes, insn->len);
+    int rc = native_run(f->native, &f->isa, insn, prepare(f, insn));
+    unsigned bad = compare(f, insn, e, rc);
+    if (bad)
+        print_error("seed %llu\n", (unsigned long long)seed);
+    return bad;
+}
+
+/* --- set-up --- */
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct error e = {0};
+    void *arena = mmap((void *)ARENA, ARENA_SIZE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (!f || arena != (void *)ARENA)
+        return -1;
+    memset(arena, 0x5a, ARENA_SIZE);
+    for (unsigned p = 0; p < ARENA_PAGES; p++)
+        mprotect((u8 *)arena + p * PAGE_SIZE, PAGE_SIZE, arena_prot[p]);
+    f->cpu = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
+    f->before = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
+    f->pristine = calloc(1, ARENA_SIZE);
+    f->real = calloc(1, ARENA_SIZE);
+    if (native_create(&f->native, 1 << 20, &e) || host_code_create(&f->code, PAGE_SIZE, &e))
+        return -1;
+    if (host_fault_region_add(f->code.rx, f->code.rx + PAGE_SIZE, (const u8 *)(uintptr_t)exec_back))
+        return -1;
+    memset(f->cpu, 0, sizeof(*f->cpu));
+    f->cpu->cr0 = CR0_PE | CR0_MP | CR0_NE | CR0_PG;
+    f->cpu->cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+    f->cpu->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512;
+    f->cpu->efer = EFER_LMA | EFER_LME;
+    f->cpu->seg[SEG_CS].attr = SEG_L | SEG_P | SEG_S | SEG_CODE;
+    f->ops = (struct isa_ops){.read = op_read, .write = op_write, .probe_write = op_probe_write};
+    f->isa = (struct isa){.cpu = f->cpu, .ops = &f->ops, .ctx = f};
+    __builtin_cpu_init();
+    exec_width = __builtin_cpu_supports("avx512bw") ? 64 : __builtin_cpu_supports("avx") ? 32 : 16;
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    host_fault_region_remove(f->code.rx);
+    host_code_destroy(&f->code);
+    native_destroy(f->native);
+    munmap((void *)ARENA, ARENA_SIZE);
+    free(f->pristine);
+    free(f->real);
+    free(f->cpu);
+    free(f->before);
+    free(f);
+    return 0;
+}
+
+/* cmocka puts its own handlers in place before each test. */
+static void claim_faults(void)
+{
+    struct error e = {0};
+    assert_int_equal(host_fault_init(&e), 0);
+}
+
+/* --- tests --- */
+
+#define ROUNDS     24
+#define MAX_REPORT 3 /* failures of one instruction */
+
+static void test_against_processor(void **state)
+{
+    struct fixture *f = *state;
+    unsigned failed = 0, n = 0;
+    claim_faults();
+    for (const u8 *p = native_cases64; p < native_cases64_end;) {
+        struct isa_insn insn;
+        unsigned bad = 0;
+        assert_int_equal(isa_decode(ISA_MODE_64, p, (size_t)(native_cases64_end - p), &insn), ISA_DECODE_OK);
+        for (unsigned e = 0; e < ARRAY_LEN(envs) && bad < MAX_REPORT; e++)
+            for (unsigned i = 0; i < ROUNDS && bad < MAX_REPORT; i++, n++)
+                bad += run_case(f, &insn, &envs[e], 1 + (n + 1) * 0x9e3779b97f4a7c15ull);
+        failed += bad > 0;
+        p += insn.len;
+    }
+    print_message("%u cases\n", n);
+    assert_int_equal(failed, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_against_processor),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
