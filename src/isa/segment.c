@@ -241,6 +241,8 @@ int isa_tss_stack(struct isa *m, unsigned cpl, bool long64, unsigned ist, u32 ex
     if (off + 7 > tr->limit)
         return isa_fault_sel(m, VEC_TS, tr->selector, ext);
     ISA_TRY(m->ops->read(m->ctx, GVA(tr->base + off), sp, 8, ISA_ACC_SYSTEM));
+    if (!isa_canonical(*sp))
+        return cpu_raise_error(m->cpu, VEC_SS, ext);
     isa_segment_null_ss((u16)cpl, cpl, ss);
     return CPU_OK;
 }

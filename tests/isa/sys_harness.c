@@ -220,11 +220,11 @@ static void make_tables(struct harness *h)
     memset(h->mem + TSS + 0x68, 0xff, 0x1f98);
 }
 
-static void load_ring(struct harness *h, unsigned cpl, bool c64)
+static void load_ring(struct harness *h, u16 code, unsigned cpl, bool c64)
 {
     struct cpu *c = &h->cpu;
     c->cpl = (u8)cpl;
-    isa_segment_flat_code((u16)((c64 ? S_CODE(cpl) : S_CODE32(cpl)) | cpl), cpl, c64, &c->seg[SEG_CS]);
+    isa_segment_flat_code((u16)(code | cpl), cpl, c64, &c->seg[SEG_CS]);
     for (unsigned i = 0; i <= SEG_GS; i++)
         if (i != SEG_CS)
             isa_segment_flat_data((u16)(S_DATA(cpl) | cpl), cpl, &c->seg[i]);
@@ -234,12 +234,12 @@ static void load_ring(struct harness *h, unsigned cpl, bool c64)
 
 void harness_ring(struct harness *h, unsigned cpl)
 {
-    load_ring(h, cpl, h->lm);
+    load_ring(h, (u16)S_CODE(cpl), cpl, h->lm);
 }
 
 void harness_ring32(struct harness *h, unsigned cpl)
 {
-    load_ring(h, cpl, false);
+    load_ring(h, (u16)S_CODE32(cpl), cpl, false);
 }
 
 void harness_init(struct harness *h, bool lm, bool amd)
