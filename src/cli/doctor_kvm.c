@@ -41,8 +41,8 @@ static const char *const step_text[] = {
 
 static u8 *make_memory(void)
 {
-    /* movabs rax, ANSWER / 2; add rax, rax; hlt */
-    static const u8 code[] = {0x48, 0xb8, 0xc4, 0x33, 0x2b, 0xa2, 0x19, 0x91, 0x88, 0x08, 0x48, 0x01, 0xc0, 0xf4};
+    static const u8 movabs_rax[] = {0x48, 0xb8}, add_rax_rax_hlt[] = {0x48, 0x01, 0xc0, 0xf4};
+    const u64 half = ANSWER / 2;
     u8 *m = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (m == MAP_FAILED)
         return NULL;
@@ -50,7 +50,9 @@ static u8 *make_memory(void)
     memcpy(m, &pml4e, 8);
     memcpy(m + 0x1000, &pdpte, 8);
     memcpy(m + 0x2000, &pde, 8);
-    memcpy(m + GUEST_CODE, code, sizeof(code));
+    memcpy(m + GUEST_CODE, movabs_rax, 2);
+    memcpy(m + GUEST_CODE + 2, &half, 8);
+    memcpy(m + GUEST_CODE + 10, add_rax_rax_hlt, 4);
     return m;
 }
 

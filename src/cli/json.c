@@ -7,7 +7,7 @@
 int cli_json_print(json_t *root, struct error *e)
 {
     if (!root) {
-        error_set(e, ENOMEM, "trapeze: out of memory");
+        error_set(e, ENOMEM, "memory: the host has none left");
         return CLI_HOST;
     }
     int r = json_dumpf(root, stdout, JSON_INDENT(2));

@@ -62,7 +62,7 @@ int machine_connect(const struct machine_row *row, unsigned seconds, struct erro
 
 int machine_call(const struct machine_row *row, unsigned seconds, json_t *request, json_t **reply, struct error *e)
 {
-    int fd = request ? machine_connect(row, seconds, e) : error_set(e, ENOMEM, "trapeze: out of memory");
+    int fd = request ? machine_connect(row, seconds, e) : error_set(e, ENOMEM, "memory: the host has none left");
     int rc = fd < 0 ? fd : control_call(fd, request, reply, e);
     if (fd >= 0) {
         error_prefix(e, "machine %s", row->name);

@@ -1,5 +1,6 @@
 /* The program: finds the verb, parses, runs it, prints what went wrong. */
 #include "cli/cli.h"
+#include "vm/launch.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -40,6 +41,9 @@ int main(int argc, const char **argv)
 {
     struct error e = {0};
     int status = CLI_OK;
+    /* A cell is this program started again, before anything of the command line has been touched. */
+    if (argc > 1 && !strcmp(argv[1], CELL_ARG))
+        return cell_main(argc, (char **)argv);
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         cli_help_overview(stderr);

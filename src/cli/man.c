@@ -4,10 +4,13 @@
 #include <ctype.h>
 #include <string.h>
 
-/* Text with what roff would take for itself escaped; a dash is a minus so that options can be copied. */
+/*
+ * Text with what roff would take for itself escaped; a dash is a minus so that options can be copied, and what
+ * stands in backticks becomes bold.
+ */
 static void text(FILE *out, const char *s)
 {
-    bool line_start = true;
+    bool line_start = true, quoted = false;
     for (; *s; s++) {
         if (line_start && (*s == '.' || *s == '\''))
             fputs("\\&", out);
@@ -17,7 +20,7 @@ static void text(FILE *out, const char *s)
         else if (*s == '-')
             fputs("\\-", out);
         else if (*s == '`')
-            fputs("\\(oq", out);
+            fputs((quoted = !quoted) ? "\\fB" : "\\fR", out);
         else if (*s == '^')
             fputs("\\(ha", out);
         else if (*s == '\n')

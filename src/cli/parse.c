@@ -193,8 +193,8 @@ static int check_operands(const struct args *a, struct error *e)
     if (a->given[OPT_HELP])
         return 0;
     if (a->n_operands < v->min_operands)
-        return error_set(e, EINVAL, "trapeze %s: %s is missing; `trapeze %s --help` shows how it is used", v->name,
-                         v->operands, v->name);
+        return error_set(e, EINVAL, "%s: %s is missing; `trapeze %s --help` shows how it is used", v->name, v->operands,
+                         v->name);
     if (v->max_operands >= 0 && a->n_operands > v->max_operands)
         return error_set(e, EINVAL, "%.60s: one argument too many for `trapeze %s`; see `trapeze %s --help`",
                          a->operands[(int)v->max_operands], v->name, v->name);
@@ -208,7 +208,7 @@ int cli_parse(struct args *a, const struct verb *verb, int argc, const char **ar
     a->verb = verb;
     a->operands = calloc((size_t)argc + 1, sizeof(*a->operands));
     if (!a->operands)
-        return error_set(e, ENOMEM, "trapeze: out of memory");
+        return error_set(e, ENOMEM, "memory: the host has none left");
     int r = set_presets(a, e);
     for (int i = 0; r == 0 && i < argc; i++) {
         const char *s = argv[i];

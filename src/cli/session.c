@@ -268,7 +268,8 @@ static int attach(struct session *s, struct error *e)
         return s->keeper;
     json_t *request = json_pack("{s:s, s:b, s:I}", "do", "console", "input", (int)s->cfg->input, "replay",
                                 (json_int_t)s->cfg->replay);
-    int rc = request ? control_call(s->keeper, request, &reply, e) : error_set(e, ENOMEM, "trapeze: out of memory");
+    int rc =
+        request ? control_call(s->keeper, request, &reply, e) : error_set(e, ENOMEM, "memory: the host has none left");
     json_decref(request);
     if (rc < 0) {
         error_prefix(e, "machine %s: console", s->cfg->row->name);
@@ -293,7 +294,7 @@ static int begin(struct session *s, struct error *e)
     session_signals(&set);
     s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (s->signals < 0)
-        return error_set(e, errno, "trapeze: no signalfd: %s", strerror(errno));
+        return error_set(e, errno, "signalfd: %s", strerror(errno));
     int rc = attach(s, e);
     s->input = s->cfg->input && may_read_input();
     s->interactive = rc == 0 && s->input && terminal_interactive();
@@ -319,7 +320,7 @@ int session_run(const struct session_config *cfg, struct session_result *result,
     memset(result, 0, sizeof(*result));
     struct session *s = calloc(1, sizeof(*s));
     if (!s)
-        return error_set(e, ENOMEM, "trapeze: out of memory");
+        return error_set(e, ENOMEM, "memory: the host has none left");
     *s = (struct session){.cfg = cfg, .result = result, .keeper = -1, .signals = -1, .stopper = -1, .output = true};
     int rc = begin(s, e);
     while (rc == 0 && !s->done)

@@ -58,6 +58,8 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
         if (rc < 0)
             return rc;
     }
+    if (!a->given[OPT_NAME])
+        snprintf(c->name, sizeof(c->name), "unnamed"); /* until the registry has chosen one */
     c->memory = a->number[OPT_MEMORY];
     c->cpus = (unsigned)a->number[OPT_CPUS];
     c->code_cache = a->number[OPT_CODE_CACHE];
@@ -74,7 +76,7 @@ static int check_options(const struct args *a, struct error *e)
                          "with `trapeze run --kernel FILE`",
                          a->operands[0]);
     if (!a->given[OPT_KERNEL])
-        return error_set(e, EINVAL, "trapeze run: --kernel FILE is missing; `trapeze run --help` shows how it is used");
+        return error_set(e, EINVAL, "run: --kernel FILE is missing; `trapeze run --help` shows how it is used");
     if (a->given[OPT_NAME])
         return registry_check_name(a->text[OPT_NAME], e);
     return 0;
@@ -84,6 +86,8 @@ static int create_row(struct registry *r, const struct args *a, struct vm_config
                       struct error *e)
 {
     json_t *o = vm_config_to_json(c);
+    if (o)
+        json_object_del(o, "name"); /* the row has it */
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     if (!text)
