@@ -52,6 +52,7 @@ struct oracle_case {
     u32 pattern;
     u64 plant_addr, plant_value; /* eight bytes put into DATA; address 0: none */
     u16 undefined_flags;         /* flags that the manual leaves undefined at the end */
+    u16 undefined_before;        /* undefined behind some instruction: what counts when a fault ends the case */
     u16 mnemonic;                /* of the last instruction, for the summary */
 };
 

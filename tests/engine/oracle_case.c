@@ -658,6 +658,12 @@ static u16 undefined_flags(const struct isa_insn *x)
     return 0;
 }
 
+static void leave_undefined(struct oracle_case *c, const struct isa_insn *x)
+{
+    c->undefined_before |= c->undefined_flags;
+    c->undefined_flags = (u16)((c->undefined_flags & ~x->flags_written) | undefined_flags(x));
+}
+
 /* A result that is undefined, not only flags: a double shift of 16 bits by more than 16. */
 static bool undefined_result(const struct isa_insn *x)
 {
@@ -734,7 +740,9 @@ static bool append(struct aimer *a, const struct form *f, bool last)
     }
     if (isa_decode(ISA_MODE_64, b, x.len, &x) || undefined_result(&x))
         return false;
-    c->undefined_flags = (u16)((c->undefined_flags & ~x.flags_written) | undefined_flags(&x));
+    if (x.mem.vsib) /* whether gathers and scatters are alignment-checked differs by processor */
+        c->in.rflags &= ~FL_AC;
+    leave_undefined(c, &x);
     c->mnemonic = x.mnemonic;
     memcpy(c->code + c->code_len, b, x.len);
     c->code_len += x.len;
@@ -793,7 +801,7 @@ bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_c
                 aim_memory(&a, &x, c->code + c->code_len, c->in.rip + c->code_len);
                 break;
             }
-        c->undefined_flags = (u16)((c->undefined_flags & ~x.flags_written) | undefined_flags(&x));
+        leave_undefined(c, &x);
         c->mnemonic = x.mnemonic;
         c->code_len += x.len;
         c->n_insns++;
