@@ -689,6 +689,8 @@ u32 lapic_mmio_read(struct irqchip *ic, unsigned id, u32 offset)
     struct lapic *l = &ic->lapic[id];
     unsigned r = offset >> 4;
     u32 value = 0;
+    if (lapic_mmio_base(ic, id) == UINT64_MAX)
+        return UINT32_MAX;
     if (offset >= PAGE_SIZE || offset & 0xf || read_common(l, r, &value))
         return value;
     switch (r) {
@@ -711,6 +713,8 @@ void lapic_mmio_write(struct irqchip *ic, unsigned id, u32 offset, u32 value)
 {
     struct lapic *l = &ic->lapic[id];
     unsigned r = offset >> 4;
+    if (lapic_mmio_base(ic, id) == UINT64_MAX)
+        return;
     if (offset >= PAGE_SIZE || offset & 0xf || write_common(l, r, value) || (r >= R_ISR && r < R_ESR))
         return;
     switch (r) {
