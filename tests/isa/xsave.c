@@ -319,13 +319,16 @@ static u64 random_mask(struct bench *b)
 
 static void differ(const struct bench *b, enum form f, bool w, u64 rfbm, const u8 *host, const u8 *ours, u32 len)
 {
-    for (u32 i = 0; i < len; i++)
+    for (u32 i = 0; i < len; i++) {
+        if (b->model.amd && i >= 6 && i < 24)
+            continue; /* FOP, FIP, FDP: AMD's processors handle them only while an exception is pending */
         if (host[i] != ours[i]) {
             print_error("seed %llx: %s%s rfbm=%llx: byte %u: host %02x, ours %02x; XSTATE_BV host %02x ours %02x\n",
                         (unsigned long long)b->seed, forms[f].name, w ? "64" : "", (unsigned long long)rfbm, i, host[i],
                         ours[i], host[512], ours[512]);
             fail();
         }
+    }
 }
 
 /*

@@ -16,9 +16,9 @@
  * Numbers that come from the host: identity (model `host` only), caches, address width, feature bits. Named levels have
  * a fixed identity a vendor, so that a guest moved between hosts meets the same processor.
  *
- * Leaf 15h gives the TSC's rate as a fraction of the crystal's (CPU_APIC_HZ). Linux multiplies crystal kHz by the
- * numerator in 32 bits (native_calibrate_tsc), which bounds the numerator; the best fraction within that bound is
- * some 10^-7 away from the truth, closer than any calibration comes.
+ * Leaf 15h gives the TSC's rate as a fraction of a crystal's, and Linux takes the crystal for the rate of the APIC timer,
+ * too. It multiplies crystal kHz by the numerator in 32 bits (native_calibrate_tsc), which bounds the numerator to some
+ * 4000; so the crystal gives way, by at most a part in a thousand, and the product is right to a millionth.
  */
 #include "machine/cpu/model_internal.h"
 
@@ -171,39 +171,40 @@ static void add_topology(struct cpu_model *m, unsigned cpus)
     add(m, 0xb, 1, bits_for(cpus), cpus, 2u << 8 | 1, 0);
 }
 
-/* The best fraction *num / *den of a / b with *num at most `max`, by continued fractions. */
-static void best_fraction(u64 a, u64 b, u64 max, u32 *num, u32 *den)
+/*
+ * Leaf 15h: find den, num and a crystal near CPU_APIC_HZ whose product is nearest to the TSC's rate; among equals the one
+ * with the crystal nearest to the truth.
+ */
+static void crystal_ratio(u64 tsc_hz, struct cpuid_regs *r)
 {
-    u64 p0 = 0, q0 = 1, p1 = 1, q1 = 0;
-    while (b) {
-        u64 k = a / b;
-        if (p1 && k > (max - p0) / p1) {
-            /* the last, partial step; worth taking when it's at least half of the full one */
-            u64 part = (max - p0) / p1;
-            if (2 * part > k) {
-                p0 += part * p1;
-                q0 += part * q1;
-                p1 = p0;
-                q1 = q0;
-            }
+    const u64 apic_khz = CPU_APIC_HZ / 1000, tsc_khz = tsc_hz / 1000;
+    u64 best_err = UINT64_MAX, best_dev = UINT64_MAX;
+    for (u64 den = 1;; den++) {
+        u64 num = (tsc_khz * den + apic_khz / 2) / apic_khz;
+        if (num * apic_khz > UINT32_MAX)
             break;
-        }
-        u64 p = k * p1 + p0, q = k * q1 + q0, rest = a % b;
-        p0 = p1, q0 = q1, p1 = p, q1 = q;
-        a = b, b = rest;
+        u64 khz = num ? (tsc_khz * den + num - 1) / num : 0, got = khz * num / den;
+        if (!num || khz * num > UINT32_MAX)
+            continue;
+        u64 err = got > tsc_khz ? got - tsc_khz : tsc_khz - got;
+        u64 dev = khz > apic_khz ? khz - apic_khz : apic_khz - khz;
+        if (err > best_err || (err == best_err && dev >= best_dev))
+            continue;
+        best_err = err;
+        best_dev = dev;
+        *r = (struct cpuid_regs){(u32)den, (u32)num, (u32)khz * 1000, 0};
     }
-    *num = (u32)p1;
-    *den = (u32)q1;
 }
 
 static void add_frequencies(struct cpu_model *m)
 {
-    u32 num, den, mhz = (u32)MIN((m->tsc_hz + 500000) / 1000000, 0xffffu);
+    struct cpuid_regs r = {0};
+    u32 mhz = (u32)MIN((m->tsc_hz + 500000) / 1000000, 0xffffu);
     if (!is_intel(m))
         return;
-    best_fraction(m->tsc_hz, CPU_APIC_HZ, UINT32_MAX / (CPU_APIC_HZ / 1000), &num, &den);
-    if (num && den)
-        add(m, 0x15, 0, den, num, CPU_APIC_HZ, 0);
+    crystal_ratio(m->tsc_hz, &r);
+    if (r.eax)
+        add_regs(m, 0x15, 0, r);
     add(m, 0x16, 0, mhz, mhz, 100, 0);
 }
 
