@@ -438,6 +438,9 @@ static void fix_by_mnemonic(struct isa_insn *insn)
     case ZYDIS_MNEMONIC_XLAT:
         insn->gpr_read |= BIT(RAX) | BIT(RBX);
         break;
+    case ZYDIS_MNEMONIC_MOVSXD: /* with 66 it is a 16-bit move (SDM vol. 2B), the library says 32 */
+        insn->op[1].size = MIN(insn->op[1].size, insn->op_size);
+        break;
     case ZYDIS_MNEMONIC_LEAVE:
         insn->gpr_read |= BIT(RBP);
         break;

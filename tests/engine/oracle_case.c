@@ -724,8 +724,6 @@ static bool append(struct aimer *a, const struct form *f, bool last)
 
     if (!random_insn(f, a->r, b, &x) || (x.cls == ISA_CONTROL && !last))
         return false;
-    if (x.flags_read & c->undefined_flags)
-        return false;
     if (x.cls == ISA_CONTROL) {
         aim_branch(a, &x, b, ip, c->n_insns == 0 && c->code_off >= 0x200);
     } else {
@@ -738,7 +736,7 @@ static bool append(struct aimer *a, const struct form *f, bool last)
                 break;
             }
     }
-    if (isa_decode(ISA_MODE_64, b, x.len, &x) || undefined_result(&x))
+    if (isa_decode(ISA_MODE_64, b, x.len, &x) || undefined_result(&x) || (x.flags_read & c->undefined_flags))
         return false;
     if (x.mem.vsib) /* whether gathers and scatters are alignment-checked differs by processor */
         c->in.rflags &= ~FL_AC;
@@ -762,6 +760,30 @@ static void place_code(struct oracle_case *c, struct oracle_rng *r)
     c->in.rip = ORACLE_CODE + c->code_off;
 }
 
+/* Bytes that are no instruction, made by damaging one that is: both sides must raise #UD. False if none was found. */
+static bool wild_code(const struct form *f, struct oracle_rng *r, struct oracle_case *c)
+{
+    static const u8 damage[] = {0xf0, 0x66, 0xf2, 0xf3, 0x48, 0x2e};
+    for (unsigned i = 0; i < 40; i++) {
+        u8 b[32];
+        struct isa_insn x;
+        unsigned at = oracle_chance(r, 40) ? 1 : 0;
+        b[0] = PICK(r, damage);
+        random_encoding(f, r, b + at);
+        if (oracle_chance(r, 60))
+            b[oracle_below(r, 6)] ^= (u8)BIT(oracle_below(r, 8));
+        if (isa_decode(ISA_MODE_64, b, ISA_MAX_LEN, &x) != ISA_DECODE_UD)
+            continue;
+        memcpy(c->code, b, ISA_MAX_LEN);
+        c->code_len = ISA_MAX_LEN;
+        c->code_off = 0x200; /* whether #UD or a fetch beyond the page comes first is the processor's choice */
+        c->in.rip = ORACLE_CODE + c->code_off;
+        c->n_insns = 1;
+        return true;
+    }
+    return false;
+}
+
 void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case *c)
 {
     struct oracle_rng r = {seed * 0xd1342543de82ef95ull};
@@ -774,6 +796,8 @@ void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case
     random_state(&r, &c->in);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);
+    if (oracle_chance(&r, 4) && wild_code(&f->form[main_form], &r, c))
+        return;
     u32 before = oracle_chance(&r, 25) ? oracle_below(&r, ORACLE_MAX_INSNS) : 0;
     for (u32 i = 0; i < before; i++)
         append(&a, &f->form[oracle_below(&r, (u32)f->count)], false);

@@ -179,6 +179,8 @@ static const struct {
     {"2e8b45f0", M64, RBP, ISA_NO_REG, 1, SEG_SS, 0, -16, 4}, /* a CS override means nothing there */
     {"2e8b45f0", M32, RBP, ISA_NO_REG, 1, SEG_CS, 0, -16, 4},
     {"438b44be7f", M64, R14, R15, 4, SEG_DS, 0, 0x7f, 4},
+    {"6663730c", M64, RBX, ISA_NO_REG, 1, SEG_DS, 0, 12, 2}, /* movsxd si, [rbx+12] */
+    {"4863730c", M64, RBX, ISA_NO_REG, 1, SEG_DS, 0, 12, 4},
     {"67438b04dd66000000", M64, ISA_NO_REG, R11, 8, SEG_DS, 0, 0x66, 4}, /* no base, though B is set */
     {"67418b04e566000080", M64, ISA_NO_REG, ISA_NO_REG, 1, SEG_DS, 0, -0x7fffff9a, 4},
     {"67438b44dd66", M64, R13, R11, 8, SEG_DS, 0, 0x66, 4},
