@@ -4,7 +4,6 @@
  * A check that expects a fault runs between `EXPECT` and its result: the handler notes signal and address and jumps back.
  * All run in a child process, so that a guest that loses its way ends the child and is reported.
  */
-#define _GNU_SOURCE
 #include "kit.h"
 
 #include <fenv.h>

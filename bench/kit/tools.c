@@ -1,5 +1,4 @@
 /* What the kit does beside its workloads, each a mode of its own. */
-#define _GNU_SOURCE
 #include "kit.h"
 
 #include <fcntl.h>

@@ -1,5 +1,4 @@
 /* Threads: making them, locks, futexes, sleeping, and two processors where there are two. */
-#define _GNU_SOURCE
 #include "kit.h"
 
 #include <linux/futex.h>
