@@ -346,7 +346,9 @@ static unsigned compare(struct fixture *f, const struct isa_insn *insn, const st
         bad += differences(f, insn, e, "the x87 state");
     if (memcmp(c->fpu.fx + 6, exec_state.fx + 6, 18))
         bad += differences(f, insn, e, "an x87 pointer");
-    for (unsigned p = 0; p < ARENA_PAGES; p++)
+    /* A faulting x87 store of more than 8 bytes may have written a part: processors differ. */
+    bool partial = !exec_done && insn->uses_x87 && insn->op[0].size > 8;
+    for (unsigned p = 0; p < ARENA_PAGES && !partial; p++)
         if (arena_prot[p] == RW && memcmp((u8 *)ARENA + p * PAGE_SIZE, f->real + p * PAGE_SIZE, PAGE_SIZE))
             bad += differences(f, insn, e, "memory");
     return bad;
@@ -437,8 +439,10 @@ static void claim_faults(void)
 
 /* --- tests --- */
 
-#define ROUNDS     24
 #define MAX_REPORT 3 /* failures of one instruction */
+
+/* Random states for each instruction and environment: the program's argument. */
+static unsigned rounds = 6;
 
 static void test_against_processor(void **state)
 {
@@ -450,7 +454,7 @@ static void test_against_processor(void **state)
         unsigned bad = 0;
         assert_int_equal(isa_decode(ISA_MODE_64, p, (size_t)(native_cases64_end - p), &insn), ISA_DECODE_OK);
         for (unsigned e = 0; e < ARRAY_LEN(envs) && bad < MAX_REPORT; e++)
-            for (unsigned i = 0; i < ROUNDS && bad < MAX_REPORT; i++, n++)
+            for (unsigned i = 0; i < rounds && bad < MAX_REPORT; i++, n++)
                 bad += run_case(f, &insn, &envs[e], 1 + (n + 1) * 0x9e3779b97f4a7c15ull);
         failed += bad > 0;
         p += insn.len;
@@ -459,10 +463,302 @@ static void test_against_processor(void **state)
     assert_int_equal(failed, 0);
 }
 
-int main(void)
+/* What a program sees, of two runs. */
+static bool same_state(const struct cpu *a, const struct cpu *b)
 {
+    return memcmp(a->gpr, b->gpr, sizeof(a->gpr)) == 0 && a->arith == b->arith &&
+           memcmp(a->fpu.zmm, b->fpu.zmm, sizeof(a->fpu.zmm)) == 0 &&
+           memcmp(a->fpu.k, b->fpu.k, sizeof(a->fpu.k)) == 0 && memcmp(a->fpu.fx, b->fpu.fx, 160) == 0;
+}
+
+/* Run `insn` on the state in f->before; what it did to memory is left in f->real. */
+static int run_copy(struct fixture *f, const struct isa_insn *insn)
+{
+    *f->cpu = *f->before;
+    f->cpu->seg[SEG_CS].attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | (insn->mode == ISA_MODE_64 ? SEG_L : SEG_DB);
+    arena_copy((u8 *)ARENA, f->pristine);
+    int rc = native_run(f->native, &f->isa, insn, prepare(f, insn));
+    arena_copy(f->real, (u8 *)ARENA);
+    return rc;
+}
+
+/* Each instruction of 16- or 32-bit code does what its 64-bit spelling does. */
+static unsigned compare_narrow(struct fixture *f, enum isa_mode mode, const u8 *p, const u8 *end)
+{
+    const u8 *q = native_cases3264;
+    struct isa_insn narrow, wide;
+    struct cpu *after = aligned_alloc(64, sizeof(*after));
+    u8 *memory = malloc(ARENA_SIZE);
+    unsigned bad = 0, n = 0;
+
+    assert_true(after && memory);
+    while (p < end) {
+        assert_int_equal(isa_decode(mode, p, (size_t)(end - p), &narrow), ISA_DECODE_OK);
+        assert_int_equal(isa_decode(ISA_MODE_64, q, (size_t)(native_cases3264_end - q), &wide), ISA_DECODE_OK);
+        for (unsigned i = 0; i < 4; i++) {
+            f->rng = 77 + ++n;
+            random_state(f, &envs[0]);
+            *f->before = *f->cpu;
+            int rc = run_copy(f, &wide);
+            *after = *f->cpu;
+            memcpy(memory, f->real, ARENA_SIZE);
+            if (run_copy(f, &narrow) != rc || !same_state(after, f->cpu) || memcmp(memory, f->real, ARENA_SIZE))
+                bad += differences(f, &narrow, &envs[0], "from its 64-bit form, something");
+        }
+        p += narrow.len;
+        q += wide.len;
+    }
+    assert_ptr_equal(q, native_cases3264_end);
+    free(memory);
+    free(after);
+    return bad;
+}
+
+static void test_narrow_modes(void **state)
+{
+    struct fixture *f = *state;
+    struct cpu_segment flat = {.limit = 0xffffffff, .attr = SEG_P | SEG_S | SEG_RW | SEG_DB | SEG_G};
+    claim_faults();
+    for (unsigned i = SEG_ES; i <= SEG_GS; i++)
+        f->cpu->seg[i] = flat;
+    unsigned bad = compare_narrow(f, ISA_MODE_32, native_cases32, native_cases32_end);
+    bad += compare_narrow(f, ISA_MODE_16, native_cases16, native_cases16_end);
+    f->cpu->seg[SEG_CS].attr = SEG_L | SEG_P | SEG_S | SEG_CODE;
+    assert_int_equal(bad, 0);
+}
+
+/* Bytes that decode, and what becomes of them. */
+struct spelled {
+    u8 mode;
+    u8 bytes[8];
+};
+
+static struct isa_insn decode(const struct spelled *s)
+{
+    struct isa_insn insn;
+    assert_int_equal(isa_decode((enum isa_mode)s->mode, s->bytes, sizeof(s->bytes), &insn), ISA_DECODE_OK);
+    return insn;
+}
+
+static int run_spelled(struct fixture *f, const struct spelled *s)
+{
+    struct isa_insn insn = decode(s);
+    return native_run(f->native, &f->isa, &insn, prepare(f, &insn));
+}
+
+static void test_refused(void **state)
+{
+    static const struct spelled list[] = {
+        {ISA_MODE_32, {0x40}},                   /* inc eax: REX in 64-bit mode */
+        {ISA_MODE_32, {0x27}},                   /* daa */
+        {ISA_MODE_32, {0xd4, 0x0a}},             /* aam */
+        {ISA_MODE_32, {0x60}},                   /* pusha */
+        {ISA_MODE_64, {0x50}},                   /* push rax */
+        {ISA_MODE_64, {0xa4}},                   /* movsb */
+        {ISA_MODE_64, {0xd7}},                   /* xlat */
+        {ISA_MODE_64, {0xfd}},                   /* std */
+        {ISA_MODE_64, {0xf4}},                   /* hlt */
+        {ISA_MODE_64, {0x0f, 0x05}},             /* syscall */
+        {ISA_MODE_64, {0x0f, 0xa2}},             /* cpuid */
+        {ISA_MODE_64, {0xc3}},                   /* ret */
+        {ISA_MODE_64, {0x8c, 0xd8}},             /* mov eax, ds */
+        {ISA_MODE_64, {0x8d, 0x03}},             /* lea eax, [rbx] */
+        {ISA_MODE_64, {0x0f, 0xa3, 0x03}},       /* bt [rbx], eax */
+        {ISA_MODE_64, {0x0f, 0xae, 0x03}},       /* fxsave [rbx] */
+        {ISA_MODE_64, {0xf3, 0x0f, 0xae, 0xc0}}, /* rdfsbase eax */
+    };
+    struct fixture *f = *state;
+    for (unsigned i = 0; i < ARRAY_LEN(list); i++) {
+        struct isa_insn insn = decode(&list[i]);
+        const char *why = NULL;
+        assert_null(native_prepare(f->native, &insn, &why));
+        assert_non_null(why);
+    }
+}
+
+/* Control bits, the instruction, and the exception that it raises (-1: none). */
+static const struct gate_row {
+    u64 cr0, cr4, xcr0;
+    struct spelled insn;
+    int vector;
+} gate_rows[] = {
+#define CR4_ON  (CR4_OSFXSR | CR4_OSXSAVE)
+#define XCR0_ON (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
+    {CR0_PE | CR0_TS, CR4_ON, XCR0_ON, {ISA_MODE_64, {0xd9, 0xe8}}, VEC_NM}, /* fld1 */
+    {CR0_PE | CR0_EM, CR4_ON, XCR0_ON, {ISA_MODE_64, {0xd9, 0xe8}}, VEC_NM},
+    {CR0_PE | CR0_TS, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x9b}}, -1}, /* fwait */
+    {CR0_PE | CR0_EM, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x9b}}, -1},
+    {CR0_PE | CR0_TS | CR0_MP, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x9b}}, VEC_NM},
+    {CR0_PE | CR0_TS, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x0f, 0xfc, 0xc1}}, VEC_NM}, /* paddb mm0, mm1 */
+    {CR0_PE | CR0_EM, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x0f, 0xfc, 0xc1}}, VEC_UD},
+    {CR0_PE, 0, XCR0_ON, {ISA_MODE_64, {0x0f, 0xfc, 0xc1}}, -1},
+    {CR0_PE, 0, XCR0_ON, {ISA_MODE_64, {0x0f, 0x58, 0xc1}}, VEC_UD}, /* addps xmm0, xmm1 */
+    {CR0_PE | CR0_EM, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x0f, 0x58, 0xc1}}, VEC_UD},
+    {CR0_PE | CR0_TS, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x0f, 0x58, 0xc1}}, VEC_NM},
+    {CR0_PE | CR0_TS | CR0_EM, 0, XCR0_ON, {ISA_MODE_64, {0x0f, 0x58, 0xc1}}, VEC_UD},
+    {CR0_PE, CR4_OSFXSR, 0, {ISA_MODE_64, {0x0f, 0x58, 0xc1}}, -1},
+    {CR0_PE, CR4_OSFXSR, XCR0_ON, {ISA_MODE_64, {0xc5, 0xf0, 0x58, 0xc2}}, VEC_UD}, /* vaddps xmm0, xmm1, xmm2 */
+    {CR0_PE, CR4_ON, XCR0_X87 | XCR0_SSE, {ISA_MODE_64, {0xc5, 0xf0, 0x58, 0xc2}}, VEC_UD},
+    {CR0_PE | CR0_TS, CR4_ON, XCR0_ON, {ISA_MODE_64, {0xc5, 0xf0, 0x58, 0xc2}}, VEC_NM},
+    {CR0_PE, CR4_ON, 7, {ISA_MODE_64, {0xc5, 0xf0, 0x58, 0xc2}}, -1},
+    {CR0_PE, CR4_ON, 7, {ISA_MODE_64, {0x62, 0xf1, 0x74, 0x48, 0x58, 0xc2}}, VEC_UD}, /* vaddps zmm0, zmm1, zmm2 */
+    {CR0_PE | CR0_TS, CR4_ON, XCR0_ON, {ISA_MODE_64, {0x62, 0xf1, 0x74, 0x48, 0x58, 0xc2}}, VEC_NM},
+    {CR0_PE, CR4_ON, 7, {ISA_MODE_64, {0xc5, 0xf8, 0x90, 0xc1}}, VEC_UD},                /* kmovw k0, k1 */
+    {CR0_PE | CR0_TS | CR0_EM, 0, 0, {ISA_MODE_64, {0xc4, 0xe2, 0x78, 0xf2, 0xc1}}, -1}, /* andn eax, eax, ecx */
+    {0, CR4_ON, XCR0_ON, {ISA_MODE_64, {0xc4, 0xe2, 0x78, 0xf2, 0xc1}}, VEC_UD},         /* no VEX in real mode */
+    {CR0_PE | CR0_TS | CR0_EM, 0, 0, {ISA_MODE_64, {0xf3, 0x0f, 0xb8, 0xc1}}, -1},       /* popcnt eax, ecx */
+    {CR0_PE | CR0_TS | CR0_EM, 0, 0, {ISA_MODE_64, {0xf2, 0x0f, 0x38, 0xf1, 0xc1}}, -1}, /* crc32 eax, ecx */
+    {CR0_PE, 0, XCR0_ON, {ISA_MODE_64, {0x66, 0x0f, 0x2d, 0x03}}, VEC_UD},               /* cvtpd2pi mm0, [rbx] */
+};
+
+static void test_gates(void **state)
+{
+    struct fixture *f = *state;
+    const struct cpu keep = *f->cpu;
+    claim_faults();
+    for (unsigned i = 0; i < ARRAY_LEN(gate_rows); i++) {
+        const struct gate_row *r = &gate_rows[i];
+        f->rng = i + 1;
+        random_state(f, &envs[0]);
+        f->cpu->cr0 = r->cr0;
+        f->cpu->cr4 = r->cr4;
+        f->cpu->xcr0 = r->xcr0;
+        int rc = run_spelled(f, &r->insn);
+        if (rc != (r->vector < 0 ? CPU_OK : CPU_FAULT) || (rc && f->cpu->fault.vector != r->vector))
+            fail_msg("row %u: rc %d, vector %u", i, rc, f->cpu->fault.vector);
+    }
+    *f->cpu = keep;
+}
+
+static void test_stubs_are_shared(void **state)
+{
+    static const struct spelled a = {ISA_MODE_64, {0x66, 0x0f, 0xfe, 0x08}};          /* paddd xmm1, [rax] */
+    static const struct spelled b = {ISA_MODE_64, {0x66, 0x0f, 0xfe, 0x4c, 0x24, 8}}; /* paddd xmm1, [rsp+8] */
+    static const struct spelled c = {ISA_MODE_64, {0x66, 0x0f, 0xfe, 0x10}};          /* paddd xmm2, [rax] */
+    struct fixture *f = *state;
+    struct isa_insn ia = decode(&a), ib = decode(&b), ic = decode(&c);
+    assert_ptr_equal(prepare(f, &ia), prepare(f, &ib));
+    assert_ptr_not_equal(prepare(f, &ia), prepare(f, &ic));
+}
+
+/* A full cache drops everything and says so; stubs made afterwards work. */
+static void test_full_cache(void **state)
+{
+    struct fixture *f = *state;
+    struct native *small;
+    struct error e = {0};
+    const char *why;
+    claim_faults();
+    assert_int_equal(native_create(&small, 1, &e), 0); /* the least there is */
+    u32 first = native_generation(small);
+    for (unsigned i = 0; i < 2048; i++) {
+        const struct spelled s = {ISA_MODE_64, {0x48, 0x69, 0xc1, (u8)i, (u8)(i >> 8)}}; /* imul rax, rcx, i */
+        struct isa_insn insn = decode(&s);
+        const struct native_stub *stub = native_prepare(small, &insn, &why);
+        assert_non_null(stub);
+        f->cpu->gpr[RCX] = 3;
+        assert_int_equal(native_run(small, &f->isa, &insn, stub), CPU_OK);
+        assert_int_equal(f->cpu->gpr[RAX], 3 * i);
+    }
+    assert_int_not_equal(first, native_generation(small));
+    native_destroy(small);
+}
+
+/* An image that the processor refuses to load stops the guest and leaves the host's floating point alone. */
+static void test_bad_mxcsr(void **state)
+{
+    static const struct spelled list[] = {{ISA_MODE_64, {0x0f, 0x58, 0xc1}}, {ISA_MODE_64, {0xd9, 0xe8}}};
+    struct fixture *f = *state;
+    claim_faults();
+    for (unsigned i = 0; i < ARRAY_LEN(list); i++) {
+        u32 mxcsr;
+        *cpu_mxcsr(&f->cpu->fpu) = 0xffffffff;
+        assert_int_equal(run_spelled(f, &list[i]), CPU_UNIMPLEMENTED);
+        assert_int_equal(*cpu_mxcsr(&f->cpu->fpu), 0xffffffff);
+        __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+        assert_int_equal(mxcsr & ~0x3fu, 0x1f80);
+    }
+    *cpu_mxcsr(&f->cpu->fpu) = 0x1f80;
+}
+
+/* The caller's floating point is as it was, whatever the guest's is. */
+static void test_host_state_kept(void **state)
+{
+    static const struct spelled list[] = {{ISA_MODE_64, {0x0f, 0x58, 0xc1}}, {ISA_MODE_64, {0xd9, 0xe8}}};
+    struct fixture *f = *state;
+    claim_faults();
+    for (unsigned i = 0; i < 200; i++) {
+        u32 mxcsr;
+        u16 fcw;
+        u8 env[28];
+        f->rng = i + 1;
+        random_state(f, &envs[8]);
+        run_spelled(f, &list[i & 1]);
+        __asm__ volatile("stmxcsr %0\n\tfnstcw %1\n\tfnstenv %2\n\tfldenv %2" : "=m"(mxcsr), "=m"(fcw), "=m"(env));
+        assert_int_equal(mxcsr & ~0x3fu, 0x1f80);
+        assert_int_equal(fcw, 0x37f);
+        assert_int_equal(env[8] & env[9], 0xff); /* empty stack */
+    }
+}
+
+static void test_random_numbers(void **state)
+{
+    static const struct spelled rdrand = {ISA_MODE_64, {0x48, 0x0f, 0xc7, 0xf4}}; /* rdrand rsp */
+    struct fixture *f = *state;
+    if (!__builtin_cpu_supports("rdrnd"))
+        skip();
+    f->cpu->gpr[RSP] = 0;
+    f->cpu->arith = 0x200;
+    for (unsigned i = 0; i < 10 && !(cpu_rflags(f->cpu) & FL_CF); i++)
+        assert_int_equal(run_spelled(f, &rdrand), CPU_OK);
+    assert_true(cpu_rflags(f->cpu) & FL_CF);
+    assert_int_not_equal(f->cpu->gpr[RSP], 0);
+}
+
+/* --- host/linux/fault.c by itself --- */
+
+static void call_trap(void *arg)
+{
+    const struct host_code *code = arg;
+    ((void (*)(void))(uintptr_t)code->rx)();
+}
+
+static void test_fault_call(void **state)
+{
+    static const struct {
+        u8 code[8];
+        int kind, trap;
+    } list[] = {
+        {{0x0f, 0x0b}, HOST_FAULT_ILL, VEC_UD},
+        {{0x31, 0xc9, 0xf7, 0xf1}, HOST_FAULT_FPE, VEC_DE},  /* xor ecx, ecx; div ecx */
+        {{0x31, 0xc0, 0x8b, 0x00}, HOST_FAULT_SEGV, VEC_PF}, /* xor eax, eax; mov eax, [rax] */
+        {{0xcc}, HOST_FAULT_TRAP, VEC_BP},
+        {{0xdb, 0xe3, 0xc3}, HOST_FAULT_NONE, 0}, /* fninit; ret */
+    };
+    struct host_code code;
+    claim_faults();
+    assert_int_equal(host_code_create(&code, PAGE_SIZE, NULL), 0);
+    for (unsigned i = 0; i < ARRAY_LEN(list); i++) {
+        struct host_fault fault;
+        memcpy(code.rw, list[i].code, sizeof(list[i].code));
+        int kind = host_fault_call(call_trap, &code, code.rx, code.rx + code.size, &fault);
+        assert_int_equal(kind, list[i].kind);
+        assert_int_equal(fault.kind, kind);
+        assert_int_equal(fault.trap, list[i].trap);
+    }
+    host_code_destroy(&code);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        rounds = (unsigned)strtoul(argv[1], NULL, 10);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_processor),
+        cmocka_unit_test(test_against_processor), cmocka_unit_test(test_narrow_modes),
+        cmocka_unit_test(test_refused),           cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_stubs_are_shared),  cmocka_unit_test(test_full_cache),
+        cmocka_unit_test(test_bad_mxcsr),         cmocka_unit_test(test_host_state_kept),
+        cmocka_unit_test(test_random_numbers),    cmocka_unit_test(test_fault_call),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

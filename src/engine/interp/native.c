@@ -128,14 +128,14 @@ int native_call(struct native *n, struct cpu *c, const struct native_stub *s, u8
 
 /*
  * After an x87 instruction the image may hold the stub's address as FIP, its operand as FDP, its opcode as FOP.
- * (Processors differ in when they update each; what they did not update is the guest's already.)
+ * Processors differ in when they update each; what they did not update is the guest's already. FIP and FDP tell
+ * by their values; FOP is 11 bits, so it is asked when this host updates it: with every instruction, or only with one that
+ * raises an unmasked exception (SDM vol. 1, 8.1.9.1).
  */
-void native_x87_pointers(struct cpu *c, const struct native_stub *s, const struct isa_insn *insn, const u8 *operand,
-                         u64 ea)
+void native_x87_pointers(const struct native *n, struct cpu *c, const struct native_stub *s,
+                         const struct isa_insn *insn, const u8 *operand, u64 ea)
 {
     u64 fip, fdp;
-    u16 fop;
-    memcpy(&fop, c->fpu.fx + 6, sizeof(fop));
     memcpy(&fip, c->fpu.fx + 8, sizeof(fip));
     memcpy(&fdp, c->fpu.fx + 16, sizeof(fdp));
     if (fip != s->rip)
@@ -143,8 +143,8 @@ void native_x87_pointers(struct cpu *c, const struct native_stub *s, const struc
     memcpy(c->fpu.fx + 8, &c->rip, sizeof(c->rip));
     if (operand && fdp == (u64)(uintptr_t)operand)
         memcpy(c->fpu.fx + 16, &ea, sizeof(ea));
-    if (fop == s->plan.fop) {
-        fop = (u16)((insn->opcode & 7) << 8 | insn->modrm);
+    if (n->host.fop_always || native_x87_pending(c)) {
+        u16 fop = (u16)((insn->opcode & 7) << 8 | insn->modrm);
         memcpy(c->fpu.fx + 6, &fop, sizeof(fop));
     }
 }
@@ -155,7 +155,7 @@ static int run_x87(struct native *n, struct isa *m, const struct isa_insn *insn,
     if ((s->plan.flags & PLAN_WAITS) && native_x87_pending(c))
         return cpu_raise(c, VEC_MF);
     int rc = native_call(n, c, s, NULL);
-    native_x87_pointers(c, s, insn, NULL, 0);
+    native_x87_pointers(n, c, s, insn, NULL, 0);
     if (s->plan.env == ENV_CLEAR)
         memset(c->fpu.fx + 6, 0, 18); /* FOP, FIP, FDP: AMD's FXSAVE leaves them as they were in memory */
     return rc;
@@ -276,6 +276,14 @@ u32 native_generation(const struct native *n)
 
 /* --- life --- */
 
+/* Does an instruction without exceptions leave its opcode in FOP? */
+static bool probe_fop(void)
+{
+    u8 image[512] __attribute__((aligned(16)));
+    __asm__ volatile("fninit\n\tfldz\n\tfxsave64 %0\n\tfstp %%st(0)" : "=m"(image));
+    return image[6] || image[7];
+}
+
 static void probe_host(struct native_host *h)
 {
     __builtin_cpu_init();
@@ -283,6 +291,8 @@ static void probe_host(struct native_host *h)
     h->wide_masks = __builtin_cpu_supports("avx512bw");
     __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(h->mxcsr), "=m"(h->fcw));
     h->mxcsr &= ~0x3fu; /* the flags are nobody's */
+    h->fop_always = probe_fop();
+    __asm__ volatile("fldcw %0" ::"m"(h->fcw));
 }
 
 static int allocate(struct native *n, size_t cache_bytes, struct error *e)

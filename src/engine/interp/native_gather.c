@@ -42,7 +42,8 @@ bool native_is_gather(u16 mnemonic, bool *scatter)
 /* What the loop needs to know of one instruction. */
 struct gather {
     const struct gather_row *row;
-    unsigned elements;
+    unsigned length;   /* of the vectors in force, in bytes */
+    unsigned elements; /* gathered or scattered */
     bool evex;
     u8 data; /* vector register of the data */
     u8 mask; /* opmask (EVEX) or vector register (VEX) */
@@ -64,7 +65,8 @@ static bool is_vector(const struct isa_operand *o)
 static struct gather gather_parse(const struct isa_insn *insn)
 {
     struct gather g = {.row = row_of(insn->mnemonic), .evex = insn->encoding == ISA_ENC_EVEX};
-    g.elements = vector_length(insn) / MAX(g.row->index, g.row->data);
+    g.length = vector_length(insn);
+    g.elements = g.length / MAX(g.row->index, g.row->data);
     bool first = true;
     for (unsigned i = 0; i < insn->n_ops; i++) {
         const struct isa_operand *o = &insn->op[i];
@@ -114,9 +116,11 @@ static int element_address(struct cpu *c, const struct isa_insn *insn, const str
     return isa_linear(c, insn->mem.seg, off, g->row->data, g->row->scatter, va);
 }
 
-static int run_elements(struct isa *m, const struct isa_insn *insn, const struct gather *g)
+/* All active elements, *done of them before a fault. */
+static int run_elements(struct isa *m, const struct isa_insn *insn, const struct gather *g, unsigned *done)
 {
     struct cpu *c = m->cpu;
+    *done = 0;
     for (unsigned i = 0; i < g->elements; i++) {
         u8 value[8], *at = c->fpu.zmm[g->data].b + i * g->row->data;
         gva_t va;
@@ -132,15 +136,9 @@ static int run_elements(struct isa *m, const struct isa_insn *insn, const struct
         if (!g->row->scatter)
             memcpy(at, value, g->row->data);
         complete(c, g, i);
+        ++*done;
     }
     return CPU_OK;
-}
-
-/* Before the first element, VEX mask elements become all ones or zeros: what a fault leaves to be seen. */
-static void spread_signs(struct cpu *c, const struct gather *g)
-{
-    for (unsigned i = 0; i < g->elements; i++)
-        memset(c->fpu.zmm[g->mask].b + i * g->row->data, active(c, g, i) ? 0xff : 0, g->row->data);
 }
 
 static void clear_from(struct cpu_vec *v, unsigned from)
@@ -148,12 +146,27 @@ static void clear_from(struct cpu_vec *v, unsigned from)
     memset(v->b + from, 0, sizeof(v->b) - from);
 }
 
+/*
+ * Before the first element, the elements of a VEX mask become all ones or zeros over the whole vector length, and what is
+ * beyond it is cleared: that is what a fault leaves to be seen.
+ */
+static void spread_signs(struct cpu *c, const struct gather *g)
+{
+    struct cpu_vec *mask = &c->fpu.zmm[g->mask];
+    for (unsigned i = 0; i < g->length / g->row->data; i++)
+        memset(mask->b + i * g->row->data, active(c, g, i) ? 0xff : 0, g->row->data);
+    clear_from(mask, g->length);
+}
+
 int native_run_gather(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s)
 {
     struct gather g = gather_parse(insn);
+    unsigned done = 0;
     if (!g.evex)
         spread_signs(m->cpu, &g);
-    int rc = run_elements(m, insn, &g);
+    int rc = run_elements(m, insn, &g, &done);
+    if (done)
+        clear_from(&m->cpu->fpu.zmm[g.data], g.length);
     if (rc)
         return rc;
     clear_from(&m->cpu->fpu.zmm[g.data], g.elements * g.row->data);
@@ -167,7 +180,8 @@ int native_run_gather(struct native *n, struct isa *m, const struct isa_insn *in
 int native_run_scatter(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s)
 {
     struct gather g = gather_parse(insn);
-    int rc = run_elements(m, insn, &g);
+    unsigned done;
+    int rc = run_elements(m, insn, &g, &done);
     if (rc == CPU_OK)
         m->cpu->fpu.k[g.mask] = 0;
     return rc;

@@ -70,7 +70,6 @@ struct native_plan {
     u16 flags;
     u16 mem_size;
     u16 gpr_load, gpr_store; /* guest registers */
-    u16 fop;                 /* x87 opcode as the stub executes it */
     u8 k_load, k_store;
     u8 load_width, store_width; /* of vector registers, in bytes */
     u32 vec_load, vec_store;
@@ -93,8 +92,9 @@ struct native_stub {
 
 /* What the host can do; and the constants that stubs restore, copied into code memory. */
 struct native_host {
-    u8 vec_width; /* bytes of a whole vector register */
-    bool wide_masks;
+    u8 vec_width;    /* bytes of a whole vector register */
+    bool wide_masks; /* opmasks of 64 bits */
+    bool fop_always; /* every x87 instruction sets FOP */
     u32 mxcsr;
     u16 fcw;
 };
@@ -150,8 +150,8 @@ static inline bool native_x87_pending(const struct cpu *c)
     return c->fpu.fx[2] & 0x80;
 }
 /* Make the x87 pointers of the FXSAVE image the guest's, after an instruction without memory operand or with one at ea. */
-void native_x87_pointers(struct cpu *c, const struct native_stub *s, const struct isa_insn *insn, const u8 *operand,
-                         u64 ea);
+void native_x87_pointers(const struct native *n, struct cpu *c, const struct native_stub *s,
+                         const struct isa_insn *insn, const u8 *operand, u64 ea);
 
 int native_run_memory(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s);
 int native_run_masked_store(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s);

@@ -40,9 +40,11 @@ struct operand {
 static int operand_address(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s,
                            struct operand *o)
 {
+    const struct cpu *c = m->cpu;
     o->size = s->plan.mem_size;
-    o->ea = isa_ea(m->cpu, insn);
-    o->va = GVA(o->ea); /* for its low bits, should there be no linear address */
+    o->ea = isa_ea(c, insn);
+    /* for its low bits, should there be no linear address */
+    o->va = GVA(o->ea + (!cpu_code64(c) || insn->mem.seg >= SEG_FS ? c->seg[insn->mem.seg].base : 0));
     int rc = isa_linear(m->cpu, insn->mem.seg, o->ea, o->size, s->plan.flags & PLAN_WRITE, &o->va);
     o->host = n->bounce + OPERAND_AT + (o->va.v & (OPERAND_ALIGN - 1));
     return rc;
@@ -97,6 +99,19 @@ static void env_loaded(struct cpu *c, const u8 *image, unsigned size)
     }
 }
 
+#define UNWRITTEN 0xa5
+
+/* An x87 store that raises an unmasked exception leaves memory alone: is the operand what it was filled with? */
+static bool x87_unwritten(const struct cpu *c, const struct operand *o)
+{
+    if (!native_x87_pending(c))
+        return false;
+    for (unsigned i = 0; i < o->size; i++)
+        if (o->host[i] != UNWRITTEN)
+            return false;
+    return true;
+}
+
 /* Execute the stub of an x87 or MMX instruction on its operand. */
 static int call_x87(struct native *n, struct cpu *c, const struct isa_insn *insn, const struct native_stub *s,
                     const struct operand *o)
@@ -105,7 +120,7 @@ static int call_x87(struct native *n, struct cpu *c, const struct isa_insn *insn
     memcpy(before, c->fpu.fx + FX_POINTERS, sizeof(before));
     int rc = native_call(n, c, s, o->host);
     if (s->plan.env == ENV_NONE)
-        native_x87_pointers(c, s, insn, o->host, o->ea);
+        native_x87_pointers(n, c, s, insn, o->host, o->ea);
     else if (!rc && s->plan.env == ENV_LOAD)
         env_loaded(c, o->host, o->size);
     else if (!rc)
@@ -184,12 +199,16 @@ static int run_guarded(struct native *n, struct isa *m, const struct isa_insn *i
     return CPU_FAULT;
 }
 
-/* Is it for the processor to say what happens with an operand that is not accessible? */
+/*
+ * Is it for the processor to say what happens with an operand that is not accessible? Masks; alignment; and x87, MMX and
+ * converting stores, which may have changed tags or MXCSR, or touch a long image in an order of their own.
+ */
 static bool undecided(const struct native_stub *s, const struct operand *o)
 {
-    if (s->plan.flags & PLAN_MASKED)
+    u16 f = s->plan.flags;
+    if (f & (PLAN_MASKED | PLAN_X87) || (f & PLAN_MXCSR && f & PLAN_WRITE))
         return true;
-    return (s->plan.flags & PLAN_ALIGNED) && (o->va.v & (o->size - 1)) && o->size <= OPERAND_ALIGN;
+    return (f & PLAN_ALIGNED) && (o->va.v & (o->size - 1));
 }
 
 /* --- ordinary operands --- */
@@ -215,14 +234,18 @@ int native_run_memory(struct native *n, struct isa *m, const struct isa_insn *in
         return cpu_raise(c, VEC_MF);
     int rc = operand_address(n, m, insn, s, &o);
     if (unlikely(rc))
-        return flags & PLAN_MASKED ? run_guarded(n, m, insn, s, &o, true) : rc;
+        return undecided(s, &o) ? run_guarded(n, m, insn, s, &o, true) : rc;
     rc = fetch(m, flags, &o);
     if (unlikely(rc))
         return rc == CPU_FAULT && undecided(s, &o) ? run_guarded(n, m, insn, s, &o, false) : rc;
+    if ((flags & (PLAN_X87 | PLAN_WRITE)) == (PLAN_X87 | PLAN_WRITE))
+        memset(o.host, UNWRITTEN, o.size);
     rc = call(n, c, insn, s, &o);
-    if (unlikely(rc))
+    if (unlikely(rc) || !(flags & PLAN_WRITE))
         return rc;
-    return flags & PLAN_WRITE ? m->ops->write(m->ctx, o.va, o.host, o.size, ISA_ACC_DATA) : CPU_OK;
+    if ((flags & PLAN_X87) && x87_unwritten(c, &o))
+        return CPU_OK;
+    return m->ops->write(m->ctx, o.va, o.host, o.size, ISA_ACC_DATA);
 }
 
 int native_run_touch(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s)

@@ -459,8 +459,6 @@ static bool encode(const struct isa_insn *insn, struct native_plan *p, const cha
         return no(why, insn->mode == ISA_MODE_64 ? "can not be re-encoded" : "does not exist in 64-bit mode");
     memcpy(p->bytes, d.bytes, d.len);
     p->len = d.len;
-    if (insn->map == 0 && insn->off_modrm)
-        p->fop = (u16)((d.bytes[d.off_opcode] & 7) << 8 | d.bytes[d.off_modrm]);
     return true;
 }
 
@@ -471,9 +469,16 @@ static bool is_x87(const struct isa_insn *insn)
     return insn->encoding == ISA_ENC_LEGACY && insn->map == 0 && insn->opcode >= 0xd8 && insn->opcode <= 0xdf;
 }
 
+/* From memory to MMX: SSE's, although no vector register is named. */
+static bool converts_to_mmx(u16 mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_CVTPS2PI || mnemonic == ZYDIS_MNEMONIC_CVTTPS2PI ||
+           mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+}
+
 static u8 unit(const struct isa_insn *insn)
 {
-    bool vectors = insn->vec_used || insn->uses_mxcsr;
+    bool vectors = insn->vec_used || insn->uses_mxcsr || converts_to_mmx(insn->mnemonic);
     if (insn->mnemonic == ZYDIS_MNEMONIC_FWAIT)
         return UNIT_FWAIT;
     if (is_x87(insn))
