@@ -284,7 +284,7 @@ static size_t parse(const char *hex, u8 *out)
 {
     size_t n = 0;
     while (*hex) {
-        unsigned v;
+        unsigned v = 0;
         if (*hex == ' ') {
             hex++;
             continue;
