@@ -179,7 +179,7 @@ static void crystal_ratio(u64 tsc_hz, struct cpuid_regs *r)
 {
     const u64 apic_khz = CPU_APIC_HZ / 1000, tsc_khz = tsc_hz / 1000;
     u64 best_err = UINT64_MAX, best_dev = UINT64_MAX;
-    for (u64 den = 1;; den++) {
+    for (u64 den = 1; den <= UINT32_MAX / apic_khz; den++) {
         u64 num = (tsc_khz * den + apic_khz / 2) / apic_khz;
         if (num * apic_khz > UINT32_MAX)
             break;
