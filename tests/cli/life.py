@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""A machine's life through the verbs, with the small guest: start, list, console, pause, stop, kill, exit statuses."""
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from harness import PATIENCE, TRAPEZE, run_tests
+from terminal import Terminal
+
+FLOOD = ">" + "0123456789abcdef\n" * 4096
+
+
+# --- ends and their exit status ---
+
+def power_off(place):
+    assert place.good(*place.guest("p", "--rm")) == ">"
+
+
+def reset_under_no_reboot(place):
+    assert place.good(*place.guest("r", "--rm", "--no-reboot")) == ">"
+
+
+def triple_fault(place):
+    for more in ([], ["--no-reboot"]):
+        status, out, err = place.run(*place.guest("t", "--rm", *more))
+        assert status == 2 and out == ">", (status, out, err)
+        assert "triple fault" in err and "rip" in err.lower(), err
+
+
+def end_as_json(place):
+    status, _, err = place.run(*place.guest("t", "--name", "web", "--format", "json"))
+    (line,) = [l for l in err.splitlines() if l.startswith("{")]
+    end = json.loads(line)
+    assert status == end["exit_code"] == 2 and end["name"] == "web" and end["reason"] == "triple fault", end
+    (row,) = place.machines("-a")
+    assert (row["state"], row["exit_code"], row["reason"]) == ("exited", 2, "triple fault"), row
+    place.good("rm", "web")
+
+
+def signals_stop_the_machine(place):
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        p = place.start(*place.guest("b", "--rm"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert p.stdout.read(1) == b">"
+        p.send_signal(sig)
+        assert p.wait(PATIENCE) == 128 + sig, (sig, p.returncode)
+        p.stdout.close()
+        place.check_clean()
+
+
+def second_signal_kills(place):
+    p = place.start(*place.guest("s", "--rm", "--time", "3600"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert p.stdout.read(1) == b">"
+    p.send_signal(signal.SIGTERM)
+    p.send_signal(signal.SIGINT)
+    assert p.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGINT), p.returncode
+    p.stdout.close()
+
+
+def reader_that_goes(place):
+    """`trapeze run .. | head -1`"""
+    p = place.start(*place.guest("f", "--rm", "--time", "0"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert p.stdout.read(1) == b">"
+    p.stdout.close()
+    assert p.wait(PATIENCE) == 128 + signal.SIGPIPE, p.returncode
+
+
+def keeper_that_vanishes(place):
+    p = place.start(*place.guest("i", "--name", "web"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE)
+    assert p.stdout.read(1) == b">"
+    os.kill(place.keeper("web"), signal.SIGKILL)
+    _, err = p.communicate(timeout=PATIENCE)
+    assert p.returncode == 3 and b"machine web: its keeper process vanished" in err, (p.returncode, err)
+    place.good("rm", "web")
+
+
+# --- bytes in and out ---
+
+def all_bytes_come_through(place):
+    assert place.good(*place.guest("f", "--rm")) == FLOOD
+
+
+def input_reaches_the_guest(place):
+    text = "hello, guest. " * 300
+    assert place.good(*place.guest("e", "--rm"), stdin=text.encode() + b"q") == ">" + text
+
+
+def every_byte_value(place):
+    data = bytes(b for b in range(256) if b != ord("q"))
+    p = place.start(*place.guest("e", "--rm"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    out, _ = p.communicate(data + b"q", timeout=PATIENCE)
+    assert out == b">" + data, out
+
+
+# --- verbs ---
+
+def detached_life(place):
+    assert place.good(*place.guest("b", "-d", "--name", "web")) == "web\n"
+    (row,) = place.machines()
+    assert row["name"] == "web" and row["state"] == "running" and row["engine"] == "interp", row
+    machine = json.loads(place.good("inspect", "web"))
+    assert machine["config"]["append"] == "b" and machine["config"]["memory"] == 16 << 20, machine
+    assert machine["keeper"] in place.processes() and machine["cell"] in place.processes(), machine
+    assert "web" in place.good("ps") and "web" in place.good("inspect", "--format", "text", "web")
+    place.until(lambda: place.good("logs", "web") == ">", "the guest's first output")
+    place.good("stop", "web")
+    assert place.machines() == []
+    (row,) = place.machines("-a")
+    assert (row["state"], row["exit_code"]) == ("exited", 0), row
+    assert place.good("logs", "web") == ">"
+    place.good("rm", "web")
+
+
+def stop_kills_the_deaf(place):
+    place.good(*place.guest("i", "-d", "--name", "web"))
+    place.good("stop", "--time", "0", "web")
+    (row,) = place.machines("-a")
+    assert row["state"] == "exited" and row["exit_code"] != 0, row
+    place.good("rm", "web")
+
+
+def kill_takes_several(place):
+    for name in ("a", "b", "c"):
+        place.good(*place.guest("s", "-d", "--name", name))
+    place.good("kill", "a", "b", "c")
+    assert {m["state"] for m in place.machines("-a")} == {"exited"}
+    status, _, err = place.run("rm", "a", "nobody", "b", "c")
+    assert status == 1 and err.count("\n") == 1 and "nobody" in err, err
+
+
+def pause_and_resume(place):
+    place.good(*place.guest("s", "-d", "--name", "web"))
+    place.good("pause", "web")
+    assert place.machines()[0]["state"] == "paused"
+
+    def instructions():
+        return json.loads(place.good("inspect", "web"))["instructions"]
+
+    before = instructions()
+    assert instructions() == before
+    place.good("resume", "web")
+    assert place.machines()[0]["state"] == "running"
+    place.until(lambda: instructions() > before, "the guest to go on")
+    place.good("rm", "-f", "web")
+
+
+def remove_after_the_end(place):
+    place.good(*place.guest("p", "-d", "--rm"))
+    place.until(lambda: not place.machines("-a"), "the machine to be forgotten")
+
+
+def follow_the_log(place):
+    place.good(*place.guest("b", "-d", "--name", "web"))
+    p = place.start("logs", "-f", "web", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert p.stdout.read(1) == b">"
+    place.good("stop", "web")
+    assert p.wait(PATIENCE) == 0
+    p.stdout.close()
+    place.good("rm", "web")
+
+
+def names_by_id(place):
+    place.good(*place.guest("i", "-d", "--name", "web"))
+    machine = place.machines()[0]["id"]
+    place.good("kill", machine[:6])
+    place.good("rm", machine)
+
+
+# --- a person at a terminal ---
+
+def leave_and_come_back(place):
+    with Terminal(place, *place.guest("e", "--name", "web")) as t:
+        t.expect("Ctrl-]")
+        t.expect(">")
+        t.type("abc")
+        t.expect("abc")
+        t.type("\x1d")
+        t.expect("trapeze console web")
+        assert t.end() == 0 and t.restored()
+    assert [m["state"] for m in place.machines()] == ["running"]
+    with Terminal(place, "console", "--escape", "^a", "web") as t:
+        t.expect("Ctrl-a")
+        t.type("def\x1d")
+        t.expect("def\x1d")
+        t.type("\x01")
+        assert t.end() == 0 and t.restored()
+    with Terminal(place, "console", "web") as t:
+        t.expect("Ctrl-]")
+        t.type("q")
+        t.expect("ended")
+        assert t.end() == 0 and t.restored()
+    place.good("rm", "web")
+
+
+def terminal_after_signals(place):
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        with Terminal(place, *place.guest("b", "--rm")) as t:
+            t.expect(">")
+            t.process.send_signal(sig)
+            assert t.end() == 128 + sig and t.restored()
+
+
+def terminal_after_crashes(place):
+    """Keeper or cell killed: the terminal is as before, the status says host."""
+    for who in ("keeper", "cell"):
+        with Terminal(place, *place.guest("e", "--name", "web", "--rm")) as t:
+            t.expect(">")
+            machine = json.loads(place.good("inspect", "web"))
+            os.kill(machine[who], signal.SIGKILL)
+            assert t.end() == 3 and t.restored()
+
+
+def terminal_after_a_triple_fault(place):
+    with Terminal(place, *place.guest("t", "--rm")) as t:
+        t.expect("triple fault")
+        assert t.end() == 2 and t.restored()
+
+
+def no_escape_key(place):
+    with Terminal(place, *place.guest("e", "--rm", "--escape", "none")) as t:
+        t.expect("no key")
+        t.expect(">")
+        t.type("\x1dx")
+        t.expect("\x1dx")
+        t.type("q")
+        assert t.end() == 0 and t.restored()
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests([power_off, reset_under_no_reboot, triple_fault, end_as_json, signals_stop_the_machine,
+                        second_signal_kills, reader_that_goes, keeper_that_vanishes, all_bytes_come_through,
+                        input_reaches_the_guest, every_byte_value, detached_life, stop_kills_the_deaf, kill_takes_several,
+                        pause_and_resume, remove_after_the_end, follow_the_log, names_by_id, leave_and_come_back,
+                        terminal_after_signals, terminal_after_crashes, terminal_after_a_triple_fault, no_escape_key]))
