@@ -14,14 +14,16 @@ struct line {
     const struct machine_row *row;
     struct vm_config config;
     char state[32];
+    char engine[16];
     char end[256];
 };
 
 static void ask_state(struct line *l)
 {
     json_t *reply = NULL;
-    const char *state;
+    const char *state, *engine = l->config.engine;
     struct error e = {0};
+    snprintf(l->engine, sizeof(l->engine), "%s", l->config.engine);
     snprintf(l->state, sizeof(l->state), "%s", registry_state_name(l->row->state));
     if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
         return;
@@ -30,8 +32,10 @@ static void ask_state(struct line *l)
             snprintf(l->state, sizeof(l->state), "no answer");
         return;
     }
-    if (json_unpack(reply, "{s:s}", "state", &state) == 0)
-        snprintf(l->state, sizeof(l->state), "%.30s", state);
+    if (json_unpack(reply, "{s:s, s?s}", "state", &state, "engine", &engine) == 0) {
+        snprintf(l->state, sizeof(l->state), "%s", state);
+        snprintf(l->engine, sizeof(l->engine), "%s", engine);
+    }
     json_decref(reply);
 }
 
@@ -65,17 +69,16 @@ static const char *age(s64 then, char out[32])
 static void print_line(const struct line *l)
 {
     char size[24], when[32];
-    printf("%-20s %-10s %-8s %9s  %-8s %s\n", l->row->name, l->state, l->config.engine,
-           cli_size_name(l->config.memory, size), age(l->row->created, when),
-           l->row->ended ? l->end : l->config.kernel);
+    printf("%-20s %-10s %-8s %9s  %-8s %s\n", l->row->name, l->state, l->engine, cli_size_name(l->config.memory, size),
+           age(l->row->created, when), l->row->ended ? l->end : l->config.kernel);
 }
 
 static json_t *json_line(const struct line *l)
 {
     const struct machine_row *r = l->row;
     return json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:s}", "name", r->name, "id", r->id, "state",
-                     l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->config.engine,
-                     "memory", (json_int_t)l->config.memory, "created", cli_json_time(r->created), "ended",
+                     l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->engine, "memory",
+                     (json_int_t)l->config.memory, "created", cli_json_time(r->created), "ended",
                      cli_json_time(r->ended), "exit_code", r->ended ? json_integer(r->exit_code) : json_null(),
                      "reason", r->reason);
 }

@@ -202,12 +202,11 @@ static int attend(struct registry *r, const struct args *a, const struct vm_conf
                                      .stop_seconds = (unsigned)a->number[OPT_TIME]};
     say_stage(c, "booting", person);
     if (session_run(&s, &res, e) < 0) {
-        /* The machine may have ended before we reached its console. */
-        res = (struct session_result){.outcome = SESSION_LOST};
-        find_lost_end(row, &res);
-        if (res.outcome == SESSION_LOST)
+        if (machine_lives(row))
             return cli_status_of(e);
+        /* It ended before we reached its console. */
         *e = (struct error){0};
+        res = (struct session_result){.outcome = SESSION_LOST};
     }
     int status = CLI_OK;
     if (res.outcome == SESSION_LEFT)
@@ -245,7 +244,8 @@ int verb_run(const struct args *a, struct error *e)
     terminal_status("");
     if (rc < 0) {
         registry_close(r);
-        return cli_status_of(e);
+        /* What does not fit into the machine's memory is the caller's to change. */
+        return rc == -ENOMEM ? CLI_USAGE : cli_status_of(e);
     }
     if (person)
         say_how_to_leave(a, &row);
