@@ -195,7 +195,9 @@ static void arm(struct i8254 *p, s64 now)
         vtimer_stop(k, &p->timer);
         return;
     }
-    vtimer_set(k, &p->timer, MAX(tick_ns(wake), vclock_ns(k) + (wake <= now + 12 ? MIN_SERVICE_NS : 0)));
+    /* A period of a clock or two must not keep the host busy: ticks are coalesced. */
+    u64 soonest = periodic(c) ? vclock_ns(k) + MIN_SERVICE_NS : 0;
+    vtimer_set(k, &p->timer, MAX(tick_ns(wake), soonest));
 }
 
 static void fire(void *ctx)
