@@ -407,6 +407,23 @@ void board_reset(struct board *b)
     b->engine_ops->state_changed(b->engine, &b->cpu);
 }
 
+int board_boot(struct board *b, const u8 *data, size_t len, struct error *e)
+{
+    struct rec_view v;
+    size_t pos = 0;
+    u64 tsc_offset = b->cpu.tsc_offset;
+    board_reset(b);
+    int r = rec_next(data, len, &pos, &v, e);
+    if (r == 0)
+        r = error_set(e, EINVAL, "machine: no CPU state to start from");
+    if (r == 1)
+        r = rec_load(&v, &cpu_record, &b->cpu, e);
+    b->cpu.tsc_offset = tsc_offset;
+    irqchip_loaded(b->irq);
+    b->engine_ops->state_changed(b->engine, &b->cpu);
+    return r;
+}
+
 void board_pause(struct board *b)
 {
     vclock_pause(&b->clock);

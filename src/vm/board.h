@@ -62,6 +62,11 @@ void board_power_button(struct board *b);
 u32 board_exit_value(const struct board *b);
 /* Machine reset: CPU and chips as after power-up; memory stays, the caller loads the boot code again. */
 void board_reset(struct board *b);
+/*
+ * Reset, then set the CPU to the state that boot_load left in `data`: one record of a CPU. The time-stamp counter goes on.
+ * 0, or -EINVAL with the machine reset and `e` filled.
+ */
+int board_boot(struct board *b, const u8 *data, size_t len, struct error *e);
 
 void board_pause(struct board *b);
 void board_resume(struct board *b);

@@ -149,21 +149,10 @@ static size_t console_out(void *ctx, const u8 *data, size_t len)
 static void do_boot(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
-    struct rec_view v;
-    size_t pos = 0;
     if (c->state == CELL_PAUSED)
         board_resume(c->board);
-    board_reset(c->board);
-    struct cpu *cpu = board_cpu(c->board, 0);
-    u64 tsc_offset = cpu->tsc_offset; /* the clock goes on over a reset */
-    int r = rec_next(c->in, m->len, &pos, &v, &e);
-    if (r == 1)
-        r = rec_load(&v, &cpu_record, cpu, &e);
-    else if (r == 0)
-        r = error_set(&e, EINVAL, "no CPU state to start from");
-    cpu->tsc_offset = tsc_offset;
     c->state = CELL_RUN;
-    if (r < 0)
+    if (board_boot(c->board, c->in, m->len, &e) < 0)
         cell_stopped(c, BOARD_FAILURE, e.msg);
 }
 

@@ -176,8 +176,6 @@ static void report(struct keeper *k, const struct error *e)
     struct launch_report r = {.pid = getpid(), .e = *e};
     if (write(k->report, &r, sizeof(r)) != sizeof(r))
         keeper_end(k, VM_EXIT_HOST, NULL, "whoever launched it has gone");
-    close(k->report);
-    k->report = -1;
 }
 
 /* Nothing may stay behind: process, socket, files that were made. */
@@ -361,6 +359,7 @@ void keeper_main(const struct vm_config *c, int dir, int report_fd)
     if (start(k, &e) < 0)
         give_up(k, &e);
     report(k, &e);
+    close(k->report); /* after a failure it stays open until this process is gone: the caller waits for that */
     loop(k);
     write_end(k);
     remove_names(k);

@@ -5,6 +5,7 @@
  * At a reset the cell is alive and could write to guest memory while the loader does: the loader only writes there, and
  * what the guest's memory holds is the guest's business anyway.
  */
+#include "machine/cpu/msr.h"
 #include "vm/keeper.h"
 
 #include <errno.h>
@@ -87,6 +88,7 @@ static int load_into(struct keeper *k, void *ram, struct rec_buf *rec, struct er
     if (r < 0)
         return r;
     cpu_reset(&cpu);
+    cpu_msr_firmware(&cpu);
     r = boot_load(&mem, &b, &cpu, &k->boot, e);
     if (r == 0 && (r = rec_save(rec, &cpu_record, 0, &cpu)) < 0)
         error_set(e, ENOMEM, "out of memory");

@@ -206,7 +206,7 @@ int host_confine(bool no_files, struct error *e)
     limit(RLIMIT_NPROC, 0);
     if (no_files) {
         limit(RLIMIT_FSIZE, 0);
-        limit(RLIMIT_NOFILE, 0); /* those that are open stay usable */
+        limit(RLIMIT_NOFILE, 1); /* those that are open stay usable; ppoll takes as many as the limit says */
     }
     return 0;
 }

@@ -182,6 +182,8 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE, MAP_SHARED), ARG_IS(5, s->ram)}},
         {SYS_pidfd_send_signal, {ARG_IS(1, s->cell), ARG_IS(2, SIGKILL)}},
         {SYS_waitid, {{0}}},
+        {SYS_getpid, {{0}}},
+        {SYS_geteuid, {{0}}},
         {SYS_getrandom, {{0}}},
         RULES_COMMON,
         RULES_MEMORY,
