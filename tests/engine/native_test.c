@@ -9,6 +9,7 @@
 #include "engine/interp/native.h"
 #include "host/host.h"
 
+#include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -40,6 +41,7 @@ void exec_back(void);
 #define ARENA       0x50000000ull
 #define ARENA_PAGES 8u
 #define ARENA_SIZE  (ARENA_PAGES * PAGE_SIZE)
+#define RESERVE     (64ull << 20) /* nothing else lies this close, on either side */
 #define RW          (PROT_READ | PROT_WRITE)
 
 static const u8 arena_prot[ARENA_PAGES] = {RW, RW, RW, RW, PROT_NONE, RW, PROT_NONE, PROT_READ};
@@ -237,15 +239,22 @@ static void random_gprs(struct fixture *f, const struct env *e, u64 *gpr)
     gpr[R9] = below(f, 3) * 8;
 }
 
-/* Vectors 5 and 6 are the indices of gathers. */
+/* One index: mostly within the arena, sometimes far off but within the reserve. */
+static s64 random_index(struct fixture *f)
+{
+    s64 far = (s64)(RESERVE / 8 / 2);
+    return below(f, 12) ? (s64)below(f, 96) - 16 : (s64)below(f, (u64)far) - far / 2;
+}
+
+/* Vectors 5 and 6 are the indices of gathers: an address of nobody must not be hit, scatters would write there. */
 static void random_indices(struct fixture *f, struct cpu_fpu *fpu)
 {
     for (unsigned i = 0; i < 16; i++) {
-        s32 d = (s32)below(f, 96) - 16;
+        s32 d = (s32)random_index(f);
         memcpy(fpu->zmm[5].b + 4 * i, &d, 4);
     }
     for (unsigned i = 0; i < 8; i++) {
-        s64 q = (s64)below(f, 96) - 16;
+        s64 q = below(f, 16) ? random_index(f) : (s64)(BIT(58) + rnd(f) % BIT(50)); /* not canonical */
         memcpy(fpu->zmm[6].b + 8 * i, &q, 8);
     }
 }
@@ -260,8 +269,7 @@ static void random_state(struct fixture *f, const struct env *e)
         random_vector(f, c->fpu.zmm[i].b, 64);
     for (unsigned i = 0; i < 8; i++)
         c->fpu.k[i] = below(f, 8) ? rnd(f) & rnd(f) : 0;
-    if (below(f, 2))
-        random_indices(f, &c->fpu);
+    random_indices(f, &c->fpu);
     for (unsigned p = 0; p < ARENA_PAGES; p++)
         if (arena_prot[p] == RW)
             random_vector(f, f->pristine + p * PAGE_SIZE, PAGE_SIZE);
@@ -387,8 +395,9 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     struct error e = {0};
-    void *arena = mmap((void *)ARENA, ARENA_SIZE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    if (!f || arena != (void *)ARENA)
+    void *reserve = (void *)(ARENA - RESERVE), *arena = (void *)ARENA;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    if (!f || mmap(reserve, 2 * RESERVE, PROT_NONE, flags, -1, 0) != reserve || mprotect(arena, ARENA_SIZE, RW))
         return -1;
     memset(arena, 0x5a, ARENA_SIZE);
     for (unsigned p = 0; p < ARENA_PAGES; p++)
@@ -421,7 +430,7 @@ static int teardown(void **state)
     host_fault_region_remove(f->code.rx);
     host_code_destroy(&f->code);
     native_destroy(f->native);
-    munmap((void *)ARENA, ARENA_SIZE);
+    munmap((void *)(ARENA - RESERVE), 2 * RESERVE);
     free(f->pristine);
     free(f->real);
     free(f->cpu);
@@ -705,7 +714,8 @@ static void test_random_numbers(void **state)
 {
     static const struct spelled rdrand = {ISA_MODE_64, {0x48, 0x0f, 0xc7, 0xf4}}; /* rdrand rsp */
     struct fixture *f = *state;
-    if (!__builtin_cpu_supports("rdrnd"))
+    u32 a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & BIT(30)))
         skip();
     f->cpu->gpr[RSP] = 0;
     f->cpu->arith = 0x200;
