@@ -31,7 +31,8 @@ test: guest
 
 # As long as it takes: the long suites, then the quick ones again under the sanitizers, then the fuzzers.
 test-long: guest
-	@tools/run-tests --guest $(GUEST) --suite quick --suite long --suite fuzz --sanitize $(BUILD)/sanitize $(BUILD)/test
+	@tools/deps tools/packages-long.txt
+	@tools/run-tests --guest $(GUEST) --suite quick --suite long --sanitize $(BUILD)/sanitize --fuzz $(BUILD)/fuzz $(BUILD)/test
 
 bench: guest
 	@$(MAKE) --no-print-directory all

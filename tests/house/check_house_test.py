@@ -85,6 +85,11 @@ class CheckHouse(unittest.TestCase):
         self.assertEqual(self.violations({"src/machine/sub/x.c": "int x;\n", "src/machine/meson.build": "files('sub/x.c')"}),
                          "")
 
+    def test_source_listed_in_parts(self):
+        parts = "foreach t : ['a', 'b']\n  executable(t, 'sys_' + t + '.c')\nendforeach\n"
+        self.assertEqual(self.violations({"tests/isa/sys_a.c": "int x;\n", "tests/isa/meson.build": parts}), "")
+        self.refuses({"tests/isa/sys_c.c": "int x;\n", "tests/isa/meson.build": parts}, "in no meson.build")
+
     def test_layout(self):
         self.refuses({"src/base/x.h": "int   x;\n"}, "src/base/x.h:1: layout")
 
