@@ -46,8 +46,9 @@ static struct cpuid_regs fake_cpuid(void *ctx, u32 leaf, u32 subleaf)
 static const struct fake amd = {
     .leaf = {{0, 0, {0x10, 0x68747541, 0x444d4163, 0x69746e65}},
              {1, 0, {0x00a20f10, 0x00200800, 0xffffffff, 0xffffffff}},
-             {7, 0, {1, 0xffffffff, 0xffffffff, 0xffffffff}},
+             {7, 0, {2, 0xffffffff, 0xffffffff, 0xffffffff}},
              {7, 1, {0xffffffff, 0, 0, 0}},
+             {7, 2, {0, 0, 0, 0xffffffff}},
              {0xd, 1, {0xffffffff, 0, 0, 0}},
              {0x80000000, 0, {0x80000023, 0x68747541, 0x444d4163, 0x69746e65}},
              {0x80000001, 0, {0x00a20f10, 0, 0xffffffff, 0xffffffff}},
@@ -59,7 +60,7 @@ static const struct fake amd = {
              {0x8000001d, 2, {0x4000143, 0x1c0003f, 0x3ff, 2}},
              {0x8000001d, 3, {0x403c163, 0x3c0003f, 0x7fff, 1}},
              {0x80000021, 0, {0xffffffff, 0, 0, 0}}},
-    .n = 15,
+    .n = 16,
 };
 
 static struct cpu_host host_of(const struct fake *f, u64 xcr0)
@@ -86,9 +87,9 @@ static bool in_leaf(const struct cpu_feature_row *r)
     static const struct {
         u32 leaf, subleaf, reg;
     } place[CPU_FEATURE_WORDS] = {{1, 0, 2},          {1, 0, 3},          {7, 0, 1},          {7, 0, 2},
-                                  {7, 0, 3},          {7, 1, 0},          {0xd, 1, 0},        {0x80000001, 0, 2},
-                                  {0x80000001, 0, 3}, {0x80000007, 0, 3}, {0x80000008, 0, 1}, {0x80000021, 0, 0},
-                                  {0x40000001, 0, 0}};
+                                  {7, 0, 3},          {7, 1, 0},          {7, 2, 3},          {0xd, 1, 0},
+                                  {0x80000001, 0, 2}, {0x80000001, 0, 3}, {0x80000007, 0, 3}, {0x80000008, 0, 1},
+                                  {0x80000021, 0, 0}, {0x40000001, 0, 0}};
     unsigned w = r->feature / 32;
     struct cpuid_regs v = cpu_cpuid(&cpu, place[w].leaf, place[w].subleaf);
     const u32 regs[4] = {v.eax, v.ebx, v.ecx, v.edx};

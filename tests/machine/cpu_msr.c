@@ -132,7 +132,7 @@ static void test_bits(void **state)
         {MSR_STAR, false, ~0ull, 0},
         {MSR_SFMASK, false, 0xffffffff, 0},
         {MSR_TSC_AUX, false, 0xffffffff, 0},
-        {MSR_SPEC_CTRL, false, 3, 0},
+        {MSR_SPEC_CTRL, false, 3 | BIT(10), 0},
         {MSR_SPEC_CTRL, true, 3, 0},
         {MSR_MTRR_DEF_TYPE, false, BIT(10) | BIT(11) | 1 | 4, 0},
         {0x200, false, 0xfffffff000ull | 1 | 4, 0}, /* 40 bits of address */

@@ -191,6 +191,13 @@
     X(HRESET, "hreset", FW_7_1_EAX, 22, NEVER, 0, ANY, NONE)                         \
     X(AVX_IFMA, "avx_ifma", FW_7_1_EAX, 23, NEVER, 0, ANY, NONE)                     \
     X(LAM, "lam", FW_7_1_EAX, 26, NEVER, 0, ANY, NONE)                               \
+    /* --- CPUID 7.2 EDX --- */                                                      \
+    X(BHI_CTRL, "bhi_ctrl", FW_7_2_EDX, 4, OWN, 1, INTEL, SPEC_CTRL)                 \
+    X(MCDT_NO, "mcdt_no", FW_7_2_EDX, 5, SAME, 1, INTEL, NONE)                       \
+    X(PSFD, "psfd", FW_7_2_EDX, 0, NEVER, 0, ANY, NONE)                              \
+    X(IPRED_CTRL, "ipred_ctrl", FW_7_2_EDX, 1, NEVER, 0, ANY, NONE)                  \
+    X(RRSBA_CTRL, "rrsba_ctrl", FW_7_2_EDX, 2, NEVER, 0, ANY, NONE)                  \
+    X(DDPD_U, "ddpd_u", FW_7_2_EDX, 3, NEVER, 0, ANY, NONE)                          \
     /* --- CPUID 0Dh.1 EAX --- */                                                    \
     X(XSAVEOPT, "xsaveopt", FW_D_1_EAX, 0, OWN, 1, ANY, XSAVE)                       \
     X(XSAVEC, "xsavec", FW_D_1_EAX, 1, OWN, 1, ANY, XSAVE)                           \

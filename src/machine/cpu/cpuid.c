@@ -149,11 +149,10 @@ static void add_caches(struct cpu_model *m, const struct cpu_host *h, unsigned c
 static void add_features(struct cpu_model *m)
 {
     const u32 *f = m->feature;
-    if (f[FW_7_EBX] | f[FW_7_ECX] | f[FW_7_EDX] | f[FW_7_1_EAX]) {
-        add(m, 7, 0, f[FW_7_1_EAX] != 0, f[FW_7_EBX], f[FW_7_ECX], f[FW_7_EDX]);
-        if (f[FW_7_1_EAX])
-            add(m, 7, 1, f[FW_7_1_EAX], 0, 0, 0);
-    }
+    u32 last = f[FW_7_2_EDX] ? 2 : f[FW_7_1_EAX] ? 1 : 0; /* highest subleaf of 7 */
+    add(m, 7, 0, last, f[FW_7_EBX], f[FW_7_ECX], f[FW_7_EDX]);
+    add(m, 7, 1, f[FW_7_1_EAX], 0, 0, 0);
+    add(m, 7, 2, 0, 0, 0, f[FW_7_2_EDX]);
     add(m, 6, 0, BIT(2), 0, 0, 0); /* ARAT: the APIC timer runs in every sleep state */
     if (!cpu_has(m, FEAT_XSAVE))
         return;

@@ -30,6 +30,7 @@ enum cpu_feature_word {
     FW_7_ECX,
     FW_7_EDX,
     FW_7_1_EAX,
+    FW_7_2_EDX,
     FW_D_1_EAX,
     FW_80000001_ECX,
     FW_80000001_EDX,

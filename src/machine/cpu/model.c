@@ -46,6 +46,7 @@ const struct cpu_feature_place cpu_feature_places[CPU_FEATURE_WORDS] = {
     [FW_7_ECX] = {7, 0, 2},
     [FW_7_EDX] = {7, 0, 3},
     [FW_7_1_EAX] = {7, 1, 0},
+    [FW_7_2_EDX] = {7, 2, 3},
     [FW_D_1_EAX] = {0xd, 1, 0},
     [FW_80000001_ECX] = {0x80000001, 0, 2},
     [FW_80000001_EDX] = {0x80000001, 0, 3},

@@ -13,7 +13,7 @@
  *
  * Speculation control is storage: it works on predictors of a processor that no engine exposes as such. What is
  * promised in ARCH_CAPABILITIES ("not affected") lets a Linux guest leave out page-table isolation, retpolines and buffer
- * clearing. Attacks of guest user on guest kernel through speculation are out of scope unless --mitigations keeps
+ * clearing; BHI_DIS_S (SPEC_CTRL bit 10) spares it the loop on each system call that newer ones run in spite of BHI_NO. Attacks of guest user on guest kernel through speculation are out of scope unless --mitigations keeps
  * the guest's own.
  *
  * Not done: DEBUGCTL keeps LBR and BTF without branch records or stepping by branches; machine-check banks (MCG_CAP says
@@ -95,7 +95,8 @@ static bool sysenter_address(const struct cpu *c, u64 v)
 static bool spec_ctrl(const struct cpu *c, u64 v)
 {
     bool stibp = intel(c) ? has(c, FEAT_INTEL_STIBP) : has(c, FEAT_AMD_STIBP);
-    return !(v & ~(1 | (stibp ? BIT(1) : 0)));
+    bool bhi = intel(c) && has(c, FEAT_BHI_CTRL);
+    return !(v & ~(1 | (stibp ? BIT(1) : 0) | (bhi ? BIT(10) : 0)));
 }
 static bool pred_cmd(const struct cpu *c, u64 v)
 {
