@@ -323,6 +323,8 @@ static void test_fixed_values(void **state)
     accepted(m, 0xc0010015, BIT(24) | BIT(6), BIT(24));
     refused(m, 0xc0010015, BIT(0));
     accepted(m, 0xc0010010, 0, 0);
+    accepted(m, 0xc001001f, BIT(46), 0);
+    refused(m, 0xc001001f, 1);
     refused(m, 0xc0010114, 0);
 }
 

@@ -247,6 +247,7 @@
     X(AMD_IBRS, "ibrs", FW_80000008_EBX, 14, OWN, 1, AMD, NONE)                      \
     X(AMD_STIBP, "stibp", FW_80000008_EBX, 15, OWN, 1, AMD, NONE)                    \
     X(AMD_SSB_NO, "amd_ssb_no", FW_80000008_EBX, 26, OWN, 1, AMD, NONE)              \
+    X(IBPB_RET, "ibpb_ret", FW_80000008_EBX, 30, OWN, 1, AMD, AMD_IBPB)              \
     X(BTC_NO, "btc_no", FW_80000008_EBX, 29, OWN, 1, AMD, NONE)                      \
     X(CLZERO, "clzero", FW_80000008_EBX, 0, NEVER, 0, ANY, NONE)                     \
     X(RDPRU, "rdpru", FW_80000008_EBX, 4, NEVER, 0, ANY, NONE)                       \

@@ -163,6 +163,11 @@ static bool hwcr(const struct cpu *c, u64 v)
     /* SLOWFENCE, FFDIS, TLBCACHEDIS, IGNNE and the bit that is always set: what systems write, without effect */
     return !(v & ~(BIT(3) | BIT(4) | BIT(6) | BIT(8) | HWCR_VALUE));
 }
+/* Linux switches extended configuration cycles on without asking; there are none to extend. */
+static bool nb_cfg(const struct cpu *c, u64 v)
+{
+    return !(v & ~BIT(46));
+}
 static bool de_cfg(const struct cpu *c, u64 v)
 {
     return v == DE_CFG_VALUE;
@@ -332,7 +337,7 @@ static const struct msr_row table[] = {
     {ONE(0xc0010015), "HWCR", .value = HWCR_VALUE, .write_ignored = true, .accepts = hwcr, AMD},
     {0xc0010016, 0xc001001a, "IORR_TOP_MEM", .write_ignored = true, .accepts = zero, AMD},
     {ONE(0xc001001d), "TOP_MEM2", .write_ignored = true, .accepts = zero, AMD},
-    {ONE(0xc001001f), "NB_CFG", .write_ignored = true, .accepts = zero, AMD},
+    {ONE(0xc001001f), "NB_CFG", .write_ignored = true, .accepts = nb_cfg, AMD},
     {ONE(0xc0010020), "PATCH_LOADER", .write_only = true, .write_ignored = true, .accepts = any, AMD},
     {ONE(0xc0010055), "INT_PENDING", .write_ignored = true, .accepts = zero, AMD},
     {ONE(0xc0010058), "MMIO_CONF_BASE", .write_ignored = true, .accepts = zero, AMD},
