@@ -3,8 +3,10 @@
 #include "vm/paths.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 struct registry *machine_registry(struct error *e)
@@ -69,6 +71,35 @@ int machine_call(const struct machine_row *row, unsigned seconds, json_t *reques
         close(fd);
     }
     json_decref(request);
+    return rc;
+}
+
+int machine_await_end(const struct machine_row *row, unsigned seconds, struct error *e)
+{
+    const struct timespec tick = {.tv_nsec = 5 * 1000 * 1000};
+    for (unsigned i = 0; i <= seconds * 200; i++) {
+        if (!machine_lives(row))
+            return 0;
+        nanosleep(&tick, NULL);
+    }
+    return error_set(e, EBUSY, "machine %s: its keeper (process %d) does not end; try again", row->name,
+                     (int)row->keeper_pid);
+}
+
+int machine_print_log(const struct machine_row *row, struct error *e)
+{
+    char buf[65536];
+    int fd = open(row->log, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 0; /* nothing was printed */
+    if (fd < 0)
+        return error_set(e, errno, "%s: cannot be read: %s", row->log, strerror(errno));
+    ssize_t n;
+    while ((n = read(fd, buf, sizeof(buf))) > 0)
+        if (fwrite(buf, 1, (size_t)n, stdout) != (size_t)n)
+            break; /* main reports it */
+    int rc = n < 0 ? error_set(e, errno, "%s: cannot be read: %s", row->log, strerror(errno)) : 0;
+    close(fd);
     return rc;
 }
 

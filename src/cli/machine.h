@@ -26,6 +26,15 @@ int machine_connect(const struct machine_row *row, unsigned seconds, struct erro
 int machine_call(const struct machine_row *row, unsigned seconds, json_t *request, json_t **reply, struct error *e);
 
 /*
+ * Wait until the keeper process is gone (it has answered and has only to leave): `seconds` at most. 0, or -EBUSY with a
+ * line that says so.
+ */
+int machine_await_end(const struct machine_row *row, unsigned seconds, struct error *e);
+
+/* Copy a machine's console log to standard output; a log that is not there is empty. 0 or -errno. */
+int machine_print_log(const struct machine_row *row, struct error *e);
+
+/*
  * Do `act` for every machine named in the operands; each failure is printed in a line of its own and the others go on.
  * The worst exit status.
  */

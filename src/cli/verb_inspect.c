@@ -13,12 +13,22 @@ static json_t *row_json(const struct machine_row *row)
                      "directory", row->dir, "log", row->log, "socket", row->socket);
 }
 
-/* The members of what the keeper says stand beside the row's and win over them, but not over who it is. */
-static void merge_live(json_t *o, json_t *live)
+/* What the keeper says: its members stand beside the row's and win over them, but not over who it is. */
+static int merge_live(json_t *o, const struct machine_row *row, struct error *e)
 {
+    json_t *live = NULL, *stats = NULL;
+    int rc = machine_call(row, 5, json_pack("{s:s}", "do", "inspect"), &live, e);
+    if (rc < 0)
+        return rc;
     json_object_del(live, "ok");
     json_object_del(live, "name");
     json_object_update(o, live);
+    json_decref(live);
+    rc = machine_call(row, 5, json_pack("{s:s}", "do", "stats"), &stats, e);
+    if (rc < 0)
+        return rc;
+    json_object_del(stats, "ok");
+    return json_object_set_new(o, "stats", stats);
 }
 
 static void print_text(json_t *o, int depth)
@@ -40,16 +50,14 @@ static void print_text(json_t *o, int depth)
 
 static json_t *gather(const struct machine_row *row, struct error *e)
 {
-    json_t *live = NULL, *o = row_json(row);
+    json_t *o = row_json(row);
     json_t *config = json_loads(row->config, 0, NULL);
     if (config)
         json_object_set_new(config, "name", json_string(row->name));
     if (!o || !config || json_object_set_new(o, "config", config) < 0)
         return o;
-    if (machine_lives(row) && machine_call(row, 5, json_pack("{s:s}", "do", "inspect"), &live, e) == 0) {
-        merge_live(o, live);
-        json_decref(live);
-    }
+    if (machine_lives(row) && merge_live(o, row, e) < 0 && !machine_lives(row))
+        *e = (struct error){0}; /* it ended meanwhile: what the row says is all there is */
     return o;
 }
 

@@ -3,27 +3,7 @@
 #include "cli/session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-static int copy_file(const char *path, struct error *e)
-{
-    char buf[65536];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
-        return 0; /* nothing was printed */
-    if (fd < 0)
-        return error_set(e, errno, "%s: cannot be read: %s", path, strerror(errno));
-    ssize_t n;
-    while ((n = read(fd, buf, sizeof(buf))) > 0)
-        if (fwrite(buf, 1, (size_t)n, stdout) != (size_t)n)
-            break; /* main reports it */
-    int rc = n < 0 ? error_set(e, errno, "%s: cannot be read: %s", path, strerror(errno)) : 0;
-    close(fd);
-    return rc;
-}
 
 static int follow(const struct machine_row *row, struct error *e)
 {
@@ -52,7 +32,7 @@ int verb_logs(const struct args *a, struct error *e)
     if (a->given[OPT_FOLLOW] && machine_lives(&row))
         status = follow(&row, e);
     else
-        status = copy_file(row.log, e) < 0 ? cli_status_of(e) : CLI_OK;
+        status = machine_print_log(&row, e) < 0 ? cli_status_of(e) : CLI_OK;
     registry_row_free(&row);
     return status;
 }

@@ -1,23 +1,14 @@
 #include "cli/machine.h"
-#include "vm/paths.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <time.h>
 
 /* Ask the keeper to end; one that does not answer gets SIGKILL (its cell goes with it). Waits until it is gone. */
 static int end_machine(const struct machine_row *row, struct error *e)
 {
-    const struct timespec tick = {.tv_nsec = 10 * 1000 * 1000};
     if (machine_call(row, 5, json_pack("{s:s}", "do", "kill"), NULL, NULL) < 0 && machine_lives(row))
         kill(row->keeper_pid, SIGKILL);
-    for (int i = 0; i < 500; i++) {
-        if (!machine_lives(row))
-            return 0;
-        nanosleep(&tick, NULL);
-    }
-    return error_set(e, EBUSY, "machine %s: its keeper (process %d) does not end; try again", row->name,
-                     (int)row->keeper_pid);
+    return machine_await_end(row, 5, e);
 }
 
 static int act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)

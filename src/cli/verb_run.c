@@ -152,31 +152,36 @@ static void print_end(const struct args *a, const struct machine_row *row, const
     json_decref(o);
 }
 
-/* The keeper is gone without a word on the console: it may have left one in its directory. */
-static void find_lost_end(const struct machine_row *row, struct session_result *res)
+/*
+ * The keeper has gone before its console said the end: a short-lived guest, or a keeper that was killed. What it left in
+ * its directory tells: the end (vm/launch.h) and, when the console was never reached, the log.
+ */
+static void find_lost_end(const struct machine_row *row, struct session_result *res, bool attached)
 {
-    if (vm_end_read(row->dir, &res->code, res->reason, sizeof(res->reason), NULL) == 0) {
-        res->outcome = SESSION_ENDED;
-        return;
-    }
+    char path[PATH_MAX];
+    const char *reason = "its keeper process vanished", *text = NULL;
+    json_t *end = NULL;
     res->code = CLI_HOST;
-    snprintf(res->reason, sizeof(res->reason), "its keeper process vanished");
-}
-
-/* Wait until the keeper process is gone, so that its files can be taken away; it has nothing more to do. */
-static void await_keeper(const struct machine_row *row)
-{
-    for (int i = 0; i < 200 && machine_lives(row); i++)
-        usleep(10000);
+    if (paths_join(path, sizeof(path), row->dir, VM_FILE_END, NULL) == 0)
+        end = json_load_file(path, 0, NULL);
+    if (end)
+        json_unpack(end, "{s:i, s:s, s?s}", "code", &res->code, "reason", &reason, "text", &text);
+    snprintf(res->reason, sizeof(res->reason), "%s", reason);
+    res->text = text && *text ? strdup(text) : NULL;
+    json_decref(end);
+    if (!attached) {
+        machine_print_log(row, NULL);
+        fflush(stdout);
+    }
 }
 
 static int conclude(struct registry *r, const struct args *a, const struct machine_row *row, struct session_result *res,
-                    struct error *e)
+                    bool attached, struct error *e)
 {
+    machine_await_end(row, 5, NULL);
     if (res->outcome == SESSION_LOST)
-        find_lost_end(row, res);
+        find_lost_end(row, res, attached);
     print_end(a, row, res);
-    await_keeper(row);
     registry_ended(r, row->id, res->code, res->reason, e);
     if (row->auto_remove)
         registry_remove(r, row, e);
@@ -201,8 +206,9 @@ static int attend(struct registry *r, const struct args *a, const struct vm_conf
                                      .stop_on_signal = true,
                                      .stop_seconds = (unsigned)a->number[OPT_TIME]};
     say_stage(c, "booting", person);
-    if (session_run(&s, &res, e) < 0) {
-        if (machine_lives(row))
+    bool attached = session_run(&s, &res, e) == 0;
+    if (!attached) {
+        if (machine_await_end(row, 1, NULL) < 0)
             return cli_status_of(e);
         /* It ended before we reached its console. */
         *e = (struct error){0};
@@ -213,7 +219,7 @@ static int attend(struct registry *r, const struct args *a, const struct vm_conf
         fprintf(stderr, "\nmachine %s: goes on; `trapeze console %s` comes back, `trapeze stop %s` ends it\n",
                 row->name, row->name, row->name);
     else
-        status = conclude(r, a, row, &res, e);
+        status = conclude(r, a, row, &res, attached, e);
     free(res.text);
     return status;
 }

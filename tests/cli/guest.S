@@ -24,6 +24,9 @@
     .globl _start
 _start:
     mov $0x90000, %esp
+    mov $COM1 + 2, %dx          /* FIFO control: on */
+    mov $1, %al
+    out %al, %dx
     mov 24(%ebx), %esi          /* hvm_start_info.cmdline_paddr */
     mov (%esi), %bl
     mov $'>', %al
