@@ -207,7 +207,7 @@
     /* --- CPUID 80000001h EDX --- */                                                \
     X(SYSCALL, "syscall", FW_80000001_EDX, 11, BASE, 1, ANY, NONE)                   \
     X(NX, "nx", FW_80000001_EDX, 20, BASE, 1, ANY, NONE)                             \
-    X(MMXEXT, "mmxext", FW_80000001_EDX, 22, HOST, 1, AMD, NONE)                     \
+    X(MMXEXT, "mmxext", FW_80000001_EDX, 22, HOST, 0, AMD, NONE)                     \
     X(PDPE1GB, "pdpe1gb", FW_80000001_EDX, 26, OWN, 1, ANY, NONE)                    \
     X(RDTSCP, "rdtscp", FW_80000001_EDX, 27, OWN, 1, ANY, NONE)                      \
     X(LM, "lm", FW_80000001_EDX, 29, BASE, 1, ANY, NONE)                             \
