@@ -71,6 +71,8 @@ void keeper_end(struct keeper *k, int code, const char *text, const char *fmt, .
     vsnprintf(k->reason, sizeof(k->reason), fmt, ap);
     va_end(ap);
     link_clean_text(k->reason, strlen(k->reason));
+    for (char *p = k->reason; (p = strpbrk(p, "\n\t"));)
+        *p = ' '; /* one line */
     snprintf(k->text, sizeof(k->text), "%s", text ? text : "");
     keeper_set_state(k, KEEPER_STOPPED);
     host_child_kill(&k->cell);

@@ -6,6 +6,8 @@
 #include <ftw.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #define LOAD_AT  0x100000u
 #define NOTE_LEN 20u
@@ -56,6 +58,7 @@ static void write_kernel(const char *path, const u8 *code, size_t len)
 void machine_prepare(struct machine *m, const char *name, const u8 *begin, const u8 *end)
 {
     memset(m, 0, sizeof(*m));
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* init may be none that reaps: keepers come back to us */
     strcpy(m->dir, "/tmp/trapeze-test-XXXXXX");
     assert_non_null(mkdtemp(m->dir));
     snprintf(m->socket, sizeof(m->socket), "%s/%s", m->dir, VM_FILE_CONTROL);
@@ -89,6 +92,16 @@ int machine_do(struct machine *m, json_t **reply, const char *fmt, ...)
     return control_once(m->socket, j, reply, &e);
 }
 
+void machine_gone(struct machine *m)
+{
+    for (int i = 0; i < 3000; i++) {
+        if (!process_lives(m->keeper))
+            return;
+        poll(NULL, 0, 10);
+    }
+    fail_msg("%s: its keeper (%d) is still there", m->cfg.name, m->keeper);
+}
+
 int machine_wait(struct machine *m, char *reason)
 {
     json_t *j;
@@ -100,13 +113,11 @@ int machine_wait(struct machine *m, char *reason)
         if (reason)
             snprintf(reason, 200, "%s", json_string_value(json_object_get(j, "reason")));
         json_decref(j);
-        for (int i = 0; i < 3000 && process_lives(m->keeper); i++)
-            poll(NULL, 0, 10);
+        machine_gone(m);
         return code;
     }
     /* It may have ended before the connection was made: then its last word is in the file. */
-    for (int i = 0; i < 3000 && process_lives(m->keeper); i++)
-        poll(NULL, 0, 10);
+    machine_gone(m);
     if (vm_end_read(m->dir, &code, reason, 200, NULL) < 0)
         fail_msg("%s: the keeper ended without a word (%s)", m->cfg.name, e.msg);
     return code;
@@ -146,6 +157,8 @@ void machine_forget(struct machine *m)
 bool process_lives(pid_t pid)
 {
     char path[64], line[512];
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ;
     snprintf(path, sizeof(path), "/proc/%d/stat", pid);
     FILE *f = fopen(path, "r");
     if (!f)

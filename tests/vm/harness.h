@@ -39,6 +39,8 @@ void machine_start(struct machine *m, const char *name, const u8 *begin, const u
 
 /* Wait for the end; the exit code, the reason in `reason[200]`, if not NULL. Fails the test if the keeper says nothing. */
 int machine_wait(struct machine *m, char *reason);
+/* Wait until the keeper's process is gone; fails the test if it stays. */
+void machine_gone(struct machine *m);
 /* One request; 0 or -errno. `reply` may be NULL. */
 int machine_do(struct machine *m, json_t **reply, const char *fmt, ...);
 /* Wait until the log contains `text` (the machine prints at its own pace; gives up after 30 s). */

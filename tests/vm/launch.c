@@ -23,7 +23,6 @@ static void debug_exit(void **state)
     machine_expect(&m, "hello from the guest\n");
     assert_false(exists(&m, VM_FILE_CONTROL));
     assert_false(exists(&m, VM_FILE_LOCK));
-    assert_false(process_lives(m.keeper));
     machine_forget(&m);
 }
 
@@ -255,7 +254,7 @@ static void refuses(const char *expect, void (*spoil)(struct machine *))
     assert_false(exists(&m, VM_FILE_LOCK));
     assert_false(exists(&m, VM_FILE_LOG));
     assert_false(exists(&m, VM_FILE_END));
-    assert_false(process_lives(m.keeper));
+    machine_gone(&m);
     machine_forget(&m);
 }
 

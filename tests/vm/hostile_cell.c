@@ -1,0 +1,234 @@
+/*
+ * A cell that lies. This program's cells are no guests: each takes its seed from the machine's name and then does at random
+ * what a broken-out guest could: writes any word of every ring and door, sends messages of any kind, length and id, floods
+ * or starves every queue, says nothing, dies. The keeper has to end the machine with a word, or go on; it never crashes,
+ * hangs or leaves anything behind, and its clients are served meanwhile.
+ *
+ *     test-vm-hostile-cell [SEEDS [FIRST]]
+ */
+#include "harness.h"
+#include "host/host.h"
+#include "vm/link.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <time.h>
+
+#define LIFE_MS 60
+
+static unsigned seeds = 40, first = 1;
+
+static u64 next_random(u64 *s)
+{
+    *s ^= *s << 13;
+    *s ^= *s >> 7;
+    *s ^= *s << 17;
+    return *s * 0x2545f4914f6cdd1dull;
+}
+
+/* --- the cell --- */
+
+struct liar {
+    struct link link;
+    u64 seed;
+    u64 last_id; /* of the keeper's requests, when it looked */
+};
+
+static u32 any(struct liar *l, u32 below)
+{
+    return (u32)(next_random(&l->seed) >> 32) % below;
+}
+
+/* A number that might matter: small, near a ring's size, near a power of two, or anything. */
+static u32 interesting(struct liar *l)
+{
+    static const u32 near[] = {0, 1, 63, 64, 65, 4095, 4096, 4097, 65535, 65536, 65537, 0x7fffffff, 0x80000000, ~0u};
+    return any(l, 2) ? near[any(l, ARRAY_LEN(near))] : (u32)next_random(&l->seed);
+}
+
+static void lie_index(struct liar *l)
+{
+    struct ring *r = &l->link.ring[any(l, LINK_RING_COUNT)];
+    u32 *word[] = {&r->shared->head, &r->shared->tail, &r->shared->starved};
+    u32 which = any(l, 3);
+    *word[which] = any(l, 2) ? *word[which] + interesting(l) : interesting(l);
+}
+
+static void lie_door(struct liar *l)
+{
+    (any(l, 2) ? l->link.own : l->link.peer)->asleep = interesting(l);
+}
+
+static void lie_message(struct liar *l)
+{
+    struct link_msg m = {.kind = any(l, 8) ? 1 + any(l, UP_COUNT - 1) : interesting(l),
+                         .len = any(l, 3) ? any(l, 300) : interesting(l),
+                         .id = any(l, 2) ? l->last_id : next_random(&l->seed),
+                         .result = any(l, 2) ? any(l, 200) : interesting(l),
+                         .event = any(l, 2) ? any(l, BOARD_FAILURE + 2) : interesting(l),
+                         .value = interesting(l)};
+    ring_write(&l->link.ring[LINK_MSG_UP], &m, sizeof(m));
+}
+
+/* What a cell may say, but out of place or too often. */
+static void lie_politely(struct liar *l)
+{
+    static const u32 events[] = {BOARD_RESET, BOARD_RESET, BOARD_RESET, BOARD_SHUTDOWN, BOARD_DEBUG_EXIT};
+    u8 text[8192];
+    memset(text, (int)any(l, 256), sizeof(text));
+    struct link_msg m = {.kind = UP_STOPPED, .event = events[any(l, ARRAY_LEN(events))], .value = interesting(l)};
+    if (any(l, 3) == 0)
+        m.len = any(l, sizeof(text) + 1);
+    ring_write(&l->link.ring[LINK_MSG_UP], &m, sizeof(m));
+    ring_write(&l->link.ring[LINK_DATA_UP], text, any(l, 20) ? m.len : m.len / 2);
+}
+
+/* A true answer to what was asked, most of the time: lies are more dangerous in the middle of a conversation. */
+static void answer(struct liar *l)
+{
+    struct link_msg m;
+    struct engine_stats s;
+    if (link_read(&l->link, LINK_MSG_DOWN, &m, sizeof(m)) <= 0)
+        return;
+    l->last_id = m.id;
+    memset(&s, any(l, 256), sizeof(s));
+    struct link_msg a = {.kind = UP_DONE, .id = m.id, .len = m.kind == DOWN_STATS ? sizeof(s) : 0};
+    if (m.kind == DOWN_HALT)
+        a = (struct link_msg){.kind = UP_STOPPED, .event = BOARD_RESET};
+    if (m.kind == DOWN_BOOT || (!m.id && m.kind != DOWN_HALT))
+        return;
+    ring_write(&l->link.ring[LINK_MSG_UP], &a, sizeof(a));
+    if (a.len)
+        ring_write(&l->link.ring[LINK_DATA_UP], &s, a.len);
+}
+
+static void lie_bytes(struct liar *l)
+{
+    u8 junk[3000];
+    for (size_t i = 0; i < sizeof(junk); i++)
+        junk[i] = (u8)next_random(&l->seed);
+    ring_write(&l->link.ring[any(l, 2) ? LINK_DATA_UP : LINK_CONSOLE_UP], junk, any(l, sizeof(junk)));
+}
+
+static void swallow(struct liar *l)
+{
+    u8 junk[5000];
+    link_read(&l->link, any(l, 2) ? LINK_DATA_DOWN : LINK_CONSOLE_DOWN, junk, any(l, sizeof(junk)));
+}
+
+static void lie_everywhere(struct liar *l)
+{
+    u64 size = link_size();
+    for (u32 n = any(l, 200); n; n--)
+        l->link.base[next_random(&l->seed) % size] = (u8)next_random(&l->seed);
+}
+
+static void rest(struct liar *l)
+{
+    host_event_signal(l->link.wake_peer);
+    poll(NULL, 0, (int)any(l, 4));
+}
+
+static void die(struct liar *l)
+{
+    if (any(l, 40))
+        return;
+    if (any(l, 2))
+        raise(SIGSEGV);
+    _exit((int)any(l, 256));
+}
+
+/* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
+static void (*const deeds[])(struct liar *) = {answer,    answer,      answer,    rest,          rest,
+                                               rest,      swallow,     lie_door,  die,           lie_politely,
+                                               lie_bytes, lie_message, lie_index, lie_everywhere};
+#define MILDEST 8u
+
+static int liar_main(const char *name)
+{
+    struct error e = {0};
+    struct liar l = {.seed = strtoull(name + strcspn(name, "0123456789"), NULL, 10) * 0x9e3779b97f4a7c15ull + 1};
+    void *base = host_map_shared(LINK_FD_LINK, link_size(), &e);
+    if (!base)
+        return 1;
+    link_attach(&l.link, base, true, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER);
+    u32 wild = MILDEST + any(&l, ARRAY_LEN(deeds) - MILDEST + 1);
+    if (!any(&l, 10)) {
+        wild = ARRAY_LEN(deeds); /* it starts with a lie; a silent one would be waited for, for a minute */
+    } else {
+        struct link_msg ready = {.kind = UP_READY};
+        ring_write(&l.link.ring[LINK_MSG_UP], &ready, sizeof(ready));
+        link_knock(&l.link);
+    }
+    for (;;)
+        deeds[any(&l, wild)](&l);
+}
+
+/* --- the test --- */
+
+static void pester(struct machine *m)
+{
+    struct error e = {0};
+    static const char *const verbs[] = {"status", "stats", "pause", "inspect", "resume", "reset", "save"};
+    int console = control_connect(m->socket, &e);
+    if (console >= 0) {
+        json_t *j = json_pack("{s:s,s:b,s:i}", "do", "console", "input", 1, "replay", 100);
+        control_send(console, j, NULL);
+        json_decref(j);
+        control_frame_send(console, CONTROL_INPUT, "typed into the void", 19);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        /* Not waiting for answers: a cell that is silent may keep them for seconds. */
+        int fd = control_connect(m->socket, NULL);
+        if (fd < 0)
+            break;
+        json_t *j = json_pack("{s:s}", "do", verbs[i]);
+        control_send(fd, j, NULL);
+        json_decref(j);
+        poll(NULL, 0, LIFE_MS / (int)ARRAY_LEN(verbs));
+        close(fd);
+    }
+    if (console >= 0)
+        close(console);
+}
+
+static void one(unsigned seed)
+{
+    struct machine m;
+    struct error e = {0};
+    char name[32], reason[200] = "";
+    snprintf(name, sizeof(name), "hostile-%u", seed);
+    machine_prepare(&m, name, guest_idle_begin, guest_idle_end);
+    if (vm_launch(&m.cfg, m.dir, &m.keeper, &e) == 0) {
+        pester(&m);
+        /* Whatever the cell does: the keeper can be asked to end it, or has ended by itself. */
+        machine_do(&m, NULL, "{s:s}", "do", "kill");
+        int code = machine_wait(&m, reason);
+        if (code != VM_EXIT_SIGNAL + 9 && code != VM_EXIT_HOST && code != VM_EXIT_POWEROFF && code != VM_EXIT_TRIPLE &&
+            !(code & 1)) /* debug exit */
+            fail_msg("seed %u: exit code %d (%s)", seed, code, reason);
+    } else if (!e.msg[0] || strstr(e.msg, "before it could say why")) {
+        fail_msg("seed %u: the keeper failed: %s", seed, e.msg);
+    }
+    machine_gone(&m);
+    printf("# seed %u: %s\n", seed, e.code ? e.msg : reason);
+    machine_forget(&m);
+}
+
+static void liars(void **state)
+{
+    for (unsigned i = 0; i < seeds; i++)
+        one(first + i);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2 && !strcmp(argv[1], CELL_ARG))
+        return liar_main(argv[2]);
+    if (argc > 1)
+        seeds = (unsigned)strtoul(argv[1], NULL, 10);
+    if (argc > 2)
+        first = (unsigned)strtoul(argv[2], NULL, 10);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(liars)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
