@@ -60,7 +60,7 @@ static u64 flags_mask(const struct oracle_case *c, const struct oracle_result *r
 static bool faulting_insn(const struct oracle_case *c, const struct oracle_result *r, struct isa_insn *x)
 {
     for (u32 at = 0; at < c->code_len; at += x->len) {
-        if (isa_decode(ISA_MODE_64, c->code + at, c->code_len - at, x))
+        if (isa_decode(c->mode, c->code + at, c->code_len - at, x))
             return false;
         if (r->out.rip == c->in.rip + at)
             return true;
@@ -134,10 +134,12 @@ static bool same_x87(const u8 *a, const u8 *b)
     return true;
 }
 
-static bool same_gprs(const struct oracle_state *a, const struct oracle_state *b, unsigned skip)
+static bool same_gprs(const struct oracle_case *c, const struct oracle_state *a, const struct oracle_state *b,
+                      unsigned skip)
 {
     for (unsigned i = 0; i < CPU_GPRS; i++) {
-        u64 mask = i == RCX && (skip & SKIP_RCX_HIGH) ? 0xffffffff : ~0ull;
+        bool low = c->mode != ISA_MODE_64 || (i == RCX && (skip & SKIP_RCX_HIGH));
+        u64 mask = low ? 0xffffffff : ~0ull;
         if ((a->gpr[i] ^ b->gpr[i]) & mask)
             return false;
     }
@@ -158,7 +160,7 @@ static bool same(const struct oracle_case *c, const struct oracle_result *a, con
     if (a->vector != b->vector || a->out.rip != b->out.rip || ((a->error ^ b->error) & error_mask(a)))
         return false;
     return (a->cr2 == b->cr2 || skip & SKIP_CR2) && (a->memory == b->memory || skip & SKIP_MEMORY) &&
-           same_gprs(&a->out, &b->out, skip) && ((a->out.rflags ^ b->out.rflags) & flags_mask(c, a)) == 0 &&
+           same_gprs(c, &a->out, &b->out, skip) && ((a->out.rflags ^ b->out.rflags) & flags_mask(c, a)) == 0 &&
            (skip & SKIP_FX || same_x87(a->out.fx, b->out.fx)) &&
            (skip & SKIP_MXCSR || !memcmp(a->out.fx + 24, b->out.fx + 24, 4)) && same_vectors(&a->out, &b->out);
 }
@@ -174,7 +176,7 @@ static void show_code(const struct oracle_case *c)
         struct isa_insn x;
         char text[120] = "(does not decode)";
         u32 len = c->code_len - at;
-        if (!isa_decode(ISA_MODE_64, c->code + at, len, &x)) {
+        if (!isa_decode(c->mode, c->code + at, len, &x)) {
             isa_format(&x, c->in.rip + at, text, sizeof(text));
             len = x.len;
         }
@@ -278,7 +280,8 @@ static void show_case(struct oracle *o, const struct oracle_case *c)
     struct oracle_result a, b;
     oracle_native_run(o->native, c, 1, &a);
     run_second(o, c, 1, &b);
-    printf("# case %llu%s:\n", (unsigned long long)c->seed, same(c, &a, &b) ? " (equal when run alone)" : "");
+    printf("# case %llu%s%s:\n", (unsigned long long)c->seed, c->mode == ISA_MODE_64 ? "" : " (32-bit)",
+           same(c, &a, &b) ? " (equal when run alone)" : "");
     show_code(c);
     show_operands(c);
     show_difference(c, &a, &b);

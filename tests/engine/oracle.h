@@ -45,6 +45,7 @@ struct oracle_state {
 
 struct oracle_case {
     u64 seed;
+    u8 mode; /* enum isa_mode: ISA_MODE_64, or ISA_MODE_32 for compatibility mode */
     struct oracle_state in;
     u8 code[ORACLE_MAX_CODE];
     u32 code_len, code_off; /* code_off: from ORACLE_CODE */
@@ -89,7 +90,7 @@ size_t oracle_forms_count(const struct oracle_forms *f);
 
 /* The case of a seed: the same one every time on the same kind of host. */
 void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case *c);
-/* A case from given code: registers and memory as oracle_case_make would choose them. False if it does not decode. */
+/* A case from given 64-bit code: registers and memory as oracle_case_make would choose them. False if it does not decode. */
 bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_case *c);
 
 /* Initial contents of DATA: ORACLE_PATTERNS of them. */

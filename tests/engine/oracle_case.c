@@ -20,6 +20,7 @@
 
 struct form {
     u16 mnemonic;
+    u8 mode;     /* enum isa_mode */
     u8 encoding; /* enum isa_encoding */
     u8 map, opcode, pp, w, length;
     u8 mem;   /* has a memory operand by ModRM */
@@ -27,8 +28,9 @@ struct form {
 };
 
 struct oracle_forms {
-    struct form *form;
+    struct form *form; /* those of 64-bit mode, then those of compatibility mode */
     size_t count, room;
+    size_t split; /* where the latter start */
 };
 
 /* ---- random numbers (splitmix64) ---- */
@@ -87,11 +89,13 @@ static unsigned put_escape(u8 *b, unsigned map)
 static unsigned put_opcode(const struct form *f, u64 open, u8 *b)
 {
     unsigned n = 0;
+    if (f->mode != ISA_MODE_64)
+        open &= f->encoding == ISA_ENC_LEGACY ? 0 : f->encoding == ISA_ENC_VEX ? 0x38 : 0x3b70; /* eight registers */
     switch (f->encoding) {
     case ISA_ENC_LEGACY:
         if (legacy_prefix[f->pp])
             b[n++] = legacy_prefix[f->pp];
-        if (f->w || (open & 0x17) > 0x10) /* a REX prefix in some cases */
+        if (f->mode == ISA_MODE_64 && (f->w || (open & 0x17) > 0x10)) /* a REX prefix in some cases */
             b[n++] = (u8)(0x40 | f->w << 3 | (open & 7));
         n += put_escape(b + n, f->map);
         break;
@@ -120,12 +124,18 @@ static bool offered(const struct cpu_model *model, const struct isa_insn *x)
 /* AMD reads 66 on near branches, Intel does not: no oracle for that. */
 static bool vendors_differ(const struct isa_insn *x)
 {
-    return x->cls == ISA_CONTROL && (x->prefixes & ISA_PFX_66);
+    return x->mode == ISA_MODE_64 && x->cls == ISA_CONTROL && (x->prefixes & ISA_PFX_66);
 }
 
 static bool testable(const struct isa_insn *x)
 {
     return (x->cls == ISA_INNOCUOUS || x->cls == ISA_CONTROL) && !isa_nondeterministic(x) && !vendors_differ(x);
+}
+
+/* Prefixes in the place of an opcode make other instructions: they have forms of their own. */
+static bool is_of_form(const struct form *f, const struct isa_insn *x)
+{
+    return x->encoding == f->encoding && x->map == f->map && x->opcode == f->opcode;
 }
 
 static void add_form(struct oracle_forms *fs, const struct form *f)
@@ -149,7 +159,7 @@ static void walk_opcode(struct oracle_forms *fs, const struct cpu_model *model, 
         unsigned at = put_opcode(&f, f.encoding == ISA_ENC_EVEX ? 1u << 11 : 0, b);
         b[at] = modrms[i];
         b[at + 1] = 0x08; /* SIB: [rax + rcx] */
-        if (isa_decode(ISA_MODE_64, b, sizeof(b), &x) || !testable(&x) || !offered(model, &x))
+        if (isa_decode(f.mode, b, sizeof(b), &x) || !is_of_form(&f, &x) || !testable(&x) || !offered(model, &x))
             continue;
         f.mnemonic = x.mnemonic;
         f.mem = x.off_modrm && x.modrm < 0xc0;
@@ -181,20 +191,29 @@ static void walk_map(struct oracle_forms *fs, const struct cpu_model *model, str
     }
 }
 
-struct oracle_forms *oracle_forms_make(const struct cpu_model *model)
+static void walk_mode(struct oracle_forms *fs, const struct cpu_model *model, enum isa_mode mode)
 {
     static const struct {
-        u8 encoding, maps, lengths; /* bit sets of maps; number of lengths */
+        u8 encoding, maps, lengths; /* bit set of maps; number of vector lengths */
     } kinds[] = {{ISA_ENC_LEGACY, 0x0f, 1}, {ISA_ENC_VEX, 0x0e, 2}, {ISA_ENC_EVEX, 0x6e, 3}};
-    struct oracle_forms *fs = calloc(1, sizeof(*fs));
 
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
         for (unsigned i = 0; i < 8u * 4 * 2 * kinds[k].lengths; i++) {
-            struct form f = {.encoding = kinds[k].encoding, .map = i & 7, .pp = i >> 3 & 3, .w = i >> 5 & 1};
+            struct form f = {.mode = mode, .encoding = kinds[k].encoding, .map = i & 7, .pp = i >> 3 & 3};
+            f.w = i >> 5 & 1;
             f.length = (u8)(i >> 6);
-            if (kinds[k].maps >> f.map & 1)
+            bool no_rex = mode != ISA_MODE_64 && f.encoding == ISA_ENC_LEGACY;
+            if ((kinds[k].maps >> f.map & 1) && !(no_rex && f.w))
                 walk_map(fs, model, f);
         }
+}
+
+struct oracle_forms *oracle_forms_make(const struct cpu_model *model)
+{
+    struct oracle_forms *fs = calloc(1, sizeof(*fs));
+    walk_mode(fs, model, ISA_MODE_64);
+    fs->split = fs->count;
+    walk_mode(fs, model, ISA_MODE_32);
     return fs;
 }
 
@@ -344,6 +363,13 @@ static void random_state(struct oracle_rng *r, struct oracle_state *s)
     s->gpr[RSP] = ORACLE_DATA + 0xc00 + 8 * oracle_below(r, 128);
 }
 
+/* What compatibility mode can not see is zero. */
+static void narrow_state(struct oracle_state *s)
+{
+    for (unsigned i = 0; i < CPU_GPRS; i++)
+        s->gpr[i] = i < 8 ? (u32)s->gpr[i] : 0;
+}
+
 /* ---- aiming ---- */
 
 struct aimer {
@@ -399,7 +425,7 @@ static bool set_gpr(struct aimer *a, u8 n, u64 value)
     if (a->pinned >> n & 1)
         return false;
     a->pinned |= (u16)BIT(n);
-    a->c->in.gpr[n] = value;
+    a->c->in.gpr[n] = a->c->mode == ISA_MODE_64 ? value : (u32)value;
     return true;
 }
 
@@ -427,7 +453,7 @@ static void aim_vector(struct aimer *a, const struct isa_insn *x)
 /* Overwrite the displacement so that the operand falls on `target`; false if it can not reach. */
 static bool patch_disp(struct isa_insn *x, u8 *code, s64 disp)
 {
-    if (x->disp_len == 4 && disp == (s32)disp) {
+    if (x->disp_len == 4 && (disp == (s32)disp || x->mode != ISA_MODE_64)) {
         s32 d = (s32)disp;
         memcpy(code + x->off_disp, &d, 4);
         return true;
@@ -472,7 +498,7 @@ static void aim_at(struct aimer *a, struct isa_insn *x, u8 *code, u64 ip, u64 ta
         patch_disp(x, code, (s64)(want - gpr[m->base] - index));
     }
     /* With 32-bit addresses what is above does not count. */
-    if (x->addr_size == 4 && m->base < CPU_GPRS && m->base != RSP && oracle_chance(a->r, 50))
+    if (x->mode == ISA_MODE_64 && x->addr_size == 4 && m->base < CPU_GPRS && m->base != RSP && oracle_chance(a->r, 50))
         gpr[m->base] ^= (oracle_random(a->r) | 1) << 32;
 }
 
@@ -492,7 +518,7 @@ static void aim_string(struct aimer *a, const struct isa_insn *x)
     if (oracle_chance(a->r, 25)) /* overlapping copies, equal strings */
         a->c->in.gpr[RDI] = a->c->in.gpr[RSI] + oracle_below(a->r, 20) - 10;
     u64 count = oracle_chance(a->r, 85) ? oracle_below(a->r, 40) : oracle_below(a->r, 0x1000);
-    if (x->addr_size == 4 && oracle_chance(a->r, 50))
+    if (x->mode == ISA_MODE_64 && x->addr_size == 4 && oracle_chance(a->r, 50))
         count |= oracle_random(a->r) << 32;
     set_gpr(a, RCX, count);
 }
@@ -565,6 +591,8 @@ static void aim_branch(struct aimer *a, struct isa_insn *x, u8 *code, u64 ip, bo
         memcpy(code + x->off_imm, &d, 4);
         return;
     }
+    if (x->op[0].kind == ISA_OP_IMM && x->mnemonic != ZYDIS_MNEMONIC_RET) /* rel16: wherever it goes */
+        return;
     u64 at = 0;
     if (x->mnemonic == ZYDIS_MNEMONIC_RET)
         at = a->c->in.gpr[RSP];
@@ -621,6 +649,12 @@ static const struct {
     {ZYDIS_MNEMONIC_OR, FL_AF, NULL},
     {ZYDIS_MNEMONIC_XOR, FL_AF, NULL},
     {ZYDIS_MNEMONIC_TEST, FL_AF, NULL},
+    {ZYDIS_MNEMONIC_AAA, FL_OF | FL_SF | FL_ZF | FL_PF, NULL},
+    {ZYDIS_MNEMONIC_AAS, FL_OF | FL_SF | FL_ZF | FL_PF, NULL},
+    {ZYDIS_MNEMONIC_AAD, FL_OF | FL_AF | FL_CF, NULL},
+    {ZYDIS_MNEMONIC_AAM, FL_OF | FL_AF | FL_CF, NULL},
+    {ZYDIS_MNEMONIC_DAA, FL_OF, NULL},
+    {ZYDIS_MNEMONIC_DAS, FL_OF, NULL},
     {ZYDIS_MNEMONIC_ANDN, FL_AF | FL_PF, NULL},
     {ZYDIS_MNEMONIC_BLSI, FL_AF | FL_PF, NULL},
     {ZYDIS_MNEMONIC_BLSR, FL_AF | FL_PF, NULL},
@@ -680,8 +714,11 @@ static void random_encoding(const struct form *f, struct oracle_rng *r, u8 *b)
     unsigned n = 0;
     u64 fill[2] = {oracle_random(r), oracle_random(r)};
 
-    if (oracle_chance(r, 8))
-        b[n++] = PICK(r, extra);
+    if (oracle_chance(r, 8)) {
+        b[n] = PICK(r, extra);
+        /* FS and GS hold null selectors: only 64-bit mode can use them */
+        n += f->mode == ISA_MODE_64 || (b[n] != 0x64 && b[n] != 0x65);
+    }
     if (f->encoding == ISA_ENC_LEGACY && f->mem && oracle_chance(r, 6))
         b[n++] = 0xf0;
     /* in an EVEX prefix all bits are open; broadcast and zeroing seldom */
@@ -705,7 +742,7 @@ static bool random_insn(const struct form *f, struct oracle_rng *r, u8 *b, struc
 {
     for (unsigned i = 0; i < 60; i++) {
         random_encoding(f, r, b);
-        if (isa_decode(ISA_MODE_64, b, ISA_MAX_LEN, x) || x->mnemonic != f->mnemonic || !testable(x))
+        if (isa_decode(f->mode, b, ISA_MAX_LEN, x) || x->mnemonic != f->mnemonic || !testable(x) || !is_of_form(f, x))
             continue;
         if (undefined_result(x))
             continue;
@@ -728,7 +765,7 @@ static bool append(struct aimer *a, const struct form *f, bool last)
         aim_branch(a, &x, b, ip, c->n_insns == 0 && c->code_off >= 0x200);
     } else {
         random_imm(a->r, &x, b);
-        if (isa_decode(ISA_MODE_64, b, x.len, &x))
+        if (isa_decode(f->mode, b, x.len, &x))
             return false;
         for (unsigned i = 0; i < x.n_ops; i++)
             if (x.op[i].kind == ISA_OP_MEM) {
@@ -736,7 +773,7 @@ static bool append(struct aimer *a, const struct form *f, bool last)
                 break;
             }
     }
-    if (isa_decode(ISA_MODE_64, b, x.len, &x) || undefined_result(&x) || (x.flags_read & c->undefined_flags))
+    if (isa_decode(f->mode, b, x.len, &x) || undefined_result(&x) || (x.flags_read & c->undefined_flags))
         return false;
     if (x.mem.vsib) /* whether gathers and scatters are alignment-checked differs by processor */
         c->in.rflags &= ~FL_AC;
@@ -760,6 +797,15 @@ static void place_code(struct oracle_case *c, struct oracle_rng *r)
     c->in.rip = ORACLE_CODE + c->code_off;
 }
 
+/* Would 64 or 65 matter? They stand in front, if at all. */
+static bool has_segment_prefix(const struct form *f, const u8 *b)
+{
+    for (unsigned i = 0; f->mode != ISA_MODE_64 && i < 4; i++)
+        if (b[i] == 0x64 || b[i] == 0x65)
+            return true;
+    return false;
+}
+
 /* Bytes that are no instruction, made by damaging one that is: both sides must raise #UD. False if none was found. */
 static bool wild_code(const struct form *f, struct oracle_rng *r, struct oracle_case *c)
 {
@@ -772,7 +818,7 @@ static bool wild_code(const struct form *f, struct oracle_rng *r, struct oracle_
         random_encoding(f, r, b + at);
         if (oracle_chance(r, 60))
             b[oracle_below(r, 6)] ^= (u8)BIT(oracle_below(r, 8));
-        if (isa_decode(ISA_MODE_64, b, ISA_MAX_LEN, &x) != ISA_DECODE_UD)
+        if (isa_decode(f->mode, b, ISA_MAX_LEN, &x) != ISA_DECODE_UD || has_segment_prefix(f, b))
             continue;
         memcpy(c->code, b, ISA_MAX_LEN);
         c->code_len = ISA_MAX_LEN;
@@ -790,19 +836,25 @@ void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case
     struct aimer a = {.c = c, .r = &r};
     /* all forms in turn, so that a run of consecutive seeds covers them evenly */
     size_t main_form = (size_t)(seed % f->count);
+    bool wide = main_form < f->split;
+    const struct form *mine = wide ? f->form : f->form + f->split; /* the forms of its mode */
+    size_t count = wide ? f->split : f->count - f->split;
 
     memset(c, 0, sizeof(*c));
     c->seed = seed;
+    c->mode = f->form[main_form].mode;
     random_state(&r, &c->in);
+    if (!wide)
+        narrow_state(&c->in);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);
     if (oracle_chance(&r, 4) && wild_code(&f->form[main_form], &r, c))
         return;
     u32 before = oracle_chance(&r, 25) ? oracle_below(&r, ORACLE_MAX_INSNS) : 0;
     for (u32 i = 0; i < before; i++)
-        append(&a, &f->form[oracle_below(&r, (u32)f->count)], false);
+        append(&a, &mine[oracle_below(&r, (u32)count)], false);
     for (u32 i = 0; i < 20; i++)
-        if (append(&a, &f->form[(main_form + i) % f->count], true))
+        if (append(&a, &mine[(main_form - (wide ? 0 : f->split) + i) % count], true))
             break;
 }
 
@@ -811,6 +863,7 @@ bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_c
     struct oracle_rng r = {seed * 0xd1342543de82ef95ull};
     memset(c, 0, sizeof(*c));
     c->seed = seed;
+    c->mode = ISA_MODE_64;
     random_state(&r, &c->in);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);

@@ -37,6 +37,7 @@
 /* Selectors */
 #define KERNEL_CS 0x08
 #define KERNEL_SS 0x10
+#define USER_CS32 0x23
 #define USER_SS   0x2b
 #define USER_CS   0x33
 #define TSS_SEL   0x40
@@ -149,6 +150,7 @@ static void fill_kernel(struct oracle_guest *g)
     gdt[KERNEL_CS / 8] = 0x00af9b000000ffff;
     gdt[KERNEL_SS / 8] = 0x00cf93000000ffff;
     gdt[USER_SS / 8] = 0x00cff3000000ffff;
+    gdt[USER_CS32 / 8] = 0x00cffb000000ffff;
     gdt[USER_CS / 8] = 0x00affb000000ffff;
     gdt[TSS_SEL / 8] = 0x67 | (tss & 0xffffff) << 16 | 0x8bull << 40 | (tss >> 24 & 0xff) << 56;
     gdt[TSS_SEL / 8 + 1] = tss >> 32;
@@ -172,12 +174,13 @@ static struct cpu_segment segment(u16 selector, u32 attr, u64 base)
     return (struct cpu_segment){.base = base, .limit = 0xffffffff, .attr = attr, .selector = selector};
 }
 
-static void user_mode(struct cpu *c)
+static void user_mode(struct cpu *c, enum isa_mode mode)
 {
     u32 data = SEG_ACCESSED | SEG_RW | SEG_S | SEG_DPL | SEG_P | SEG_DB | SEG_G;
-    u32 code = SEG_ACCESSED | SEG_RW | SEG_CODE | SEG_S | SEG_DPL | SEG_P | SEG_L | SEG_G;
+    u32 code = SEG_ACCESSED | SEG_RW | SEG_CODE | SEG_S | SEG_DPL | SEG_P | SEG_G;
+    bool wide = mode == ISA_MODE_64;
     c->cpl = 3;
-    c->seg[SEG_CS] = segment(USER_CS, code, 0);
+    c->seg[SEG_CS] = segment(wide ? USER_CS : USER_CS32, code | (wide ? SEG_L : SEG_DB), 0);
     c->seg[SEG_SS] = segment(USER_SS, data, 0);
     c->seg[SEG_DS] = segment(USER_SS, data, 0);
     c->seg[SEG_ES] = segment(USER_SS, data, 0);
@@ -199,7 +202,7 @@ static void set_up_cpu(struct oracle_guest *g, const struct cpu_model *model, u6
     c->idtr = (struct cpu_table){.base = KERNEL + K_IDT, .limit = 32 * 16 - 1};
     c->seg[SEG_TR] = segment(TSS_SEL, 0xb | SEG_P, KERNEL + K_TSS);
     c->seg[SEG_TR].limit = 0x67;
-    user_mode(c);
+    user_mode(c, ISA_MODE_64);
 }
 
 static void load_state(struct cpu *c, const struct oracle_state *s)
@@ -259,7 +262,7 @@ static void run_case(struct oracle_guest *g, const struct oracle_case *c, struct
     mem_write(&g->mem, GPA(DATA_GPA), g->pristine[c->pattern], ORACLE_DATA_RW);
     if (c->plant_addr)
         memcpy(data + (c->plant_addr - ORACLE_DATA), &c->plant_value, 8);
-    user_mode(&g->cpu);
+    user_mode(&g->cpu, c->mode);
     load_state(&g->cpu, &c->in);
     engine_interp.run(g->engine, &g->cpu, BUDGET, &stop);
     if (stop.kind == STOP_HALT) {

@@ -108,7 +108,11 @@ static void frame_load_vectors(const struct control *ctl, u8 *xs, const struct o
         raw_copy(xs + ctl->offset[C_OPMASK], s->k, sizeof(s->k));
 }
 
-static void frame_load(const struct control *ctl, ucontext_t *uc, const struct oracle_state *s)
+#define USER_CS64 0x33
+#define USER_CS32 0x23
+#define USER_DS   0x2b
+
+static void frame_load(const struct control *ctl, ucontext_t *uc, const struct oracle_state *s, u8 mode)
 {
     greg_t *g = uc->uc_mcontext.gregs;
     u8 *xs = (u8 *)uc->uc_mcontext.fpregs;
@@ -117,6 +121,7 @@ static void frame_load(const struct control *ctl, ucontext_t *uc, const struct o
         g[greg_of[i]] = (greg_t)s->gpr[i];
     g[REG_RIP] = (greg_t)s->rip;
     g[REG_EFL] = (greg_t)s->rflags;
+    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | (mode == ISA_MODE_64 ? USER_CS64 : USER_CS32);
     raw_copy(xs, s->fx, 28); /* not MXCSR_MASK */
     raw_copy(xs + 32, s->fx + 32, sizeof(s->fx) - 32);
     frame_load_vectors(ctl, xs, s);
@@ -187,7 +192,7 @@ static void case_begin(struct control *ctl, const struct oracle_case *c, ucontex
     raw_copy((void *)ORACLE_DATA, ctl->pristine[c->pattern], ORACLE_DATA_RW);
     if (c->plant_addr)
         raw_copy((void *)c->plant_addr, &c->plant_value, 8);
-    frame_load(ctl, uc, &c->in);
+    frame_load(ctl, uc, &c->in, c->mode);
 }
 
 static void case_end(struct control *ctl, const struct oracle_case *c, const ucontext_t *uc)
@@ -297,6 +302,8 @@ static void child_main(struct oracle_native *n)
         raw_syscall(SYS_arch_prctl, ARCH_SET_FS, (long)ORACLE_FS_BASE, 0, 0))
         raw_syscall(SYS_exit_group, 15, 0, 0, 0);
     child_seal();
+    /* compatibility mode needs them, 64-bit mode does not look */
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" ::"r"(USER_DS));
     for (;;)
         __asm__ volatile("int3");
 }
