@@ -116,6 +116,7 @@ struct interp {
     struct tlb_entry *tlb; /* context in force: one of tlbs[] */
     struct cpu *cpu;       /* while running */
     s64 budget;
+    u64 deliveries; /* events delivered in this run: part of the budget used, no instructions */
     u8 key;
     u8 context;            /* enum tlb_context */
     bool user;             /* CPL 3 */

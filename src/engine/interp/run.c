@@ -107,6 +107,16 @@ static bool events_waiting(const struct interp *ip)
     return __atomic_load_n(&ip->cpu->attention, __ATOMIC_RELAXED) != 0;
 }
 
+/*
+ * A delivery uses budget like an instruction: a handler that faults at once would otherwise be delivered for ever without
+ * the caller coming to see to its timers.
+ */
+static void spend(struct interp *ip)
+{
+    ip->budget--;
+    ip->deliveries++;
+}
+
 /* Take an NMI or interrupt if one is deliverable at this boundary. CPU_OK (taken or not) or a reason to stop. */
 static int take_events(struct interp *ip)
 {
@@ -115,6 +125,7 @@ static int take_events(struct interp *ip)
     if ((attention & ATTN_NMI) && isa_interruptible(c, ISA_EVENT_NMI)) {
         cpu_attention_clear(c, ATTN_NMI);
         ip->stats.interrupts++;
+        spend(ip);
         return isa_take_interrupt(&ip->isa, ISA_EVENT_NMI, VEC_NMI);
     }
     if ((attention & ATTN_INTR) && isa_interruptible(c, ISA_EVENT_EXTERNAL)) {
@@ -122,6 +133,7 @@ static int take_events(struct interp *ip)
         if (vector < 0)
             return CPU_OK;
         ip->stats.interrupts++;
+        spend(ip);
         return isa_take_interrupt(&ip->isa, ISA_EVENT_EXTERNAL, (u8)vector);
     }
     return CPU_OK;
@@ -153,6 +165,7 @@ static int after_fault(struct interp *ip, int code)
         return code;
     ip->stats.exceptions++;
     ip->cpu->shadow = 0;
+    spend(ip);
     return isa_deliver_fault(&ip->isa);
 }
 
@@ -254,6 +267,7 @@ static void interp_run(struct engine *en, struct cpu *c, u64 budget, struct stop
     ip->isa.cpu = c;
     ip->budget = (s64)MIN(budget, (u64)INT64_MAX / 2);
     s64 start = ip->budget;
+    ip->deliveries = 0;
     *stop = (struct stop){.kind = STOP_BUDGET};
     if (!c->model) {
         stop->kind = STOP_FAILURE;
@@ -261,7 +275,7 @@ static void interp_run(struct engine *en, struct cpu *c, u64 budget, struct stop
         return;
     }
     run_loop(ip, stop);
-    ip->stats.instructions += (u64)(start - ip->budget);
+    ip->stats.instructions += (u64)(start - ip->budget) - ip->deliveries;
 }
 
 /* --- the engine --- */

@@ -1,0 +1,349 @@
+/*
+ * Guests that mean harm: random bytes as code, page tables, descriptor tables and task state, at every privilege level. Whatever
+ * they do, the engine comes back, and leaves a CPU whose record passes its own check.
+ *
+ *   test-engine-hostile [--count N] [--seed S]
+ *
+ * Each guest is made from one seed, printed when something is wrong.
+ */
+#include "engine/engine.h"
+#include "machine/cpu/cpuid.h"
+#include "machine/cpu/msr.h"
+#include "machine/time/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RAM_SIZE (4u << 20)
+
+struct rng {
+    u64 s;
+};
+static u64 next(struct rng *r)
+{
+    r->s ^= r->s << 13;
+    r->s ^= r->s >> 7;
+    r->s ^= r->s << 17;
+    return r->s * 0x2545f4914f6cdd1dull;
+}
+static u64 below(struct rng *r, u64 n)
+{
+    return next(r) % n;
+}
+
+struct guest {
+    struct guest_mem mem;
+    struct cpu *cpu;
+    struct cpu_model model;
+    struct engine *engine;
+    struct vclock clock;
+    struct rng rng;
+    u64 now;
+};
+
+/* --- the machine around the CPU: answers at random, interrupts at random --- */
+
+static u64 fake_ns(void *ctx)
+{
+    struct guest *g = ctx;
+    return g->now += 100;
+}
+static u32 pio_read(void *ctx, u16 port, unsigned size)
+{
+    return (u32)next(&((struct guest *)ctx)->rng);
+}
+static void pio_write(void *ctx, u16 port, unsigned size, u32 value)
+{
+}
+static u64 mmio_read(void *ctx, struct cpu *c, gpa_t a, unsigned size)
+{
+    return next(&((struct guest *)ctx)->rng);
+}
+static void mmio_write(void *ctx, struct cpu *c, gpa_t a, unsigned size, u64 value)
+{
+}
+static struct cpu_msr_env msr_env(struct guest *g)
+{
+    return (struct cpu_msr_env){.clock = &g->clock, .mem = &g->mem};
+}
+static int msr_read(void *ctx, struct cpu *c, u32 index, u64 *value)
+{
+    struct cpu_msr_env env = msr_env(ctx);
+    return cpu_msr_read(c, index, value, &env);
+}
+static int msr_write(void *ctx, struct cpu *c, u32 index, u64 value)
+{
+    struct cpu_msr_env env = msr_env(ctx);
+    return cpu_msr_write(c, index, value, &env);
+}
+static u64 tsc(void *ctx, struct cpu *c)
+{
+    return fake_ns(ctx);
+}
+static u64 cr8_read(void *ctx, struct cpu *c)
+{
+    return c->cr8;
+}
+static void cr8_write(void *ctx, struct cpu *c, u64 value)
+{
+    c->cr8 = value & 15;
+}
+static int irq_ack(void *ctx, struct cpu *c)
+{
+    struct guest *g = ctx;
+    cpu_attention_clear(c, ATTN_INTR);
+    return (int)(16 + below(&g->rng, 240));
+}
+static const struct machine_ops ops = {.pio_read = pio_read,
+                                       .pio_write = pio_write,
+                                       .mmio_read = mmio_read,
+                                       .mmio_write = mmio_write,
+                                       .msr_read = msr_read,
+                                       .msr_write = msr_write,
+                                       .tsc = tsc,
+                                       .cr8_read = cr8_read,
+                                       .cr8_write = cr8_write,
+                                       .irq_ack = irq_ack};
+
+/* --- making a guest --- */
+
+/* First bytes of instructions that matter, so that random code does more than fault at once. */
+static const u8 openings[][4] = {
+    {0x0f, 0x01},
+    {0x0f, 0x00},
+    {0x0f, 0x20},
+    {0x0f, 0x22},
+    {0x0f, 0x30},
+    {0x0f, 0x32},
+    {0x0f, 0x05},
+    {0x0f, 0x07},
+    {0x48, 0x0f, 0x07},
+    {0xcf},
+    {0x48, 0xcf},
+    {0xcb},
+    {0xff},
+    {0xea},
+    {0x8e},
+    {0x0f, 0xa1},
+    {0xcd},
+    {0xcc},
+    {0xf4},
+    {0xfa},
+    {0xfb},
+    {0x9d},
+    {0x9c},
+    {0x0f, 0xae},
+    {0x0f, 0xc7},
+    {0xf3, 0xa4},
+    {0xf3, 0xaa},
+    {0x6c},
+    {0x6e},
+    {0xec},
+    {0xee},
+    {0x0f, 0x01, 0xf8},
+    {0x66, 0x0f},
+    {0xc5},
+    {0x62},
+    {0xd9},
+    {0xdd},
+    {0x0f, 0x38},
+    {0xf0, 0x0f},
+    {0x0f, 0x23},
+};
+
+static void fill_code(struct guest *g, u8 *p, size_t len)
+{
+    for (size_t i = 0; i < len;) {
+        if (below(&g->rng, 3)) {
+            const u8 *o = openings[below(&g->rng, ARRAY_LEN(openings))];
+            for (unsigned k = 0; k < 4 && o[k] && i < len; k++)
+                p[i++] = o[k];
+        }
+        for (unsigned k = 0, n = (unsigned)below(&g->rng, 5); k < n && i < len; k++)
+            p[i++] = (u8)next(&g->rng);
+    }
+}
+
+/* Four levels that map most of RAM onto itself, with bits spoiled here and there. */
+static void fill_tables(struct guest *g)
+{
+    u64 *t[4];
+    for (int i = 0; i < 4; i++) {
+        t[i] = (u64 *)(void *)(g->mem.ram + 0x1000 * (i + 1));
+        for (unsigned k = 0; k < 512; k++)
+            t[i][k] = i < 3 ? (u64)(0x1000 * (i + 2)) | 7 : (u64)k << 12 | 7;
+    }
+    for (unsigned n = (unsigned)below(&g->rng, below(&g->rng, 4) ? 12 : 200); n; n--) {
+        u64 *e = &t[below(&g->rng, 4)][below(&g->rng, 512)];
+        *e = below(&g->rng, 2) ? *e ^ 1ull << below(&g->rng, 64) : next(&g->rng);
+    }
+}
+
+/* Attributes, limit and base that a descriptor can give: with G the limit ends in ones, without it has 20 bits. */
+static void random_segment(struct guest *g, struct cpu_segment *s, u32 attr)
+{
+    bool big = below(&g->rng, 3);
+    s->selector = (u16)next(&g->rng);
+    s->attr = attr | (big ? (u32)SEG_G : 0);
+    s->limit = big ? (u32)next(&g->rng) | 0xfff : (u32)below(&g->rng, 0x100000);
+    s->base = below(&g->rng, 3) ? 0 : below(&g->rng, RAM_SIZE);
+    if (big && below(&g->rng, 3))
+        s->limit = 0xffffffff;
+}
+
+static void fill_cpu(struct guest *g)
+{
+    struct cpu *c = g->cpu;
+    struct rng *r = &g->rng;
+    cpu_reset(c);
+    c->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | (below(r, 2) ? CR0_WP : 0) | (below(r, 2) ? CR0_AM : 0);
+    c->cr4 = (CR4_PAE | CR4_OSFXSR | CR4_OSXSAVE | CR4_PGE |
+              (next(r) & (CR4_SMEP | CR4_SMAP | CR4_UMIP | CR4_DE | CR4_FSGSBASE))) &
+             (g->model.cr4_mask | CR4_PAE);
+    c->xcr0 = g->model.xcr0_mask | XCR0_X87;
+    c->efer = EFER_LME | EFER_LMA | (below(r, 4) ? EFER_SCE | EFER_NXE : 0);
+    c->cr3 = 0x1000;
+    c->cpl = (u8)(below(r, 2) ? 0 : below(r, 4));
+    static const u32 kinds[CPU_SEGS] = {0x4093, 0, 0x4093, 0x4093, 0x4093, 0x4093, 0x82, 0x8b};
+    for (unsigned i = 0; i < CPU_SEGS; i++)
+        random_segment(g, &c->seg[i], kinds[i]);
+    random_segment(g, &c->seg[SEG_CS], 0x9b | (u32)c->cpl << SEG_DPL_SHIFT | (below(r, 4) ? 0x2000u : 0x4000u));
+    c->seg[SEG_SS].attr |= (u32)c->cpl << SEG_DPL_SHIFT;
+    c->seg[SEG_CS].selector = (u16)(8 | c->cpl);
+    c->seg[SEG_SS].selector = (u16)(16 | c->cpl);
+    c->gdtr.base = 0x10000 + (below(r, 8) ? 48 * below(r, 50) : below(r, 0x1000));
+    c->gdtr.limit = below(r, 8) ? 0xfff : (u16)next(r);
+    c->idtr.base = 0x20000 + (below(r, 8) ? 0 : below(r, 0x100));
+    c->idtr.limit = below(r, 8) ? 0xfff : (u16)next(r);
+    if (below(r, 8)) {
+        c->seg[SEG_TR].base = 0x30000;
+        c->seg[SEG_TR].limit = 0x2fff;
+        c->seg[SEG_TR].attr = 0x8b;
+    }
+    for (unsigned i = 0; i < CPU_GPRS; i++)
+        c->gpr[i] = below(r, 4) ? below(r, RAM_SIZE) : next(r);
+    cpu_set_rflags(c, (next(r) & (FL_ARITH | FL_DF | FL_IF | FL_AC | FL_NT | FL_IOPL)) | (below(r, 16) ? 0 : FL_TF));
+    c->rip = 0x40000 + below(r, 0x10000);
+    if (!below(r, 8)) {
+        c->dr[7] = 0x400 | (next(r) & 0xffff00ff);
+        for (int i = 0; i < 4; i++)
+            c->dr[i] = below(r, RAM_SIZE);
+    }
+}
+
+/* Gates that lead somewhere, so that deliveries succeed often enough. */
+static void fill_gates(struct guest *g)
+{
+    u8 *idt = g->mem.ram + 0x20000;
+    for (unsigned v = 0; v < 256; v++) {
+        u64 at = 0x40000 + below(&g->rng, 0x10000);
+        u64 lo = (at & 0xffff) | 8ull << 16 | (below(&g->rng, 2) ? 0 : below(&g->rng, 8)) << 32 |
+                 (0x8eull | below(&g->rng, 4) << 5) << 40 | (at >> 16 & 0xffff) << 48;
+        if (below(&g->rng, 32))
+            memcpy(idt + 16 * v, &lo, 8), memset(idt + 16 * v + 8, 0, 8);
+    }
+    for (unsigned at = 4; at < 0x64; at += 8) { /* stack pointers of the task state */
+        u64 sp = 0x80000 + below(&g->rng, 0x100000);
+        if (below(&g->rng, 8))
+            memcpy(g->mem.ram + 0x30000 + at, &sp, 8);
+    }
+    static const u64 gdt[] = {
+        0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00affb000000ffff, 0x00cff3000000ffff, 0x00cf9b000000ffff};
+    for (unsigned at = 0; at < 0x1000; at += sizeof(gdt))
+        if (below(&g->rng, 16))
+            memcpy(g->mem.ram + 0x10000 + at, gdt, sizeof(gdt));
+}
+
+static void make_guest(struct guest *g, u64 seed)
+{
+    g->rng.s = seed * 0x9e3779b97f4a7c15ull + 1;
+    for (unsigned i = 0; i < 4; i++)
+        next(&g->rng);
+    for (size_t i = 0; i < 0x40000; i += 8) {
+        u64 v = next(&g->rng);
+        memcpy(g->mem.ram + i, &v, 8);
+    }
+    fill_tables(g);
+    fill_gates(g);
+    fill_code(g, g->mem.ram + 0x40000, 0x10000);
+    fill_cpu(g);
+}
+
+static int run_one(struct guest *g, u64 seed, unsigned counts[STOP_KIND_COUNT])
+{
+    make_guest(g, seed);
+    struct error e = {0};
+    if (cpu_record.check(g->cpu, &e) < 0) {
+        printf("seed %llu: the CPU to begin with can not be: %s\n", (unsigned long long)seed, e.msg);
+        return 1;
+    }
+    engine_interp.state_changed(g->engine, g->cpu);
+    struct stop s = {0};
+    for (unsigned slice = 0; slice < 20; slice++) {
+        engine_interp.run(g->engine, g->cpu, 200, &s);
+        if (s.kind == STOP_SHUTDOWN || s.kind == STOP_UNIMPLEMENTED || s.kind == STOP_FAILURE)
+            break;
+        if (below(&g->rng, 2))
+            cpu_attention_set(g->cpu, ATTN_INTR);
+        if (!below(&g->rng, 8)) {
+            g->cpu->nmi_pending = 1;
+            cpu_attention_set(g->cpu, ATTN_NMI);
+        }
+    }
+    counts[s.kind]++;
+    if (s.kind == STOP_FAILURE) {
+        printf("seed %llu: the engine failed: %s\n", (unsigned long long)seed, s.text);
+        return 1;
+    }
+    if (cpu_record.check(g->cpu, &e) < 0) {
+        printf("seed %llu: the CPU that is left can not be: %s\n", (unsigned long long)seed, e.msg);
+        return 1;
+    }
+    return 0;
+}
+
+static u64 option(int argc, char **argv, const char *name, u64 value)
+{
+    for (int i = 1; i + 1 < argc; i++)
+        if (!strcmp(argv[i], name))
+            value = strtoull(argv[i + 1], NULL, 0);
+    return value;
+}
+
+int main(int argc, char **argv)
+{
+    u64 count = option(argc, argv, "--count", 2000), first = option(argc, argv, "--seed", 1);
+    static struct guest g;
+    struct error e = {0};
+    unsigned counts[STOP_KIND_COUNT] = {0}, bad = 0;
+    u8 *ram = aligned_alloc(PAGE_SIZE, RAM_SIZE);
+    memset(ram, 0, RAM_SIZE);
+    vclock_init(&g.clock, fake_ns, fake_ns, &g, 1000000000, 0);
+    g.cpu = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
+    memset(g.cpu, 0, sizeof(*g.cpu));
+    struct engine_config cfg = {.mem = &g.mem, .ops = &ops, .ops_ctx = &g, .code_cache = 1u << 20};
+    if (mem_init(&g.mem, ram, RAM_SIZE, -1, &e) || cpu_model_make(&g.model, "host", 1000000000, 1, &e) ||
+        engine_interp.create(&g.engine, &cfg, &e)) {
+        printf("setup: %s\n", e.msg);
+        return 1;
+    }
+    g.cpu->model = &g.model;
+    for (u64 seed = first; seed < first + count && bad < 10; seed++)
+        bad += (unsigned)run_one(&g, seed, counts);
+    static const char *const names[] = {
+#define X(kind, name) name,
+        STOP_KINDS(X)
+#undef X
+    };
+    printf("%llu guests:", (unsigned long long)count);
+    for (unsigned i = 0; i < STOP_KIND_COUNT; i++)
+        if (counts[i])
+            printf(" %u %s,", counts[i], names[i]);
+    printf(" %u wrong\n", bad);
+    engine_interp.destroy(g.engine);
+    mem_destroy(&g.mem);
+    free(g.cpu);
+    free(ram);
+    return bad != 0;
+}
