@@ -274,6 +274,13 @@ static void show_operands(const struct oracle_case *c)
     printf(" rflags=%llx mxcsr=%08x\n", (unsigned long long)c->in.rflags, *(const u32 *)(const void *)(c->in.fx + 24));
 }
 
+/* An engine that stopped without a result has said why; there is nothing to compare. */
+static void show_stopped(const struct oracle_case *c)
+{
+    printf("# case %llu: no result\n", (unsigned long long)c->seed);
+    show_code(c);
+}
+
 /* Run one case alone again, so that memory can be shown, and print it. */
 static void show_case(struct oracle *o, const struct oracle_case *c)
 {
@@ -315,7 +322,11 @@ static void run_batch(struct oracle *o, u64 seed, u32 n)
         if (same(c, &o->want[i], &o->got[i]))
             continue;
         o->failed_of[c->mnemonic % MAX_MNEMONICS]++;
-        if (o->failed++ < MAX_SHOWN)
+        if (o->failed++ >= MAX_SHOWN)
+            continue;
+        if (o->got[i].hung)
+            show_stopped(c);
+        else
             show_case(o, c);
     }
 }

@@ -35,7 +35,7 @@
 
 #define CONTROL   ((struct control *)0x6f0000000000ull)
 #define ALT_STACK 0x20000u
-#define DEADLINE  2 /* seconds for one batch before the child counts as hung */
+#define DEADLINE  10 /* seconds without a case done before the child counts as hung */
 
 enum component { C_AVX = 2, C_OPMASK = 5, C_ZMM_HI256 = 6, C_HI16_ZMM = 7, COMPONENTS = 8 };
 
@@ -296,8 +296,6 @@ static void child_main(struct oracle_native *n)
     alarm(3600);
     child_map(n);
     child_signals();
-    CONTROL->have_case = 0;
-    CONTROL->at = CONTROL->count;
     if (raw_syscall(SYS_arch_prctl, ARCH_SET_GS, (long)ORACLE_GS_BASE, 0, 0) ||
         raw_syscall(SYS_arch_prctl, ARCH_SET_FS, (long)ORACLE_FS_BASE, 0, 0))
         raw_syscall(SYS_exit_group, 15, 0, 0, 0);
@@ -324,7 +322,7 @@ static void child_start(struct oracle_native *n)
 {
     fflush(NULL);
     n->control->request = n->control->reply;
-    n->control->count = n->control->at = 0;
+    n->control->count = n->control->at = n->control->have_case = 0;
     n->pid = fork();
     if (n->pid == 0)
         child_main(n);
