@@ -282,9 +282,12 @@ static void bad_protected_mode_stacks(void **state)
     put_tss_ss(&h, 0xfff8);
     assert_int_equal(deliver(&h, ISA_EVENT_SOFT_INT, false), CPU_FAULT);
     assert_fault(&h, VEC_TS, 0xfff8);
+    put_tss_ss(&h, S_DATA(0));
     h.cpu.seg[SEG_TR].limit = 8;
     assert_int_equal(deliver(&h, ISA_EVENT_EXTERNAL, false), CPU_FAULT);
     assert_fault(&h, VEC_TS, S_TSS | 1);
+    h.cpu.seg[SEG_TR].limit = 9;
+    assert_int_equal(deliver(&h, ISA_EVENT_EXTERNAL, false), CPU_OK);
     harness_free(&h);
 }
 
@@ -299,6 +302,17 @@ static void sixteen_bit_tss(void **state)
     harness_ring(&h, 3);
     assert_int_equal(deliver(&h, ISA_EVENT_EXTERNAL, false), CPU_OK);
     assert_int_equal(h.cpu.gpr[RSP], 0x9000 - 20);
+    mem_put(&h, TSS + 6, 2, 0xa000);
+    mem_put(&h, TSS + 8, 2, S_DATA(1) | 1);
+    make_idt(&h, S_CODE(1), 0xee, 0);
+    harness_ring(&h, 3);
+    h.cpu.seg[SEG_TR].limit = 9;
+    assert_int_equal(deliver(&h, ISA_EVENT_EXTERNAL, false), CPU_OK);
+    assert_int_equal(h.cpu.gpr[RSP], 0xa000 - 20);
+    harness_ring(&h, 3);
+    h.cpu.seg[SEG_TR].limit = 8;
+    assert_int_equal(deliver(&h, ISA_EVENT_EXTERNAL, false), CPU_FAULT);
+    assert_fault(&h, VEC_TS, S_TSS | 1);
     harness_free(&h);
 }
 
@@ -432,6 +446,20 @@ static void interrupts_and_faults(void **state)
     harness_free(&h);
 }
 
+/* Raised without a fault before it, an exception pushes an error code of 0 where it has one. */
+static void error_codes_by_vector(void **state)
+{
+    static const char with[] = "nnnnnnnnynyyyyynnynnnynnnnnnnnnnn";
+    for (unsigned v = 0; v <= 32; v++) {
+        struct harness h;
+        harness_init(&h, true, false);
+        make_idt(&h, S_CODE(0), 0x8e, 0);
+        assert_int_equal(isa_deliver(&h.isa, ISA_EVENT_EXCEPTION, (u8)v), CPU_OK);
+        assert_int_equal(h.cpu.gpr[RSP], STACK(0) - 0x100 - (with[v] == 'y' ? 48 : 40));
+        harness_free(&h);
+    }
+}
+
 static void faults_set_rf_and_cr2(void **state)
 {
     struct harness h;
@@ -562,6 +590,7 @@ int main(void)
         cmocka_unit_test(overflow_and_bounds),
         cmocka_unit_test(faults_combine),
         cmocka_unit_test(interrupts_and_faults),
+        cmocka_unit_test(error_codes_by_vector),
         cmocka_unit_test(faults_set_rf_and_cr2),
         cmocka_unit_test(taking_interrupts),
         cmocka_unit_test(breakpoints),

@@ -318,6 +318,8 @@ static void far_returns(void **state)
         mem_put(&h, h.cpu.gpr[RSP], 8, 0);
         mem_put(&h, h.cpu.gpr[RSP] + (lm ? 8 : 4), 8, 3);
         assert_run_fault(&h, lm ? "48 cb" : "cb", VEC_GP, 0);
+        mem_put(&h, h.cpu.gpr[RSP] + (lm ? 8 : 4), 8, 0xfff8);
+        assert_run_fault(&h, lm ? "48 cb" : "cb", VEC_GP, 0xfff8);
         harness_free(&h);
     }
 }
@@ -551,6 +553,10 @@ static void near_calls(void **state)
     assert_int_equal(c->rip, 0xffff800000000000);
     c->gpr[RSP] = 0x800000000000;
     assert_run_fault(&h, "c3", VEC_SS, 0);
+    c->gpr[RSP] = 0x7ffffffffffc; /* half of the slot */
+    assert_run_fault(&h, "c3", VEC_SS, 0);
+    c->gpr[RSP] = 0xffff800000000004;
+    assert_run_fault(&h, "e8 00000000", VEC_SS, 0);
     harness_free(&h);
 
     harness_init(&h, false, false);

@@ -253,6 +253,8 @@ void harness_init(struct harness *h, bool lm, bool amd)
     h->absent = ~0ull;
     h->model.amd = amd;
     h->model.phys_bits = 40;
+    h->model.mxcsr_mask = 0xffff;
+    h->model.efer_mask = EFER_SCE | EFER_LME | EFER_NXE;
     h->model.cr4_mask = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT |
                         CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
     h->model.xcr0_mask = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512;

@@ -173,6 +173,10 @@ static void push_and_pop(void **state)
     h.model.amd = true;
     assert_run_ok(&h, "1e");
     assert_int_equal(mem_get(&h, sp - 8, 4), S_DATA(0));
+    u64 top = c->gpr[RSP];
+    assert_run_ok(&h, "1f"); /* pop ds */
+    assert_int_equal(c->shadow, 0);
+    c->gpr[RSP] = top;
     assert_run_ok(&h, "17"); /* pop ss */
     assert_int_equal(c->shadow, SHADOW_MOVSS);
     harness_free(&h);

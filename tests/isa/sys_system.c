@@ -114,6 +114,10 @@ static void flags_on_the_stack(void **state)
         assert_int_equal(cpu_rflags(c), want);
         assert_int_equal(h.n_mode, 1);
         assert_int_equal(c->gpr[RSP], sp + w);
+        mem_put(&h, sp, 8, want);
+        c->gpr[RSP] = sp;
+        assert_run_ok(&h, w == 8 ? "9d" : "66 9d");
+        assert_int_equal(h.n_mode, 0); /* neither AC nor TF changed */
         c->sysflags |= FL_RF;
         assert_run_ok(&h, w == 8 ? "9c" : "66 9c");
         assert_int_equal(mem_get(&h, sp, w), want & isa_mask(w));
@@ -382,6 +386,9 @@ static void cr4_rules(void **state)
     c->cr3 = 0x1001;
     assert_run_fault(&h, "0f22e0", VEC_GP, 0);
     c->cr3 = 0x1000;
+    assert_run_ok(&h, "0f22e0");
+    c->cr3 = 0x1001; /* with PCIDs on already, that is as it should be */
+    c->gpr[RAX] |= CR4_PGE;
     assert_run_ok(&h, "0f22e0");
     harness_free(&h);
     harness_init(&h, false, false);
