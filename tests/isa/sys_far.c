@@ -229,6 +229,12 @@ static void call_gate_with_parameters(void **state)
             assert_int_equal(mem_get(&h, STACK(1) - w, w), S_DATA(3) | 3);
             assert_int_equal(h.acc_of_write, ISA_ACC_SUPERVISOR);
         }
+    /* no room on the inner stack: #SS names its segment */
+    put_desc(&h, GDT + S_TEST2, 0, 0xfff, (u8)A_DATA(1), F_D);
+    mem_put(&h, TSS + 16, 2, S_TEST2 | 1);
+    harness_ring(&h, 3);
+    assert_run_fault(&h, far_hex(&h, true), VEC_SS, S_TEST2);
+    mem_put(&h, TSS + 16, 2, S_DATA(1) | 1);
     /* pointer, gate (twice: type first), code, TSS, stack segment, parameters, frame */
     put_call_gate(&h, GDT + S_TEST, S_CODE(1), 0x81234, 0xec, 2);
     harness_ring(&h, 3);

@@ -108,6 +108,8 @@ static void table_limits(void **state)
     h.cpu.gdtr.limit = S_TEST + 6;
     assert_int_equal(isa_load_segment(&h.isa, SEG_ES, S_TEST | 3), CPU_FAULT);
     assert_fault(&h, VEC_GP, S_TEST);
+    assert_int_equal(isa_load_segment(&h.isa, SEG_CS, S_CODE(0)), CPU_FAULT);
+    assert_fault(&h, VEC_UD, -1);
     /* no LDT at all */
     assert_int_equal(isa_load_segment(&h.isa, SEG_ES, 0xc), CPU_FAULT);
     assert_fault(&h, VEC_GP, 0xc);
