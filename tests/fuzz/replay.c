@@ -3,7 +3,7 @@
 
 #include <dirent.h>
 
-static int replay(const char *path, unsigned number)
+static int replay(const char *path)
 {
     FILE *f = fopen(path, "rb");
     if (!f)
@@ -18,8 +18,6 @@ static int replay(const char *path, unsigned number)
     free(data);
     LLVMFuzzerTestOneInput(exact, len);
     free(exact);
-    printf("ok %u - %s\n", number, path);
-    fflush(stdout);
     return 0;
 }
 
@@ -32,8 +30,13 @@ int main(int argc, char **argv)
         while (d && (e = readdir(d))) {
             char path[4096];
             snprintf(path, sizeof(path), "%s/%s", argv[i], e->d_name);
-            if (e->d_name[0] != '.' && replay(path, ++n))
+            if (e->d_name[0] == '.')
+                continue;
+            printf("# %s\n", path); /* the last one is the culprit, if any is */
+            fflush(stdout);
+            if (replay(path))
                 return 1;
+            n++;
         }
         if (d)
             closedir(d);
@@ -42,5 +45,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "no corpus\n");
         return 1;
     }
+    printf("ok 1 - %u inputs\n", n);
     return 0;
 }
