@@ -698,6 +698,35 @@ static void load_checks_everything_first(void **state)
     close_rig(other);
 }
 
+/* Booting resets the machine and takes the CPU's state from a record; the TSC goes on. */
+static void boot_sets_the_cpu(void **state)
+{
+    struct rig *g = *state;
+    struct engine *en = grab(g);
+    struct cpu *c = board_cpu(g->board, 0);
+    struct rec_buf b = {0};
+    struct error e = {0};
+    c->rip = 0x123456;
+    assert_int_equal(rec_save(&b, &cpu_record, 0, c), 0);
+    port_out(en, 0x3ff, 1, 0x77);
+    port_out(en, 0xf4, 1, 1);
+    assert_int_equal(run(g), BOARD_DEBUG_EXIT);
+    g->time.ns += 1000;
+    u64 tsc = rdmsr(g, en, MSR_TSC);
+    unsigned changed = en->changed;
+    assert_int_equal(board_boot(g->board, b.data, b.len, &e), 0);
+    assert_int_equal(c->rip, 0x123456);
+    assert_int_equal(rdmsr(g, en, MSR_TSC), tsc);
+    assert_int_equal(port_in(en, 0x3ff, 1), 0);
+    assert_true(en->changed > changed);
+    assert_int_equal(run(g), BOARD_RUN);
+    assert_true(board_boot(g->board, b.data, b.len - 1, &e) < 0);
+    assert_true(board_boot(g->board, NULL, 0, NULL) < 0);
+    b.data[20] ^= 1;
+    assert_true(board_boot(g->board, b.data, b.len, NULL) < 0);
+    rec_buf_free(&b);
+}
+
 /* The event of a machine that has ended does not outlive loading another state into it. */
 static void load_revives(void **state)
 {
@@ -771,6 +800,7 @@ int main(void)
         T(statistics_pass_through),
         cmocka_unit_test(saved_boards_go_on_alike),
         T(load_checks_everything_first),
+        T(boot_sets_the_cpu),
         T(load_revives),
         T(hostile_accesses),
     };
