@@ -121,6 +121,7 @@ struct interp {
     u8 context;            /* enum tlb_context */
     bool user;             /* CPL 3 */
     bool stale;            /* key, context and vector_ok must be derived again before the next block */
+    bool in_repeat;        /* RIP is on a repeated string instruction that has done some of its elements */
     u8 vector_ok;          /* VECTOR_*: what may be used without a fault */
     struct block *current; /* block being executed */
     u64 debug_hits;        /* data and I/O breakpoints that the instruction running alone has met: bits of DR6 */

@@ -37,7 +37,8 @@ u64 ea_slow(struct interp *ip, const struct op *op, unsigned size, bool write)
         off &= 0xffff;
     if ((ip->key & KEY_MODE) == ISA_MODE_64)
         return off + *(const u64 *)(const void *)((const u8 *)c + op->seg);
-    if ((ip->key & KEY_FLAT) && op->segno < SEG_FS)
+    /* Code is never writable, so a store through CS is not for the short way. */
+    if ((ip->key & KEY_FLAT) && op->segno < SEG_FS && !(write && op->segno == SEG_CS))
         return off;
     gva_t va;
     int r = isa_linear(c, op->segno, off, size, write, &va);
@@ -117,6 +118,13 @@ static void spend(struct interp *ip)
     ip->deliveries++;
 }
 
+/* An interrupt between two elements of a repeated instruction saves RF set (SDM vol. 3B, 17.3.1.1). */
+static void mark_resume(struct interp *ip)
+{
+    if (ip->in_repeat)
+        ip->cpu->sysflags |= FL_RF;
+}
+
 /* Take an NMI or interrupt if one is deliverable at this boundary. CPU_OK (taken or not) or a reason to stop. */
 static int take_events(struct interp *ip)
 {
@@ -124,6 +132,7 @@ static int take_events(struct interp *ip)
     u32 attention = __atomic_load_n(&c->attention, __ATOMIC_ACQUIRE);
     if ((attention & ATTN_NMI) && isa_interruptible(c, ISA_EVENT_NMI)) {
         cpu_attention_clear(c, ATTN_NMI);
+        mark_resume(ip);
         ip->stats.interrupts++;
         spend(ip);
         return isa_take_interrupt(&ip->isa, ISA_EVENT_NMI, VEC_NMI);
@@ -132,6 +141,7 @@ static int take_events(struct interp *ip)
         int vector = ip->cfg.ops->irq_ack(ip->cfg.ops_ctx, c);
         if (vector < 0)
             return CPU_OK;
+        mark_resume(ip);
         ip->stats.interrupts++;
         spend(ip);
         return isa_take_interrupt(&ip->isa, ISA_EVENT_EXTERNAL, (u8)vector);
@@ -207,6 +217,7 @@ static int run_block(struct interp *ip)
         return r;
     }
     ip->current = b;
+    ip->in_repeat = false;
     ip->budget -= b->n;
     if (unlikely(ip->key & KEY_SINGLE))
         return run_single(ip, b);

@@ -236,6 +236,7 @@ static void string_rep(struct interp *ip, const struct op *op)
             break;
         /* Events are taken between elements; so is the end of a block that this very instruction overwrote. */
         if (n != count && (c->attention || ip->budget < 0 || op->fn == op_leave || (ip->key & KEY_SINGLE))) {
+            ip->in_repeat = true;
             op_leave(ip, op);
             return;
         }
