@@ -1,4 +1,5 @@
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include "vm/control.h"
 #include "vm/paths.h"
 
@@ -88,16 +89,20 @@ int machine_await_end(const struct machine_row *row, unsigned seconds, struct er
 
 int machine_print_log(const struct machine_row *row, struct error *e)
 {
-    char buf[65536];
+    u8 buf[65536], clean[sizeof(buf) + sizeof(((struct terminal_filter *)0)->held)];
+    struct terminal_filter filter = {0};
+    bool tty = isatty(STDOUT_FILENO);
     int fd = open(row->log, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return 0; /* nothing was printed */
     if (fd < 0)
         return error_set(e, errno, "%s: cannot be read: %s", row->log, strerror(errno));
     ssize_t n;
-    while ((n = read(fd, buf, sizeof(buf))) > 0)
-        if (fwrite(buf, 1, (size_t)n, stdout) != (size_t)n)
+    while ((n = read(fd, buf, sizeof(buf))) > 0) {
+        size_t len = tty ? terminal_drop_questions(&filter, buf, (size_t)n, clean) : (size_t)n;
+        if (fwrite(tty ? clean : buf, 1, len, stdout) != len)
             break; /* main reports it */
+    }
     int rc = n < 0 ? error_set(e, errno, "%s: cannot be read: %s", row->log, strerror(errno)) : 0;
     close(fd);
     return rc;

@@ -44,7 +44,9 @@ struct session {
     bool done;
     u8 in[FRAME_HEADER + CONTROL_FRAME_MAX];
     size_t in_len;
-    u8 out[CONTROL_FRAME_MAX];
+    u8 out[CONTROL_FRAME_MAX + sizeof(((struct terminal_filter *)0)->held)];
+    struct terminal_filter filter;
+    u64 replayed; /* bytes of the first cfg->replay ones that have come */
     size_t out_at, out_len;
     u64 dropped;
 };
@@ -136,13 +138,26 @@ static void take_end(struct session *s, const u8 *data, size_t len)
     finish(s, SESSION_ENDED);
 }
 
+/* How much of the first output is old is not told; at most cfg->replay bytes of it are. */
+static void take_output(struct session *s, const u8 *data, size_t len)
+{
+    s->out_at = 0;
+    if (s->cfg->old_replay && isatty(STDOUT_FILENO) && s->replayed < s->cfg->replay) {
+        s->replayed += len;
+        s->out_len = terminal_drop_questions(&s->filter, data, len, s->out);
+    } else {
+        memcpy(s->out, s->filter.held, s->filter.n);
+        memcpy(s->out + s->filter.n, data, len);
+        s->out_len = s->filter.n + len;
+        s->filter.n = 0;
+    }
+}
+
 static void take_frame(struct session *s, u8 kind, const u8 *data, size_t len)
 {
     switch (kind) {
     case CONTROL_OUTPUT:
-        memcpy(s->out, data, len);
-        s->out_at = 0;
-        s->out_len = len;
+        take_output(s, data, len);
         break;
     case CONTROL_DROPPED:
         s->dropped += len == 8 ? get_le64(data) : 0;

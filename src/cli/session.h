@@ -13,6 +13,7 @@ struct session_config {
     bool input;            /* send standard input to the guest */
     u8 escape;             /* key that leaves, 0 for none; only looked for on a terminal */
     u64 replay;            /* bytes of earlier output to show first */
+    bool old_replay;       /* they were shown before: drop the questions to a terminal in them */
     bool stop_on_signal;   /* a signal stops the machine; else it only ends the session */
     unsigned stop_seconds; /* grace of that stop */
 };

@@ -85,3 +85,35 @@ void terminal_status(const char *text)
     dprintf(STDERR_FILENO, "\r\033[2K%.*s", columns - 1, text);
     terminal.status = *text != 0;
 }
+
+/* What the sequence held so far is (ECMA-48, 5.4): still open, a question, or something else that goes through. */
+enum sequence { SEQUENCE_OPEN, SEQUENCE_QUESTION, SEQUENCE_OTHER };
+
+static enum sequence classify(const struct terminal_filter *f)
+{
+    u8 last = f->held[f->n - 1];
+    if (f->n == 1)
+        return last == 0x1b ? SEQUENCE_OPEN : SEQUENCE_OTHER;
+    if (f->n == 2)
+        return last == '[' ? SEQUENCE_OPEN : SEQUENCE_OTHER;
+    if (last >= 0x20 && last <= 0x3f) /* parameters */
+        return f->n < sizeof(f->held) ? SEQUENCE_OPEN : SEQUENCE_OTHER;
+    return last == 'n' || last == 'c' ? SEQUENCE_QUESTION : SEQUENCE_OTHER;
+}
+
+size_t terminal_drop_questions(struct terminal_filter *f, const u8 *data, size_t len, u8 *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        f->held[f->n++] = data[i];
+        enum sequence s = classify(f);
+        if (s == SEQUENCE_OPEN)
+            continue;
+        if (s == SEQUENCE_OTHER) {
+            memcpy(out + n, f->held, f->n);
+            n += f->n;
+        }
+        f->n = 0;
+    }
+    return n;
+}

@@ -27,4 +27,19 @@ void terminal_restore(void);
 /* Replace the status line on standard error by `text` (cut to the width); "" erases it. */
 void terminal_status(const char *text);
 
+/*
+ * Old output shown again must not ask the terminal questions (where is the cursor: CSI 6 n, what are you: CSI c): nobody
+ * waits for the answers, and they would be typed into whatever reads next. Start with a zeroed one.
+ */
+struct terminal_filter {
+    u8 held[24]; /* the beginning of a sequence that may be a question */
+    size_t n;
+};
+
+/*
+ * Copy data[0..len) without questions to out, which has room for len + sizeof(f->held). Returns the bytes in out; an
+ * unfinished sequence stays in `f`.
+ */
+size_t terminal_drop_questions(struct terminal_filter *f, const u8 *data, size_t len, u8 *out);
+
 #endif

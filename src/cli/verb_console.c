@@ -41,7 +41,8 @@ int verb_console(const struct args *a, struct error *e)
     registry_close(r);
     if (rc < 0)
         return cli_status_of(e);
-    const struct session_config s = {.row = &row, .input = true, .escape = (u8)a->number[OPT_ESCAPE], .replay = 4096};
+    const struct session_config s = {
+        .row = &row, .input = true, .escape = (u8)a->number[OPT_ESCAPE], .replay = 4096, .old_replay = true};
     if (machine_lives(&row))
         say_how_to_leave(a, &row);
     rc = session_run(&s, &res, e);

@@ -8,7 +8,7 @@
 static int follow(const struct machine_row *row, struct error *e)
 {
     struct session_result res;
-    const struct session_config s = {.row = row, .replay = 2u << 20};
+    const struct session_config s = {.row = row, .replay = 2u << 20, .old_replay = true};
     int rc = session_run(&s, &res, e);
     if (rc < 0)
         return cli_status_of(e);

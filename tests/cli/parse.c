@@ -1,5 +1,6 @@
 /* The command line: values, suggestions, the parser, and that the table holds together. */
 #include "cli/cli.h"
+#include "cli/terminal.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -251,6 +252,23 @@ static void help_is_complete(void **state)
     }
 }
 
+/* In pieces of every size: sequences are cut anywhere. */
+static void old_questions_are_dropped(void **state)
+{
+    static const char in[] = "a\033[6nb\033[1;31mc\033[cd\033[5n\033[0me\033[>0cf\033Mg\033[?25h\033[6";
+    static const char want[] = "ab\033[1;31mcd\033[0mef\033Mg\033[?25h";
+    for (size_t piece = 1; piece < sizeof(in); piece++) {
+        struct terminal_filter f = {0};
+        u8 out[sizeof(in) + sizeof(f.held)];
+        size_t n = 0;
+        for (size_t i = 0; i < sizeof(in) - 1; i += piece)
+            n += terminal_drop_questions(&f, (const u8 *)in + i, MIN(piece, sizeof(in) - 1 - i), out + n);
+        assert_int_equal(n, sizeof(want) - 1);
+        assert_memory_equal(out, want, n);
+        assert_int_equal(f.n, 3);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +285,7 @@ int main(void)
         cmocka_unit_test(table_of_options),
         cmocka_unit_test(table_of_verbs),
         cmocka_unit_test(help_is_complete),
+        cmocka_unit_test(old_questions_are_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
