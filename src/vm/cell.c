@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #define SLICE_INSTRUCTIONS 200000u
+#define SLICE_TYPING       4096u    /* while keys wait for the UART: it may take but one at a time */
 #define RETRY_NS           5000000u /* between looks at a message ring that is full */
 #define INPUT_MAX          256u
 
@@ -326,7 +327,8 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
             continue;
         }
         text[0] = 0;
-        enum board_event event = board_run(c->board, SLICE_INSTRUCTIONS, text, sizeof(text));
+        u64 slice = c->input_len ? SLICE_TYPING : SLICE_INSTRUCTIONS;
+        enum board_event event = board_run(c->board, slice, text, sizeof(text));
         if (event == BOARD_WAIT)
             rest(c, board_next_deadline(c->board));
         else if (event != BOARD_RUN)

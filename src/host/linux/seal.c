@@ -81,7 +81,8 @@ struct rule {
 
 #define RULES_COMMON                                                                                                  \
     {SYS_futex, {{0}}}, {SYS_ppoll, {{0}}}, {SYS_poll, {{0}}}, {SYS_clock_gettime, {{0}}}, {SYS_gettimeofday, {{0}}}, \
-        {SYS_rt_sigreturn, {{0}}}, {SYS_rt_sigprocmask, {{0}}}, {SYS_restart_syscall, {{0}}}, {SYS_exit, {{0}}},      \
+        {SYS_rt_sigreturn, {{0}}}, {SYS_rt_sigprocmask, {{0}}}, {SYS_sigaltstack, {{0}}},                             \
+        {SYS_restart_syscall, {{0}}}, {SYS_exit, {{0}}},                                                              \
     {                                                                                                                 \
         SYS_exit_group,                                                                                               \
         {                                                                                                             \

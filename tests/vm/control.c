@@ -1,0 +1,255 @@
+/* The control socket: clients that garble, flood, stall and vanish; and the console: one types, several watch. */
+#include "harness.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+static void assert_serves(struct machine *m)
+{
+    json_t *j;
+    assert_int_equal(machine_do(m, &j, "{s:s}", "do", "status"), 0);
+    assert_string_equal(json_string_value(json_object_get(j, "state")), "running");
+    json_decref(j);
+}
+
+static void end(struct machine *m)
+{
+    assert_int_equal(machine_do(m, NULL, "{s:s}", "do", "kill"), 0);
+    assert_int_equal(machine_wait(m, NULL), VM_EXIT_SIGNAL + 9);
+    machine_forget(m);
+}
+
+static int dial(struct machine *m)
+{
+    struct error e = {0};
+    int fd = control_connect(m->socket, &e);
+    if (fd < 0)
+        fail_msg("%s", e.msg);
+    return fd;
+}
+
+/* Send raw bytes; what comes back until the keeper's line ends or the connection does. */
+static ssize_t raw(int fd, const void *data, size_t len, char *reply, size_t size)
+{
+    size_t got = 0;
+    send(fd, data, len, MSG_NOSIGNAL);
+    while (got < size - 1) {
+        ssize_t n = recv(fd, reply + got, size - 1 - got, 0);
+        if (n <= 0)
+            break;
+        got += (size_t)n;
+        if (memchr(reply, '\n', got))
+            break;
+    }
+    reply[got] = 0;
+    return (ssize_t)got;
+}
+
+static void garbage(void **state)
+{
+    static const char *const lines[] = {
+        "\n",
+        "hello\n",
+        "[]\n",
+        "{}\n",
+        "{\"do\":1}\n",
+        "{\"do\":\"dance\"}\n",
+        "{\"do\":\"stop\",\"time\":-1}\n",
+        "{\"do\":\"stop\",\"time\":\"soon\"}\n",
+        "{\"do\":\"load\",\"bytes\":99999999999}\n",
+        "{\"do\":\"status\"\n",
+        "\xff\xfe\n",
+        "{\"do\":\"a\",\"do\":\"status\"}\n",
+    };
+    struct machine m;
+    char reply[2048];
+    START(&m, spin);
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        int fd = dial(&m);
+        assert_true(raw(fd, lines[i], strlen(lines[i]), reply, sizeof(reply)) > 0);
+        if (!strstr(reply, "\"ok\":false") || !strstr(reply, "\"error\":"))
+            fail_msg("line %zu: %s", i, reply);
+        /* The connection is as good as before. */
+        assert_true(raw(fd, "{\"do\":\"status\"}\n", 16, reply, sizeof(reply)) > 0);
+        assert_non_null(strstr(reply, "\"ok\":true"));
+        close(fd);
+    }
+    assert_serves(&m);
+    end(&m);
+}
+
+static void endless_line(void **state)
+{
+    struct machine m;
+    char reply[2048], *junk = malloc(4u << 20);
+    assert_non_null(junk);
+    memset(junk, '{', 4u << 20);
+    START(&m, spin);
+    int fd = dial(&m);
+    raw(fd, junk, 4u << 20, reply, sizeof(reply));
+    assert_true(recv(fd, reply, sizeof(reply), 0) <= 0); /* it was closed */
+    close(fd);
+    junk[CONTROL_LINE_MAX - 1] = '\n'; /* deep nesting in a line that is short enough */
+    fd = dial(&m);
+    assert_true(raw(fd, junk, CONTROL_LINE_MAX, reply, sizeof(reply)) > 0);
+    assert_non_null(strstr(reply, "\"ok\":false"));
+    close(fd);
+    free(junk);
+    assert_serves(&m);
+    end(&m);
+}
+
+/* More connections than places, half lines, requests without reading the answers, and gone. */
+static void rude_clients(void **state)
+{
+    struct machine m;
+    int fds[64];
+    START(&m, spin);
+    for (int i = 0; i < 64; i++) {
+        fds[i] = dial(&m);
+        send(fds[i], "{\"do\":\"sta", (size_t)(i % 10), MSG_NOSIGNAL);
+    }
+    for (int i = 0; i < 64; i++)
+        close(fds[i]);
+    int fd = dial(&m);
+    const char *line = "{\"do\":\"inspect\"}\n";
+    for (int i = 0; i < 20000; i++)
+        if (send(fd, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            break;
+    assert_serves(&m); /* while the other never reads */
+    close(fd);
+    for (int i = 0; i < 50; i++) {
+        fd = dial(&m);
+        send(fd, "{\"do\":\"stats\"}\n{\"do\":\"wait\"}\n", 30, MSG_NOSIGNAL);
+        close(fd);
+    }
+    assert_serves(&m);
+    end(&m);
+}
+
+static void private_socket(void **state)
+{
+    struct machine m;
+    struct stat st;
+    START(&m, spin);
+    assert_int_equal(stat(m.socket, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    end(&m);
+}
+
+/* --- the console --- */
+
+static int console(struct machine *m, bool input, int replay, bool *granted)
+{
+    struct error e = {0};
+    json_t *j, *r = json_pack("{s:s,s:b,s:i}", "do", "console", "input", input, "replay", replay);
+    int fd = dial(m);
+    assert_int_equal(control_call(fd, r, &j, &e), 0);
+    if (granted)
+        *granted = json_is_true(json_object_get(j, "input"));
+    json_decref(r);
+    json_decref(j);
+    return fd;
+}
+
+/* Read output frames until `text` has come. */
+static void expect_output(int fd, const char *text)
+{
+    char all[65536];
+    size_t len = 0;
+    struct control_frame f;
+    while (control_frame_receive(fd, &f) == 1) {
+        if (f.kind != CONTROL_OUTPUT || len + f.len >= sizeof(all))
+            continue;
+        memcpy(all + len, f.data, f.len);
+        len += f.len;
+        if (memmem(all, len, text, strlen(text)))
+            return;
+    }
+    fail_msg("the console ended without \"%s\"", text);
+}
+
+static void typing(void **state)
+{
+    struct machine m;
+    bool mine, too;
+    char keys[3000];
+    struct control_frame f;
+    int r;
+    START(&m, echo);
+    int a = console(&m, true, 1000, &mine), b = console(&m, true, 1000, &too);
+    assert_true(mine);
+    assert_false(too);
+    expect_output(a, ">");
+    expect_output(b, ">");                                               /* by replay */
+    assert_int_equal(control_frame_send(b, CONTROL_INPUT, "BBB", 3), 0); /* has no right to */
+    assert_int_equal(control_frame_send(a, CONTROL_INPUT, "abc", 3), 0);
+    expect_output(a, "abc");
+    expect_output(b, "abc");
+    /* More at once than UART, ring and keeper hold: nothing is lost. */
+    for (int round = 0; round < 4; round++) {
+        memset(keys, 'a' + round % 16, sizeof(keys));
+        assert_int_equal(control_frame_send(a, CONTROL_INPUT, keys, sizeof(keys)), 0);
+    }
+    assert_int_equal(control_frame_send(a, CONTROL_INPUT, "END", 3), 0);
+    expect_output(b, "END");
+    machine_expect(&m, "END");
+    close(a);
+    /* The keyboard is free when its holder has gone. */
+    for (int i = 0; i < 300; i++) {
+        a = console(&m, true, 0, &mine);
+        if (mine)
+            break;
+        close(a);
+        poll(NULL, 0, 10);
+    }
+    assert_true(mine);
+    assert_int_equal(control_frame_send(a, CONTROL_INPUT, "q", 1), 0);
+    while ((r = control_frame_receive(a, &f)) == 1 && f.kind != CONTROL_END)
+        ;
+    assert_int_equal(r, 1);
+    assert_non_null(strstr((char *)f.data, "power off"));
+    assert_int_equal(control_frame_receive(a, &f), 0);
+    close(a);
+    close(b);
+    assert_int_equal(machine_wait(&m, NULL), 0);
+    machine_forget(&m);
+}
+
+/* The log has every byte in order though a watcher never reads. */
+static void slow_watcher(void **state)
+{
+    struct machine m;
+    char path[128];
+    struct stat st;
+    START(&m, flood);
+    int fd = console(&m, false, 0, NULL);
+    snprintf(path, sizeof(path), "%s/%s", m.dir, VM_FILE_LOG);
+    off_t top = 0;
+    for (int i = 0; i < 6000 && top < 700 << 10; i++) {
+        assert_int_equal(stat(path, &st), 0);
+        top = MAX(top, st.st_size);
+        poll(NULL, 0, 10);
+    }
+    assert_true(top >= 700 << 10); /* the guest went on far beyond what was kept for the watcher */
+    struct control_frame f;
+    bool dropped = false;
+    while (!dropped && control_frame_receive(fd, &f) == 1)
+        dropped = f.kind == CONTROL_DROPPED;
+    assert_true(dropped);
+    close(fd);
+    end(&m);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], CELL_ARG))
+        return cell_main(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(garbage),        cmocka_unit_test(endless_line), cmocka_unit_test(rude_clients),
+        cmocka_unit_test(private_socket), cmocka_unit_test(typing),       cmocka_unit_test(slow_watcher),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

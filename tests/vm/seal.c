@@ -1,0 +1,277 @@
+/* Seals: in a process of its own each, one forbidden call is tried; SIGSYS is the only right answer. */
+#include "host/host.h"
+#include "vm/config.h"
+#include "vm/console_log.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+struct fixture {
+    int mine, peer, other; /* events */
+};
+
+static void *page_of(void)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+/* --- what a cell may do --- */
+static void may_work(struct fixture *f)
+{
+    void *p = malloc(10u << 20);
+    memset(p, 1, 10u << 20);
+    p = realloc(p, 40u << 20);
+    free(p);
+    host_event_signal(f->peer);
+    host_event_wait(f->mine, host_ns(NULL) + 1000000);
+    host_event_clear(f->mine);
+    mprotect(page_of(), 4096, PROT_READ);
+}
+
+/* --- what it may not --- */
+static void try_open(struct fixture *f)
+{
+    syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDONLY);
+}
+static void try_open_old(struct fixture *f)
+{
+    syscall(SYS_open, "/dev/null", O_RDONLY);
+}
+static void try_socket(struct fixture *f)
+{
+    socket(AF_INET, SOCK_STREAM, 0);
+}
+static void try_fork(struct fixture *f)
+{
+    fork();
+}
+static void try_exec(struct fixture *f)
+{
+    char *const argv[] = {NULL};
+    execve("/bin/true", argv, argv);
+}
+static void try_exec_memory(struct fixture *f)
+{
+    mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+static void try_make_executable(struct fixture *f)
+{
+    mprotect(page_of(), 4096, PROT_READ | PROT_EXEC);
+}
+static void try_high_protection(struct fixture *f)
+{
+    syscall(SYS_mprotect, page_of(), 4096ul, 1ul << 32 | PROT_READ);
+}
+static void try_map_fd(struct fixture *f)
+{
+    mmap(NULL, 4096, PROT_READ, MAP_SHARED, f->other, 0);
+}
+static void try_other_event(struct fixture *f)
+{
+    host_event_signal(f->other);
+}
+static void try_write_mine(struct fixture *f)
+{
+    host_event_signal(f->mine);
+}
+static void try_read_peer(struct fixture *f)
+{
+    host_event_clear(f->peer);
+}
+static void try_kill(struct fixture *f)
+{
+    kill(getppid(), 0);
+}
+static void try_ioctl(struct fixture *f)
+{
+    syscall(SYS_ioctl, f->mine, 0, 0);
+}
+static void try_dup(struct fixture *f)
+{
+    syscall(SYS_dup, f->mine);
+}
+static void try_poison(struct fixture *f)
+{
+    madvise(page_of(), 4096, 100 /* MADV_HWPOISON */);
+}
+static void try_x32(struct fixture *f)
+{
+    syscall(SYS_getpid | 0x40000000);
+}
+static void try_int80(struct fixture *f)
+{
+    long r;
+    __asm__ volatile("int $0x80" : "=a"(r) : "a"(20) : "memory"); /* getpid of the 32-bit table */
+}
+static void try_prctl(struct fixture *f)
+{
+    prctl(PR_SET_DUMPABLE, 1);
+}
+static void try_sigaction(struct fixture *f)
+{
+    signal(SIGSEGV, SIG_IGN);
+}
+
+static const struct {
+    const char *name;
+    void (*fn)(struct fixture *);
+    bool cell_only; /* a keeper may, or the case makes no sense there */
+} attempts[] = {
+#define TRY(what, cell_only)         \
+    {                                \
+#what, try_##what, cell_only \
+    }
+    TRY(open, false),
+    TRY(open_old, false),
+    TRY(socket, false),
+    TRY(fork, false),
+    TRY(exec, false),
+    TRY(exec_memory, false),
+    TRY(make_executable, false),
+    TRY(high_protection, false),
+    TRY(map_fd, false),
+    TRY(other_event, true),
+    TRY(write_mine, true),
+    TRY(read_peer, true),
+    TRY(kill, true),
+    TRY(ioctl, false),
+    TRY(dup, false),
+    TRY(poison, false),
+    TRY(x32, false),
+    TRY(int80, false),
+    TRY(prctl, false),
+    TRY(sigaction, false),
+#undef TRY
+};
+
+/* Seal as a cell or a keeper, do it, exit 0. Returns the signal that ended the process, 0 for none. */
+static int sealed(bool cell, void (*fn)(struct fixture *))
+{
+    struct fixture f = {host_event_create(NULL), host_event_create(NULL), host_event_create(NULL)};
+    int status;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        for (int sig = 1; sig < NSIG; sig++)
+            signal(sig, SIG_DFL); /* cmocka's handlers */
+        struct host_cell_seal c = {.wake_self = f.mine, .wake_peer = f.peer};
+        struct host_keeper_seal k = {.listener = 90, .dir = 91, .log = 92, .end = 93, .ram = 94, .cell = 95};
+        if (host_confine(cell, NULL) < 0 || (cell ? host_seal_cell(&c, NULL) : host_seal_keeper(&k, NULL)) < 0)
+            _exit(1);
+        fn(&f);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    close(f.mine);
+    close(f.peer);
+    close(f.other);
+    if (WIFEXITED(status) && WEXITSTATUS(status))
+        fail_msg("the process ended with status %d", WEXITSTATUS(status));
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void cell_works(void **state)
+{
+    assert_int_equal(sealed(true, may_work), 0);
+    assert_int_equal(sealed(false, may_work), 0);
+}
+
+static void nothing_else(void **state)
+{
+    for (size_t i = 0; i < ARRAY_LEN(attempts); i++)
+        for (int cell = attempts[i].cell_only; cell < 2; cell++) {
+            int sig = sealed(cell, attempts[i].fn);
+            if (sig != SIGSYS)
+                fail_msg("%s in a sealed %s: signal %d", attempts[i].name, cell ? "cell" : "keeper", sig);
+        }
+}
+
+/* --- smaller parts of the keeper --- */
+
+static void log_keeps_the_end(void **state)
+{
+    char dir[] = "/tmp/trapeze-test-XXXXXX", line[64];
+    struct console_log l;
+    struct stat st;
+    u8 *tail = malloc(CONSOLE_LOG_MAX + 1);
+    assert_non_null(tail);
+    assert_non_null(mkdtemp(dir));
+    int d = open(dir, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(console_log_open(&l, d, "log", NULL), 0);
+    for (unsigned i = 0; i < 500000; i++) {
+        int n = snprintf(line, sizeof(line), "line %u\n", i);
+        console_log_append(&l, (u8 *)line, (size_t)n);
+        if (i % 1000 == 0) {
+            assert_int_equal(fstat(l.fd, &st), 0);
+            assert_int_equal((u64)st.st_size, l.size);
+            assert_true(st.st_size <= CONSOLE_LOG_MAX);
+        }
+    }
+    assert_int_equal(l.lost, 0);
+    size_t n = console_log_tail(&l, tail, CONSOLE_LOG_MAX);
+    assert_true(n >= CONSOLE_LOG_KEEP);
+    unsigned expect = 499999; /* backwards: every whole line in order */
+    for (size_t at = n; at > 20; expect--) {
+        int len = snprintf(line, sizeof(line), "line %u\n", expect);
+        at -= (size_t)len;
+        assert_memory_equal(tail + at, line, (size_t)len);
+    }
+    free(tail);
+    close(l.fd);
+    unlinkat(d, "log", 0);
+    close(d);
+    rmdir(dir);
+}
+
+static void config_json(void **state)
+{
+    struct vm_config c, d;
+    struct error e = {0};
+    vm_config_init(&c);
+    strcpy(c.name, "web-1");
+    strcpy(c.kernel, "/boot/vmlinuz");
+    strcpy(c.append, "console=ttyS0 \"quoted\"");
+    c.no_reboot = true;
+    c.code_cache = 64u << 20;
+    assert_int_equal(vm_config_check(&c, &e), 0);
+    json_t *j = vm_config_to_json(&c);
+    assert_int_equal(vm_config_from_json(&d, j, &e), 0);
+    assert_memory_equal(&c, &d, sizeof(c));
+    json_object_set_new(j, "memory", json_string("much"));
+    assert_int_equal(vm_config_from_json(&d, j, &e), -EINVAL);
+    json_object_set_new(j, "memory", json_integer(-1));
+    assert_int_equal(vm_config_from_json(&d, j, NULL), -EINVAL);
+    char *longer = malloc(10000);
+    memset(longer, 'x', 9999);
+    longer[9999] = 0;
+    json_object_set_new(j, "memory", json_integer(1 << 30));
+    json_object_set_new(j, "name", json_string(longer));
+    assert_int_equal(vm_config_from_json(&d, j, NULL), -EINVAL);
+    free(longer);
+    json_decref(j);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cell_works),
+        cmocka_unit_test(nothing_else),
+        cmocka_unit_test(log_keeps_the_end),
+        cmocka_unit_test(config_json),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
