@@ -234,6 +234,11 @@ static struct isa_operand convert_operand(const struct decoding *d, const ZydisD
     };
     if (op.kind == ISA_OP_REG)
         op.reg_class = reg_lookup(o->reg.value, &op.reg);
+    /* VEX.W does not count outside 64-bit mode, though the decoder takes it for VPCMPESTRx's hidden registers. */
+    if (op.reg_class == ISA_REG_GPR64 && d->insn->mode != ISA_MODE_64) {
+        op.reg_class = ISA_REG_GPR32;
+        op.size = 4;
+    }
     if (op.kind == ISA_OP_MEM)
         op.size = mem_size(d, o);
     return op;

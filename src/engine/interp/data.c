@@ -381,57 +381,73 @@ static void sp_set(struct interp *ip, u64 sp)
     else
         put16(ip->cpu, 8 * RSP, (u16)sp);
 }
-/* A stack reference that leaves the canonical range is #SS: the op of a stack access has segno SEG_SS. */
+/* PUSH with a memory operand: a stack pointer out of range is reported before the operand is read. */
+static inline void stack_canonical(struct interp *ip, const struct op *op, u64 sp)
+{
+    if (unlikely((ip->key & KEY_MODE) == ISA_MODE_64 && !gva_canonical(GVA(sp))))
+        fault_exit(ip, op, cpu_raise_error(ip->cpu, VEC_SS, 0));
+}
 
-#define DEFINE_STACK(T, bits)                                                                             \
-    static inline void push_##bits(struct interp *ip, const struct op *op, T v)                           \
-    {                                                                                                     \
-        u64 sp = sp_wrap(ip, ip->cpu->gpr[RSP] - bits / 8);                                               \
-        store##bits(ip, op, stack_linear(ip, op, sp, bits / 8, true), v);                                 \
-        sp_set(ip, sp);                                                                                   \
-    }                                                                                                     \
-    static inline T top_##bits(struct interp *ip, const struct op *op)                                    \
-    {                                                                                                     \
-        return load##bits(ip, op, stack_linear(ip, op, sp_wrap(ip, ip->cpu->gpr[RSP]), bits / 8, false)); \
-    }                                                                                                     \
-    static void push_r_##bits(struct interp *ip, const struct op *op)                                     \
-    {                                                                                                     \
-        push_##bits(ip, op, REG(T, ip->cpu, op->dst));                                                    \
-        NEXT;                                                                                             \
-    }                                                                                                     \
-    static void push_i_##bits(struct interp *ip, const struct op *op)                                     \
-    {                                                                                                     \
-        push_##bits(ip, op, (T)op->imm);                                                                  \
-        NEXT;                                                                                             \
-    }                                                                                                     \
-    static void push_m_##bits(struct interp *ip, const struct op *op)                                     \
-    {                                                                                                     \
-        T v = load##bits(ip, op, ea(ip, op, bits / 8, false));                                            \
-        push_##bits(ip, op, v);                                                                           \
-        NEXT;                                                                                             \
-    }                                                                                                     \
-    static void pop_r_##bits(struct interp *ip, const struct op *op)                                      \
-    {                                                                                                     \
-        T v = top_##bits(ip, op);                                                                         \
-        sp_set(ip, sp_wrap(ip, ip->cpu->gpr[RSP] + bits / 8));                                            \
-        put##bits(ip->cpu, op->dst, v);                                                                   \
-        NEXT;                                                                                             \
-    }                                                                                                     \
-    static void pop_m_##bits(struct interp *ip, const struct op *op)                                      \
-    {                                                                                                     \
-        T v = top_##bits(ip, op);                                                                         \
-        store##bits(ip, op, ea(ip, op, bits / 8, true), v);                                               \
-        sp_set(ip, sp_wrap(ip, ip->cpu->gpr[RSP] + bits / 8));                                            \
-        NEXT;                                                                                             \
-    }                                                                                                     \
-    static void leave_##bits(struct interp *ip, const struct op *op)                                      \
-    {                                                                                                     \
-        struct cpu *c = ip->cpu;                                                                          \
-        u64 sp = sp_wrap(ip, c->gpr[RBP]);                                                                \
-        T v = load##bits(ip, op, stack_linear(ip, op, sp, bits / 8, false));                              \
-        sp_set(ip, sp_wrap(ip, sp + bits / 8));                                                           \
-        put##bits(c, 8 * RBP, v);                                                                         \
-        NEXT;                                                                                             \
+#define DEFINE_STACK(T, bits)                                                                              \
+    static inline void push_##bits(struct interp *ip, const struct op *op, T v)                            \
+    {                                                                                                      \
+        u64 sp = sp_wrap(ip, ip->cpu->gpr[RSP] - bits / 8), va = stack_linear(ip, op, sp, bits / 8, true); \
+        u8 *p = tlb_write_ptr(ip, va, bits / 8);                                                           \
+        if (likely(p))                                                                                     \
+            *(T *)(void *)p = v;                                                                           \
+        else                                                                                               \
+            push_slow(ip, op, va, v, bits / 8);                                                            \
+        sp_set(ip, sp);                                                                                    \
+    }                                                                                                      \
+    static inline T stack_at_##bits(struct interp *ip, const struct op *op, u64 sp)                        \
+    {                                                                                                      \
+        u64 va = stack_linear(ip, op, sp, bits / 8, false);                                                \
+        const u8 *p = tlb_read_ptr(ip, va, bits / 8);                                                      \
+        return likely(p) ? *(const T *)(const void *)p : (T)pop_slow(ip, op, va, bits / 8);                \
+    }                                                                                                      \
+    static inline T top_##bits(struct interp *ip, const struct op *op)                                     \
+    {                                                                                                      \
+        return stack_at_##bits(ip, op, sp_wrap(ip, ip->cpu->gpr[RSP]));                                    \
+    }                                                                                                      \
+    static void push_r_##bits(struct interp *ip, const struct op *op)                                      \
+    {                                                                                                      \
+        push_##bits(ip, op, REG(T, ip->cpu, op->dst));                                                     \
+        NEXT;                                                                                              \
+    }                                                                                                      \
+    static void push_i_##bits(struct interp *ip, const struct op *op)                                      \
+    {                                                                                                      \
+        push_##bits(ip, op, (T)op->imm);                                                                   \
+        NEXT;                                                                                              \
+    }                                                                                                      \
+    static void push_m_##bits(struct interp *ip, const struct op *op)                                      \
+    {                                                                                                      \
+        stack_canonical(ip, op, ip->cpu->gpr[RSP] - bits / 8);                                             \
+        T v = load##bits(ip, op, ea(ip, op, bits / 8, false));                                             \
+        push_##bits(ip, op, v);                                                                            \
+        NEXT;                                                                                              \
+    }                                                                                                      \
+    static void pop_r_##bits(struct interp *ip, const struct op *op)                                       \
+    {                                                                                                      \
+        T v = top_##bits(ip, op);                                                                          \
+        sp_set(ip, sp_wrap(ip, ip->cpu->gpr[RSP] + bits / 8));                                             \
+        put##bits(ip->cpu, op->dst, v);                                                                    \
+        NEXT;                                                                                              \
+    }                                                                                                      \
+    static void pop_m_##bits(struct interp *ip, const struct op *op)                                       \
+    {                                                                                                      \
+        T v = top_##bits(ip, op);                                                                          \
+        store##bits(ip, op, ea(ip, op, bits / 8, true), v);                                                \
+        sp_set(ip, sp_wrap(ip, ip->cpu->gpr[RSP] + bits / 8));                                             \
+        NEXT;                                                                                              \
+    }                                                                                                      \
+    static void leave_##bits(struct interp *ip, const struct op *op)                                       \
+    {                                                                                                      \
+        struct cpu *c = ip->cpu;                                                                           \
+        u64 sp = sp_wrap(ip, c->gpr[RBP]);                                                                 \
+        T v = stack_at_##bits(ip, op, sp);                                                                 \
+        sp_set(ip, sp_wrap(ip, sp + bits / 8));                                                            \
+        put##bits(c, 8 * RBP, v);                                                                          \
+        NEXT;                                                                                              \
     }
 DEFINE_STACK(u16, 16)
 DEFINE_STACK(u32, 32)
@@ -446,15 +462,15 @@ static void enter(struct interp *ip, const struct op *op)
     struct cpu *c = ip->cpu;
     unsigned n = op->size, level = op->src;
     u64 sp = sp_wrap(ip, c->gpr[RSP] - n), bp = c->gpr[RBP], frame = sp;
-    store_slow(ip, op, stack_linear(ip, op, sp, n, true), bp, n);
+    push_slow(ip, op, stack_linear(ip, op, sp, n, true), bp, n);
     for (unsigned i = 1; i < level; i++) {
-        u64 v = load_slow(ip, op, stack_linear(ip, op, sp_wrap(ip, bp - i * n), n, false), n);
+        u64 v = pop_slow(ip, op, stack_linear(ip, op, sp_wrap(ip, bp - i * n), n, false), n);
         sp = sp_wrap(ip, sp - n);
-        store_slow(ip, op, stack_linear(ip, op, sp, n, true), v, n);
+        push_slow(ip, op, stack_linear(ip, op, sp, n, true), v, n);
     }
     if (level) {
         sp = sp_wrap(ip, sp - n);
-        store_slow(ip, op, stack_linear(ip, op, sp, n, true), frame, n);
+        push_slow(ip, op, stack_linear(ip, op, sp, n, true), frame, n);
     }
     sp = sp_wrap(ip, sp - (u64)op->imm);
     /* The place that SP is left at must be writable (SDM vol. 2, ENTER). */

@@ -53,24 +53,18 @@ DEFINE_JCC(15)
 static const op_fn jcc[16] = {jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
                               jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15};
 
-/* Push the return address and go. The target is judged first: a fault leaves the stack alone. */
+/* Push the return address and go. The push comes first; a target out of range then gives #GP with RSP as before. */
 static inline void call(struct interp *ip, const struct op *op, u64 target)
 {
     struct cpu *c = ip->cpu;
+    u64 sp = c->gpr[RSP] - 8, next = op_next_ip(ip, op);
+    u8 *p = tlb_write_ptr(ip, sp, 8);
+    if (likely(p))
+        *(u64 *)(void *)p = next;
+    else
+        push_slow(ip, op, sp, next, 8);
     if (unlikely(!gva_canonical(GVA(target))))
         fault_exit(ip, op, cpu_raise_error(c, VEC_GP, 0));
-    u64 sp = c->gpr[RSP] - 8;
-    u64 next = op_next_ip(ip, op);
-    u8 *p = tlb_write_ptr(ip, sp, 8);
-    if (likely(p)) {
-        *(u64 *)(void *)p = next;
-    } else {
-        int r = mem_write_slow(ip, sp, &next, 8, ip->user, false);
-        if (r == CPU_FAULT && c->fault.vector == VEC_GP)
-            c->fault.vector = VEC_SS;
-        if (r != CPU_OK)
-            fault_exit(ip, op, r);
-    }
     c->gpr[RSP] = sp;
     c->rip = target;
 }

@@ -118,10 +118,12 @@ struct interp {
     s64 budget;
     u64 deliveries; /* events delivered in this run: part of the budget used, no instructions */
     u8 key;
-    u8 context;            /* enum tlb_context */
-    bool user;             /* CPL 3 */
-    bool stale;            /* key, context and vector_ok must be derived again before the next block */
-    bool in_repeat;        /* RIP is on a repeated string instruction that has done some of its elements */
+    u8 context;     /* enum tlb_context */
+    bool user;      /* CPL 3 */
+    bool stale;     /* key, context and vector_ok must be derived again before the next block */
+    bool in_repeat; /* RIP is on a repeated string instruction that has done some of its elements */
+    bool undo;      /* a fault gives the flags back that stood before the instruction: undo_arith */
+    u16 undo_arith;
     u8 vector_ok;          /* VECTOR_*: what may be used without a fault */
     struct block *current; /* block being executed */
     u64 debug_hits;        /* data and I/O breakpoints that the instruction running alone has met: bits of DR6 */
@@ -245,6 +247,8 @@ int mem_probe_write(struct interp *ip, u64 va, unsigned len, bool user, bool imp
 /* The same for an op's own operand: faults leave the block. */
 u64 load_slow(struct interp *ip, const struct op *op, u64 va, unsigned size) __attribute__((cold));
 void store_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsigned size) __attribute__((cold));
+u64 pop_slow(struct interp *ip, const struct op *op, u64 va, unsigned size) __attribute__((cold));
+void push_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsigned size) __attribute__((cold));
 /* For read-modify-write: fault as a write, fill the TLB, give the pointer; NULL if the page has no direct access. */
 u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size) __attribute__((cold));
 

@@ -171,6 +171,26 @@ static unsigned head(u64 va, unsigned len)
     return MIN(len, room);
 }
 
+/* Alignment that EFLAGS.AC asks of an operand of `len` bytes (SDM vol. 3A, table 6-7): x87 images by their parts. */
+static unsigned alignment(unsigned len)
+{
+    switch (len) {
+    case 2:
+    case 14:
+    case 94:
+        return 2;
+    case 4:
+    case 28:
+    case 108:
+        return 4;
+    case 8:
+    case 10:
+        return 8;
+    default:
+        return 1;
+    }
+}
+
 /*
  * What makes every access take the slow path while TLB_NEVER is in force (run.c): alignment checks (#AC, SDM vol. 3A,
  * 6.15) and data breakpoints, which are noted here and reported behind the instruction.
@@ -179,7 +199,7 @@ static int check_special(struct interp *ip, u64 va, unsigned len, bool write, bo
 {
     struct cpu *c = ip->cpu;
     bool ac = user && c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FL_AC);
-    if (ac && (len == 2 || len == 4 || len == 8) && (va & (len - 1)))
+    if (ac && gva_canonical(GVA(va)) && (va & (alignment(len) - 1)))
         return cpu_raise_error(c, VEC_AC, 0);
     if (!implicit && isa_debug_armed(c))
         ip->debug_hits |= isa_debug_data(c, GVA(va), len, write);
@@ -236,9 +256,9 @@ int mem_probe_write(struct interp *ip, u64 va, unsigned len, bool user, bool imp
 }
 
 /* A page fault on the stack segment's operand is a page fault; a non-canonical address there is #SS(0), not #GP(0). */
-static int stack_rule(struct interp *ip, const struct op *op, int r)
+static int stack_rule(struct interp *ip, unsigned seg, int r)
 {
-    if (r == CPU_FAULT && ip->cpu->fault.vector == VEC_GP && op->segno == SEG_SS)
+    if (r == CPU_FAULT && ip->cpu->fault.vector == VEC_GP && seg == SEG_SS)
         ip->cpu->fault.vector = VEC_SS;
     return r;
 }
@@ -248,7 +268,7 @@ u64 load_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
     u64 v = 0;
     int r = mem_read_slow(ip, va, &v, size, ip->user, false);
     if (r != CPU_OK)
-        fault_exit(ip, op, stack_rule(ip, op, r));
+        fault_exit(ip, op, stack_rule(ip, op->segno, r));
     return v;
 }
 
@@ -256,14 +276,31 @@ void store_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsig
 {
     int r = mem_write_slow(ip, va, &value, size, ip->user, false);
     if (r != CPU_OK)
-        fault_exit(ip, op, stack_rule(ip, op, r));
+        fault_exit(ip, op, stack_rule(ip, op->segno, r));
+}
+
+/* Stack accesses: a non-canonical address is #SS(0) whatever segment the other operand is in. */
+u64 pop_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
+{
+    u64 v = 0;
+    int r = mem_read_slow(ip, va, &v, size, ip->user, false);
+    if (r != CPU_OK)
+        fault_exit(ip, op, stack_rule(ip, SEG_SS, r));
+    return v;
+}
+
+void push_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsigned size)
+{
+    int r = mem_write_slow(ip, va, &value, size, ip->user, false);
+    if (r != CPU_OK)
+        fault_exit(ip, op, stack_rule(ip, SEG_SS, r));
 }
 
 u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
 {
     int r = mem_probe_write(ip, va, size, ip->user, false);
     if (r != CPU_OK)
-        fault_exit(ip, op, stack_rule(ip, op, r));
+        fault_exit(ip, op, stack_rule(ip, op->segno, r));
     return tlb_write_ptr(ip, va, size);
 }
 

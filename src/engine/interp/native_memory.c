@@ -211,6 +211,19 @@ static bool undecided(const struct native_stub *s, const struct operand *o)
     return (f & PLAN_ALIGNED) && (o->va.v & (o->size - 1));
 }
 
+/*
+ * After a fault that leaves it to the processor. An alignment check (#AC) precedes paging and is final, unless all
+ * elements are masked off: then nothing is accessed, which shows with the whole operand out of reach.
+ */
+static int run_undecided(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s,
+                         struct operand *o)
+{
+    bool alignment = m->cpu->fault.vector == VEC_AC;
+    if (alignment && !(s->plan.flags & PLAN_MASKED))
+        return CPU_FAULT;
+    return run_guarded(n, m, insn, s, o, alignment);
+}
+
 /* --- ordinary operands --- */
 
 /* Fetch what is read, and make sure that what will be written can be. */
@@ -237,7 +250,7 @@ int native_run_memory(struct native *n, struct isa *m, const struct isa_insn *in
         return undecided(s, &o) ? run_guarded(n, m, insn, s, &o, true) : rc;
     rc = fetch(m, flags, &o);
     if (unlikely(rc))
-        return rc == CPU_FAULT && undecided(s, &o) ? run_guarded(n, m, insn, s, &o, false) : rc;
+        return rc == CPU_FAULT && undecided(s, &o) ? run_undecided(n, m, insn, s, &o) : rc;
     if ((flags & (PLAN_X87 | PLAN_WRITE)) == (PLAN_X87 | PLAN_WRITE))
         memset(o.host, UNWRITTEN, o.size);
     rc = call(n, c, insn, s, &o);

@@ -446,10 +446,23 @@ static bool adjust_size(struct draft *d)
     return true;
 }
 
-static bool encode(const struct isa_insn *insn, struct native_plan *p, const char **why)
+/* The fourth operand of VBLENDVPS and its kin: a register in imm8[7:4], bit 7 of which counts in 64-bit mode only. */
+static bool names_register_in_imm(const struct isa_insn *insn)
 {
+    return insn->mnemonic == ZYDIS_MNEMONIC_VBLENDVPS || insn->mnemonic == ZYDIS_MNEMONIC_VBLENDVPD ||
+           insn->mnemonic == ZYDIS_MNEMONIC_VPBLENDVB;
+}
+
+static bool encode(const struct isa_insn *given, struct native_plan *p, const char **why)
+{
+    struct isa_insn narrowed = *given;
+    const struct isa_insn *insn = &narrowed;
     struct draft d;
     draft_make(&d, insn, p);
+    if (insn->mode != ISA_MODE_64 && names_register_in_imm(insn)) {
+        d.bytes[d.len - 1] &= 0x7f;
+        narrowed.imm &= 0x7f;
+    }
     if (p->gpr_load & NOT_IN_STUB)
         rename_fields(&d, p);
     bool good = confirmed(&d, insn, p);
@@ -519,6 +532,9 @@ static bool waits(const struct isa_insn *insn)
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW:
     case ZYDIS_MNEMONIC_FNCLEX:
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
     case ZYDIS_MNEMONIC_FNOP:
         return insn->mnemonic == ZYDIS_MNEMONIC_FNOP;
     default:

@@ -14,6 +14,10 @@ struct engine {
 void fault_exit(struct interp *ip, const struct op *op, int code)
 {
     op_rip(ip, op);
+    /* SCAS and CMPS under a repeat prefix: registers stay advanced, flags do not (seen on silicon). */
+    if (ip->undo)
+        ip->cpu->arith = ip->undo_arith;
+    ip->undo = false;
     /* The block's instructions were counted when it was entered; those from this one on did not run. */
     const struct block *b = ip->current;
     ip->budget += b->n - (op - b->ops);

@@ -131,8 +131,9 @@ static void element(struct interp *ip, const struct op *op)
         compare(c, op->size, c->gpr[RAX], load_n(ip, op, target(ip, op, false)));
         break;
     default:
-        v = load_n(ip, op, source(ip, op));
-        compare(c, op->size, v, load_n(ip, op, target(ip, op, false)));
+        /* The processor reads ES:RDI first: seen where both operands fault. */
+        v = load_n(ip, op, target(ip, op, false));
+        compare(c, op->size, load_n(ip, op, source(ip, op)), v);
     }
     if (op->src != STR_STOS && op->src != STR_SCAS)
         advance(c, op, RSI, step);
@@ -224,6 +225,8 @@ static void string_rep(struct interp *ip, const struct op *op)
 {
     struct cpu *c = ip->cpu;
     u64 count;
+    ip->undo_arith = c->arith;
+    ip->undo = op->src >= STR_SCAS;
     while ((count = c->gpr[RCX] & addr_mask(op))) {
         u64 n = stretch(ip, op, count);
         if (!n) {
@@ -237,10 +240,12 @@ static void string_rep(struct interp *ip, const struct op *op)
         /* Events are taken between elements; so is the end of a block that this very instruction overwrote. */
         if (n != count && (c->attention || ip->budget < 0 || op->fn == op_leave || (ip->key & KEY_SINGLE))) {
             ip->in_repeat = true;
+            ip->undo = false;
             op_leave(ip, op);
             return;
         }
     }
+    ip->undo = false;
     NEXT;
 }
 

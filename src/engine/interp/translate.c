@@ -39,10 +39,10 @@ void op_native(struct interp *ip, const struct op *op)
         const char *why;
         p->stub = native_prepare(ip->native, &p->insn, &why);
         p->stub_generation = native_generation(ip->native);
-        if (!p->stub) {
-            op_missing(ip, op);
-            return;
-        }
+    }
+    if (unlikely(!p->stub)) {
+        op_missing(ip, op);
+        return;
     }
     u64 block_rip = c->rip;
     c->rip += op->off;
