@@ -194,6 +194,15 @@ static int conclude(struct registry *r, const struct args *a, const struct machi
     return res->code;
 }
 
+/* Its console can not be had (`e` says why) though it runs: nobody would know of it, so it goes. */
+static int give_up(struct registry *r, const struct machine_row *row, const struct error *e)
+{
+    machine_call(row, 5, json_pack("{s:s}", "do", "kill"), NULL, NULL);
+    machine_await_end(row, 5, NULL);
+    registry_sweep(r, NULL);
+    return cli_status_of(e);
+}
+
 /* At the console until the end. */
 static int attend(struct registry *r, const struct args *a, const struct vm_config *c, const struct machine_row *row,
                   bool person, struct error *e)
@@ -209,7 +218,7 @@ static int attend(struct registry *r, const struct args *a, const struct vm_conf
     bool attached = session_run(&s, &res, e) == 0;
     if (!attached) {
         if (machine_await_end(row, 1, NULL) < 0)
-            return cli_status_of(e);
+            return give_up(r, row, e);
         /* It ended before we reached its console. */
         *e = (struct error){0};
         res = (struct session_result){.outcome = SESSION_LOST};
