@@ -84,16 +84,23 @@ def all_bytes_come_through(place):
     assert place.good(*place.guest("f", "--rm")) == FLOOD
 
 
+def echoed(place, data):
+    """What the guest sends back. It must be up before it is spoken to: switching the FIFO on empties it."""
+    p = place.start(*place.guest("e", "--rm"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert p.stdout.read(1) == b">"
+    out, _ = p.communicate(data + b"q", timeout=PATIENCE)
+    assert p.returncode == 0, p.returncode
+    return out
+
+
 def input_reaches_the_guest(place):
-    text = "hello, guest. " * 300
-    assert place.good(*place.guest("e", "--rm"), stdin=text.encode() + b"q") == ">" + text
+    text = b"hello, guest. " * 300
+    assert echoed(place, text) == text
 
 
 def every_byte_value(place):
     data = bytes(b for b in range(256) if b != ord("q"))
-    p = place.start(*place.guest("e", "--rm"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    out, _ = p.communicate(data + b"q", timeout=PATIENCE)
-    assert out == b">" + data, out
+    assert echoed(place, data) == data
 
 
 # --- verbs ---
