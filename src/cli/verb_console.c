@@ -20,6 +20,7 @@ static int conclude(const struct machine_row *row, const struct session_result *
         fprintf(stderr, "\nmachine %s: goes on; `trapeze console %s` comes back\n", row->name, row->name);
         return CLI_OK;
     case SESSION_ENDED:
+        machine_await_end(row, 5, NULL); /* so that `trapeze rm` works at once */
         fprintf(stderr, "machine %s: ended: %s\n", row->name, res->reason);
         return CLI_OK;
     case SESSION_SIGNAL:

@@ -13,6 +13,8 @@ static int follow(const struct machine_row *row, struct error *e)
     if (rc < 0)
         return cli_status_of(e);
     free(res.text);
+    if (res.outcome == SESSION_ENDED)
+        machine_await_end(row, 5, NULL); /* so that `trapeze rm` works at once */
     if (res.outcome == SESSION_LOST)
         error_set(e, EPIPE, "machine %s: its keeper process vanished", row->name);
     return res.outcome == SESSION_SIGNAL ? 128 + res.signal : res.outcome == SESSION_LOST ? CLI_HOST : CLI_OK;
