@@ -23,8 +23,6 @@
 #include "isa/class.h"
 #include "machine/cpu/cpuid.h"
 
-#include <Zydis/Zydis.h>
-
 static const struct isa_class_row rows[] = {
 
     /* near transfers of control */

@@ -261,24 +261,31 @@ int isa_deliver_once(struct isa *m, const struct isa_event *ev);
 
 /* ---- The functions of the table ---- */
 
-#define SYS_FUNCTIONS(X)                                                                                            \
-    X(sys_ud)                                                                                                       \
-    /* sys_near.c */                                                                                                \
-    X(sys_jcc)                                                                                                      \
-    X(sys_loop)                                                                                                     \
-    X(sys_jrcxz) X(sys_jmp) X(sys_call) X(sys_ret)                  /* sys_far.c */                                 \
-        X(sys_jmp_far) X(sys_call_far) X(sys_ret_far) X(sys_iret)   /* sys_int.c */                                 \
-        X(sys_int) X(sys_int3) X(sys_int1) X(sys_into) X(sys_bound) /* sys_segment.c */                             \
-        X(sys_mov) X(sys_push) X(sys_pop) X(sys_load_far) X(sys_lldt) X(sys_ltr) X(sys_sldt) X(sys_str) X(sys_sgdt) \
-            X(sys_sidt) X(sys_lgdt) X(sys_lidt) X(sys_lar) X(sys_lsl) X(sys_verr) X(sys_verw)                       \
-                X(sys_arpl)                                                    /* sys_flags.c */                    \
-        X(sys_pushf) X(sys_popf) X(sys_cli) X(sys_sti) X(sys_stac) X(sys_clac) /* sys_io.c */                       \
-        X(sys_in) X(sys_out) X(sys_ins) X(sys_outs)                            /* sys_cr.c */                       \
-        X(sys_mov_from_cr) X(sys_mov_to_cr) X(sys_clts) X(sys_lmsw) X(sys_smsw) X(sys_mov_from_dr) X(sys_mov_to_dr) \
-            X(sys_invlpg) X(sys_invpcid) X(sys_xgetbv) X(sys_xsetbv) /* sys_msr.c */                                \
-        X(sys_rdmsr) X(sys_wrmsr) X(sys_rdtsc) X(sys_rdtscp) X(sys_rdpmc) X(sys_rdpid) X(sys_cpuid) X(sys_rdbase)   \
-            X(sys_wrbase) X(sys_swapgs) X(sys_hlt) X(sys_wbinvd) X(sys_vmcall) /* sys_syscall.c */                  \
-        X(sys_syscall) X(sys_sysret) X(sys_sysenter) X(sys_sysexit)
+/* clang-format off */
+#define SYS_FUNCTIONS(X) \
+    X(sys_ud) \
+    /* sys_near.c */ \
+    X(sys_jcc) X(sys_loop) X(sys_jrcxz) X(sys_jmp) X(sys_call) X(sys_ret) \
+    /* sys_far.c */ \
+    X(sys_jmp_far) X(sys_call_far) X(sys_ret_far) X(sys_iret) \
+    /* sys_int.c */ \
+    X(sys_int) X(sys_int3) X(sys_int1) X(sys_into) X(sys_bound) \
+    /* sys_segment.c */ \
+    X(sys_mov) X(sys_push) X(sys_pop) X(sys_load_far) X(sys_lldt) X(sys_ltr) X(sys_sldt) X(sys_str) X(sys_sgdt) \
+    X(sys_sidt) X(sys_lgdt) X(sys_lidt) X(sys_lar) X(sys_lsl) X(sys_verr) X(sys_verw) X(sys_arpl) \
+    /* sys_flags.c */ \
+    X(sys_pushf) X(sys_popf) X(sys_cli) X(sys_sti) X(sys_stac) X(sys_clac) \
+    /* sys_io.c */ \
+    X(sys_in) X(sys_out) X(sys_ins) X(sys_outs) \
+    /* sys_cr.c */ \
+    X(sys_mov_from_cr) X(sys_mov_to_cr) X(sys_clts) X(sys_lmsw) X(sys_smsw) X(sys_mov_from_dr) X(sys_mov_to_dr) \
+    X(sys_invlpg) X(sys_invpcid) X(sys_xgetbv) X(sys_xsetbv) \
+    /* sys_msr.c */ \
+    X(sys_rdmsr) X(sys_wrmsr) X(sys_rdtsc) X(sys_rdtscp) X(sys_rdpmc) X(sys_rdpid) X(sys_cpuid) X(sys_rdbase) \
+    X(sys_wrbase) X(sys_swapgs) X(sys_hlt) X(sys_wbinvd) X(sys_vmcall) \
+    /* sys_syscall.c */ \
+    X(sys_syscall) X(sys_sysret) X(sys_sysenter) X(sys_sysexit)
+/* clang-format on */
 
 #define X(fn) sys_fn fn;
 SYS_FUNCTIONS(X)
