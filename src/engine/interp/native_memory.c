@@ -141,9 +141,13 @@ static int part_access(struct isa *m, u16 flags, gva_t va, u8 *buf, unsigned len
 {
     if (!len)
         return CPU_OK;
+    /* The operand is aligned or not as a whole, which was judged before: a part of it is not checked again (#AC). */
+    u64 ac = m->cpu->cpl == 3 ? m->cpu->sysflags & FL_AC : 0;
+    m->cpu->sysflags &= ~ac;
     int rc = flags & PLAN_WRITE ? m->ops->probe_write(m->ctx, va, len, ISA_ACC_DATA) : CPU_OK;
     if (!rc && flags & PLAN_READ)
         rc = m->ops->read(m->ctx, va, buf, len, ISA_ACC_DATA);
+    m->cpu->sysflags |= ac;
     *f = m->cpu->fault;
     return rc;
 }

@@ -11,6 +11,19 @@ struct engine {
     struct interp ip;
 };
 
+/*
+ * A block's instructions are counted when it is entered; those from `op` on did not run. `op` may be a copy, so it is
+ * known by its place in the guest's code.
+ */
+static void give_back(struct interp *ip, const struct op *op)
+{
+    const struct block *b = ip->current;
+    unsigned done = 0;
+    while (done < b->n && b->ops[done].off < op->off)
+        done++;
+    ip->budget += b->n - done;
+}
+
 void fault_exit(struct interp *ip, const struct op *op, int code)
 {
     op_rip(ip, op);
@@ -18,16 +31,13 @@ void fault_exit(struct interp *ip, const struct op *op, int code)
     if (ip->undo)
         ip->cpu->arith = ip->undo_arith;
     ip->undo = false;
-    /* The block's instructions were counted when it was entered; those from this one on did not run. */
-    const struct block *b = ip->current;
-    ip->budget += b->n - (op - b->ops);
+    give_back(ip, op);
     longjmp(ip->exit, code);
 }
 
 void op_leave(struct interp *ip, const struct op *op)
 {
-    const struct block *b = ip->current;
-    ip->budget += b->n - (op - b->ops);
+    give_back(ip, op);
     ip->cpu->rip += op->off;
 }
 
