@@ -70,13 +70,30 @@ static int access_slots(struct isa *m, const struct isa_stack *st, u64 off, u8 *
     return CPU_OK;
 }
 
+/*
+ * One slot after another, from the top, as pushes do: which of them faults first decides about CR2 (SDM vol. 2, INT n,
+ * "Push(SS)" ..). What was written before a fault lies below the stack pointer, where it does no harm.
+ */
+static int write_downward(struct isa *m, const struct isa_stack *st)
+{
+    for (unsigned i = 0; i < st->n; i++) {
+        u8 buf[8];
+        memcpy(buf, &st->slot[i], st->width);
+        ISA_TRY(access_range(m, st, (st->sp - (i + 1) * st->width) & st->mask, buf, st->width, true));
+    }
+    return CPU_OK;
+}
+
 int isa_stack_write(struct isa *m, struct isa_stack *st)
 {
     u8 buf[ISA_STACK_SLOTS * 8];
     for (unsigned i = 0; i < st->n; i++)
         memcpy(buf + i * st->width, &st->slot[st->n - 1 - i], st->width);
     u64 sp = (st->sp - st->n * st->width) & st->mask;
-    ISA_TRY(access_slots(m, st, sp, buf, st->n, true));
+    int r = access_slots(m, st, sp, buf, st->n, true);
+    if (r == CPU_FAULT)
+        r = write_downward(m, st);
+    ISA_TRY(r);
     st->sp = sp;
     return CPU_OK;
 }
