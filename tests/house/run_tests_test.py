@@ -105,6 +105,10 @@ class Program(unittest.TestCase):
         tests = "t = find_program('true')\ntest('a', t, suite: 'quick')\ntest('b', find_program('false'), suite: 'long')\n"
         self.assertEqual(self.finish(tests), (0, "2 passed, 0 failed, 0 skipped"))  # with check-house
 
+    def test_runs_in_the_build_directory(self):
+        self.assertEqual(self.finish("test('a', find_program('test'), args: ['-e', 'build.ninja'], suite: 'quick')\n"),
+                         (0, "2 passed, 0 failed, 0 skipped"))
+
     def test_red(self):
         self.assertEqual(self.finish("test('b', find_program('false'), suite: 'quick')\n"),
                          (1, "1 passed, 1 failed, 0 skipped"))
