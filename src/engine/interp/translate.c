@@ -151,15 +151,19 @@ static op_fn choose(const struct isa_insn *insn, struct op *op, u8 key, bool *en
     return legacy_choose(insn, op);
 }
 
+static bool lacks(const struct cpu *c, u32 feature)
+{
+    return feature != ISA_FEAT_NONE && !cpu_has(c->model, feature);
+}
+
 bool translate(struct interp *ip, const struct isa_insn *insn, struct op *op)
 {
     bool ends = false;
-    u32 feature = isa_feature(insn);
     if (memory_operand(insn))
         set_memory(insn, op, ip->key);
     if (insn->prefixes & ISA_PFX_LOCK)
         op->flags |= OPF_LOCK;
-    if ((feature != ISA_FEAT_NONE && !cpu_has(ip->cpu->model, feature)) || insn->cls == ISA_UNSUPPORTED) {
+    if (insn->cls == ISA_UNSUPPORTED || lacks(ip->cpu, isa_feature(insn)) || lacks(ip->cpu, isa_feature_also(insn))) {
         op->fn = op_ud;
         return true;
     }
