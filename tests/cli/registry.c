@@ -145,6 +145,7 @@ static void vanished_keepers(void **state)
     assert_int_equal(registry_find(r, "stays", &found, &e), 0);
     assert_int_equal(found.state, MACHINE_DEAD);
     assert_int_equal(access(row.socket, F_OK), -1);
+    registry_row_free(&gone);
     assert_int_equal(registry_find(r, "goes", &gone, NULL), -ENOENT);
     registry_row_free(&row);
     registry_row_free(&found);
