@@ -71,17 +71,20 @@ static int access_slots(struct isa *m, const struct isa_stack *st, u64 off, u8 *
 }
 
 /*
- * One slot after another, from the top, as pushes do: which of them faults first decides about CR2 (SDM vol. 2, INT n,
- * "Push(SS)" ..). What was written before a fault lies below the stack pointer, where it does no harm.
+ * A frame that can not be written faults at the first of its slots, from the top, as pushes do: this decides about CR2
+ * (SDM vol. 2, INT n, "Push(SS)" ..). What is written on the way lies below the stack pointer, where it does no harm.
  */
-static int write_downward(struct isa *m, const struct isa_stack *st)
+static void fault_at_first_slot(struct isa *m, const struct isa_stack *st)
 {
-    for (unsigned i = 0; i < st->n; i++) {
+    struct cpu_fault seen = m->cpu->fault;
+    int r = CPU_OK;
+    for (unsigned i = 0; i < st->n && r == CPU_OK; i++) {
         u8 buf[8];
         memcpy(buf, &st->slot[i], st->width);
-        ISA_TRY(access_range(m, st, (st->sp - (i + 1) * st->width) & st->mask, buf, st->width, true));
+        r = access_range(m, st, (st->sp - (i + 1) * st->width) & st->mask, buf, st->width, true);
     }
-    return CPU_OK;
+    if (r != CPU_FAULT)
+        m->cpu->fault = seen;
 }
 
 int isa_stack_write(struct isa *m, struct isa_stack *st)
@@ -91,8 +94,8 @@ int isa_stack_write(struct isa *m, struct isa_stack *st)
         memcpy(buf + i * st->width, &st->slot[st->n - 1 - i], st->width);
     u64 sp = (st->sp - st->n * st->width) & st->mask;
     int r = access_slots(m, st, sp, buf, st->n, true);
-    if (r == CPU_FAULT)
-        r = write_downward(m, st);
+    if (r == CPU_FAULT && st->n > 1)
+        fault_at_first_slot(m, st);
     ISA_TRY(r);
     st->sp = sp;
     return CPU_OK;
