@@ -41,7 +41,7 @@ struct state {
 };
 
 #define KEEP     (~(u64)0)
-#define NO_ERROR (-1)
+#define NO_ERROR (-1L)
 
 _Static_assert(offsetof(struct state, r15) == ST_R15, "state.h");
 _Static_assert(offsetof(struct state, ss) == ST_SS, "state.h");
