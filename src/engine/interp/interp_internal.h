@@ -91,6 +91,14 @@ struct block {
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
 
+/* What the 4 KiB of an entry are a part of. */
+#define TLB_GLOBAL 1u
+#define TLB_2M     2u
+#define TLB_1G     4u
+
+/* A filter over the large pages that have entries: a bit for each of 1024 hashes of their page numbers. */
+#define TLB_LARGE_BITS 10
+
 struct tlb_entry {
     u64 read, write, exec; /* page address, or an address of another set: no match */
     u64 addend;            /* host address - linear address */
@@ -135,7 +143,8 @@ struct interp {
     struct guest_mem *mem;
 
     struct tlb_entry tlbs[TLB_CONTEXTS][TLB_SIZE];
-    u8 tlb_global[TLB_CONTEXTS][TLB_SIZE]; /* entry comes from a global page */
+    u8 tlb_page[TLB_CONTEXTS][TLB_SIZE];           /* TLB_GLOBAL, TLB_2M, TLB_1G */
+    u64 tlb_large[2][(1u << TLB_LARGE_BITS) / 64]; /* 2 MiB, 1 GiB: where there may be such entries */
     struct jump_entry jumps[1u << JUMP_BITS];
 
     /* Block cache */

@@ -13,11 +13,47 @@ static void entry_clear(struct interp *ip, unsigned ctx, unsigned set)
 {
     u64 none = no_match(set);
     ip->tlbs[ctx][set] = (struct tlb_entry){none, none, none, 0};
-    ip->tlb_global[ctx][set] = 0;
+    ip->tlb_page[ctx][set] = 0;
+}
+
+/* The linear page of an entry in use. */
+static u64 entry_va(const struct tlb_entry *t, unsigned set)
+{
+    u64 none = no_match(set);
+    return t->read != none ? t->read : t->write != none ? t->write : t->exec;
+}
+
+/* --- large pages: they enter as the 4 KiB around an address, but INVLPG of any part forgets all of them --- */
+
+static const u8 large_shift[2] = {21, 30};
+
+static u64 *large_word(struct interp *ip, unsigned kind, u64 va, u64 *bit)
+{
+    u64 h = (va >> large_shift[kind]) * 0x9e3779b97f4a7c15ull >> (64 - TLB_LARGE_BITS);
+    *bit = BIT(h & 63);
+    return &ip->tlb_large[kind][h >> 6];
+}
+
+static void large_note(struct interp *ip, unsigned page, u64 va)
+{
+    u64 bit;
+    for (unsigned kind = 0; kind < 2; kind++)
+        if (page & TLB_2M << kind)
+            *large_word(ip, kind, va, &bit) |= bit;
+}
+
+static void large_flush(struct interp *ip, unsigned kind, u64 va)
+{
+    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
+        for (unsigned set = 0; set < TLB_SIZE; set++)
+            if ((ip->tlb_page[ctx][set] & TLB_2M << kind) &&
+                !((entry_va(&ip->tlbs[ctx][set], set) ^ va) >> large_shift[kind]))
+                entry_clear(ip, ctx, set);
 }
 
 void tlb_init(struct interp *ip)
 {
+    memset(ip->tlb_large, 0, sizeof(ip->tlb_large));
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         for (unsigned set = 0; set < TLB_SIZE; set++)
             entry_clear(ip, ctx, set);
@@ -32,17 +68,28 @@ void tlb_flush_all(struct interp *ip)
 void tlb_flush_nonglobal(struct interp *ip)
 {
     ip->stats.tlb_flushes++;
+    memset(ip->tlb_large, 0, sizeof(ip->tlb_large));
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         for (unsigned set = 0; set < TLB_SIZE; set++)
-            if (!ip->tlb_global[ctx][set])
+            if (ip->tlb_page[ctx][set] & TLB_GLOBAL)
+                large_note(ip, ip->tlb_page[ctx][set], entry_va(&ip->tlbs[ctx][set], set));
+            else
                 entry_clear(ip, ctx, set);
 }
 
+/*
+ * Forget the translation of `va`: if it came from a large page, all of that page, as it was when it was entered (SDM
+ * vol. 3A, 4.10.4.1; the tables may have changed since).
+ */
 void tlb_flush_page(struct interp *ip, u64 va)
 {
     unsigned set = tlb_set(va);
+    u64 bit;
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         entry_clear(ip, ctx, set);
+    for (unsigned kind = 0; kind < 2; kind++)
+        if (*large_word(ip, kind, va, &bit) & bit)
+            large_flush(ip, kind, va);
 }
 
 void tlb_protect_page(struct interp *ip, u64 ram_page)
@@ -56,7 +103,7 @@ void tlb_protect_page(struct interp *ip, u64 ram_page)
         }
 }
 
-/* Put what a walk found into the TLB of context `ctx`. A large page enters as the 4 KiB around the address. */
+/* Put what a walk found into the TLB of context `ctx`. */
 static void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p)
 {
     u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK));
@@ -73,7 +120,9 @@ static void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_p
         .exec = !paging || mmu_allows(c, p, MMU_EXEC, user, false) ? tag : none,
         .addend = (u64)ip->mem->ram + ram - tag,
     };
-    ip->tlb_global[ctx][set] = p->global;
+    ip->tlb_page[ctx][set] =
+        (u8)((p->global ? TLB_GLOBAL : 0) | (p->shift == 21 ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0));
+    large_note(ip, ip->tlb_page[ctx][set], va);
     ip->stats.tlb_fills++;
 }
 
