@@ -10,12 +10,15 @@
  * frames moves to `out`, which is emptied before the next frame is looked at.
  *
  * A signal under `run` stops the machine over a second connection, as `trapeze stop` would, while this loop goes on
- * showing what the guest prints until the keeper reports the end. A second signal kills.
+ * showing what the guest prints until the keeper reports the end. A second signal kills; but a terminal that goes is
+ * told in several ways at once (SIGHUP by the kernel and by the shell, end of input), and timeout(1) signals twice: a
+ * hang-up never counts as the second, nor does the same signal within SAME_ACT_NS.
  */
 #include "cli/session.h"
 #include "base/bytes.h"
 #include "cli/machine.h"
 #include "cli/terminal.h"
+#include "host/host.h"
 #include "vm/control.h"
 
 #include <errno.h>
@@ -30,6 +33,7 @@
 
 #define FRAME_HEADER 4
 #define INPUT_CHUNK  512
+#define SAME_ACT_NS  500000000ull
 
 enum { POLL_KEEPER, POLL_SIGNAL, POLL_INPUT, POLL_OUTPUT, POLL_COUNT };
 
@@ -46,7 +50,8 @@ struct session {
     size_t in_len;
     u8 out[CONTROL_FRAME_MAX + sizeof(((struct terminal_filter *)0)->held)];
     struct terminal_filter filter;
-    u64 replayed; /* bytes of the first cfg->replay ones that have come */
+    u64 signalled; /* when the first signal came, by host_ns */
+    u64 replayed;  /* bytes of the first cfg->replay ones that have come */
     size_t out_at, out_len;
     u64 dropped;
 };
@@ -85,16 +90,25 @@ static void send_request(struct session *s, json_t *request)
     json_decref(request);
 }
 
+static bool same_act(const struct session *s, int sig)
+{
+    return sig == SIGHUP || (sig == s->result->signal && host_ns(NULL) - s->signalled < SAME_ACT_NS);
+}
+
 static void stop_machine(struct session *s, int sig)
 {
-    bool again = s->result->signal != 0;
-    if (!again)
-        s->result->signal = sig;
-    if (again)
-        send_request(s, json_pack("{s:s}", "do", "kill"));
-    else
-        send_request(s, json_pack("{s:s, s:i}", "do", "stop", "time", (int)s->cfg->stop_seconds));
     s->input = false;
+    if (s->result->signal) {
+        if (!same_act(s, sig))
+            send_request(s, json_pack("{s:s}", "do", "kill"));
+        return;
+    }
+    s->result->signal = sig;
+    s->signalled = host_ns(NULL);
+    if (sig != SIGHUP && sig != SIGPIPE)
+        fprintf(stderr, "%smachine %s: asked to power off, is killed after %u s; a second signal kills it now%s\n",
+                s->interactive ? "\r\n" : "", s->cfg->row->name, s->cfg->stop_seconds, s->interactive ? "\r" : "");
+    send_request(s, json_pack("{s:s, s:i}", "do", "stop", "time", (int)s->cfg->stop_seconds));
 }
 
 static void on_signal(struct session *s, int sig)
@@ -293,6 +307,9 @@ static int attach(struct session *s, struct error *e)
     json_unpack(reply, "{s?b}", "input", &input);
     json_decref(reply);
     s->result->read_only = s->cfg->input && !input;
+    if (s->result->read_only)
+        fprintf(stderr, "machine %s: another console has the keyboard; this one only shows the output\n",
+                s->cfg->row->name);
     return 0;
 }
 

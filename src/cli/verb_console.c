@@ -48,8 +48,6 @@ int verb_console(const struct args *a, struct error *e)
         say_how_to_leave(a, &row);
     rc = session_run(&s, &res, e);
     int status = rc < 0 ? cli_status_of(e) : conclude(&row, &res, e);
-    if (rc == 0 && res.read_only && status == CLI_OK)
-        fprintf(stderr, "machine %s: another console holds the input; this one only showed the output\n", row.name);
     if (rc == 0)
         free(res.text);
     registry_row_free(&row);

@@ -22,6 +22,7 @@ static int merge_live(json_t *o, const struct machine_row *row, struct error *e)
         return rc;
     json_object_del(live, "ok");
     json_object_del(live, "name");
+    json_object_del(live, "pid"); /* "keeper" */
     json_object_update(o, live);
     json_decref(live);
     rc = machine_call(row, 5, json_pack("{s:s}", "do", "stats"), &stats, e);

@@ -21,9 +21,9 @@ struct line {
 static void ask_state(struct line *l)
 {
     json_t *reply = NULL;
-    const char *state, *engine = l->config.engine;
+    const char *state, *engine = vm_config_engine(&l->config);
     struct error e = {0};
-    snprintf(l->engine, sizeof(l->engine), "%s", l->config.engine);
+    snprintf(l->engine, sizeof(l->engine), "%s", engine);
     snprintf(l->state, sizeof(l->state), "%s", registry_state_name(l->row->state));
     if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
         return;

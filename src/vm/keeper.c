@@ -222,6 +222,9 @@ static void cell_gone(struct keeper *k)
     keeper_drain_console(k);
     if (!k->ended && sig == SIGSYS)
         keeper_end(k, VM_EXIT_HOST, NULL, "the guest's process used a system call that its seal forbids (SIGSYS)");
+    else if (!k->ended && sig == SIGKILL)
+        keeper_end(k, VM_EXIT_HOST, NULL,
+                   "the guest's process was killed (SIGKILL), by a person or for want of memory");
     else if (!k->ended)
         keeper_end(k, VM_EXIT_HOST, NULL, "the guest's process ended by itself (%s %d)", sig ? "signal" : "status",
                    sig ? sig : code);

@@ -58,12 +58,37 @@ def second_signal_kills(place):
     p.stdout.close()
 
 
+def signal_twice_is_once(place):
+    """What timeout(1) and a terminal that goes do is one act: the machine has its time to power off."""
+    for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGHUP)):
+        p = place.start(*place.guest("s", "--name", "web", "--time", "1"), stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert p.stdout.read(1) == b">"
+        p.send_signal(first)
+        if first != second:  # the lower number would be taken first
+            assert b"asked to power off" in p.stderr.readline()
+        p.send_signal(second)
+        p.communicate(timeout=PATIENCE)
+        assert p.returncode == 128 + first, (first, second, p.returncode)
+        assert "had not powered off" in place.machines("-a")[0]["reason"], place.machines("-a")
+        place.good("rm", "web")
+
+
 def reader_that_goes(place):
     """`trapeze run .. | head -1`"""
     p = place.start(*place.guest("f", "--rm", "--time", "0"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert p.stdout.read(1) == b">"
     p.stdout.close()
     assert p.wait(PATIENCE) == 128 + signal.SIGPIPE, p.returncode
+
+
+def cell_that_is_killed(place):
+    place.good(*place.guest("i", "-d", "--name", "web"))
+    os.kill(json.loads(place.good("inspect", "web"))["cell"], signal.SIGKILL)
+    place.until(lambda: not place.machines(), "the machine's end")
+    (row,) = place.machines("-a")
+    assert row["exit_code"] == 3 and "SIGKILL" in row["reason"] and row["engine"] == "interp", row
+    place.good("rm", "web")
 
 
 def keeper_that_vanishes(place):
@@ -197,6 +222,10 @@ def leave_and_come_back(place):
         assert t.end() == 0 and t.restored()
     with Terminal(place, "console", "web") as t:
         t.expect("Ctrl-]")
+        with Terminal(place, "console", "web") as second:
+            second.expect("another console has the keyboard")
+            second.type("q\x1d")
+            assert second.end() == 0 and second.restored()
         t.type("q")
         t.expect("ended")
         assert t.end() == 0 and t.restored()
@@ -239,7 +268,7 @@ def no_escape_key(place):
 
 if __name__ == "__main__":
     sys.exit(run_tests([power_off, reset_under_no_reboot, triple_fault, end_as_json, signals_stop_the_machine,
-                        second_signal_kills, reader_that_goes, keeper_that_vanishes, all_bytes_come_through,
+                        second_signal_kills, signal_twice_is_once, reader_that_goes, cell_that_is_killed, keeper_that_vanishes, all_bytes_come_through,
                         input_reaches_the_guest, every_byte_value, detached_life, stop_kills_the_deaf, kill_takes_several,
                         pause_and_resume, remove_after_the_end, follow_the_log, names_by_id, leave_and_come_back,
                         terminal_after_signals, terminal_after_crashes, terminal_after_a_triple_fault, no_escape_key]))
