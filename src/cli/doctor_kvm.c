@@ -130,7 +130,7 @@ void doctor_look_kvm(struct doctor_finding *f)
             doctor_advise(f, "switch virtualisation on in the firmware or the outer hypervisor and load kvm-intel or "
                              "kvm-amd; without it the software engines serve");
         else
-            doctor_advise(f, "add yourself to the group kvm: `sudo usermod -aG kvm $USER`, then log in again");
+            doctor_advise(f, "no engine uses it yet; for the day: `sudo usermod -aG kvm $USER`, then log in again");
         return;
     }
     pid_t child = fork();
@@ -143,7 +143,7 @@ void doctor_look_kvm(struct doctor_finding *f)
     if (status < 0)
         doctor_found(f, DOCTOR_LACKS, "/dev/kvm opens, but a 64-bit guest did not end within %d ms", DEADLINE_MS);
     else if (step == KVM_WORKS)
-        doctor_found(f, DOCTOR_OK, "a 64-bit guest ran to its end");
+        doctor_found(f, DOCTOR_OK, "a 64-bit guest ran to its end; the engine that uses it is not there yet");
     else if (step == KVM_NO_OPEN)
         doctor_found(f, DOCTOR_LACKS, "/dev/kvm is there but does not open");
     else

@@ -71,7 +71,8 @@ static void exit_table(FILE *out)
 
 void cli_help_verb(FILE *out, const struct verb *v)
 {
-    fprintf(out, "trapeze %s: %s\n\nUsage: trapeze %s ", v->name, v->summary, v->name);
+    fprintf(out, "trapeze %s: %s\n\nUsage: trapeze %s%s", v->name, v->summary, v->name,
+            v->options[0] || *v->operands ? " " : "");
     cli_usage(out, v);
     fputs("\n\n", out);
     wrap(out, v->text, 0, 0);

@@ -1,5 +1,6 @@
 /* The table that the whole command line is made from. See cli.h for what a row means. */
 #include "cli/cli.h"
+#include "vm/config.h"
 
 const struct option_def cli_options[OPT_COUNT] = {
     [OPT_HELP] = {.name = "help", .letter = 'h', .kind = OPTION_FLAG, .help = "show this help"},
@@ -13,9 +14,9 @@ const struct option_def cli_options[OPT_COUNT] = {
                     .kind = OPTION_SIZE,
                     .value = "SIZE",
                     .preset = "512M",
-                    .min = 1ull << 20,
-                    .max = 1ull << 40,
-                    .help = "guest memory: a number and K, M, G or T"},
+                    .min = VM_MEMORY_MIN,
+                    .max = VM_MEMORY_MAX,
+                    .help = "guest memory: a number and K, M, G or T; Debian's kernel needs 96M"},
     [OPT_CPUS] = {.name = "cpus",
                   .kind = OPTION_NUMBER,
                   .value = "N",
@@ -27,7 +28,8 @@ const struct option_def cli_options[OPT_COUNT] = {
                  .kind = OPTION_TEXT,
                  .value = "MODEL",
                  .preset = "host",
-                 .help = "processor shown to the guest: host, x86-64-v2, x86-64-v3 or x86-64-v4"},
+                 .help = "processor shown to the guest: host, x86-64-v2, x86-64-v3 or x86-64-v4; "
+                         "features of it by name: host,-avx512f"},
     [OPT_ENGINE] = {.name = "engine",
                     .kind = OPTION_CHOICE,
                     .value = "ENGINE",
@@ -37,8 +39,8 @@ const struct option_def cli_options[OPT_COUNT] = {
     [OPT_CODE_CACHE] = {.name = "code-cache",
                         .kind = OPTION_SIZE,
                         .value = "SIZE",
-                        .min = 1ull << 20,
-                        .max = 4ull << 30,
+                        .min = VM_CODE_MIN,
+                        .max = VM_CODE_MAX,
                         .help = "most memory for decoded code; the engine's own measure without it"},
     [OPT_KERNEL] = {.name = "kernel",
                     .letter = 'k',
@@ -104,10 +106,11 @@ const struct option_def cli_options[OPT_COUNT] = {
 
 const struct cli_exit_row cli_exit_rows[] = {
     {"0", "done; for run: the guest powered off, or asked for a reset under --no-reboot"},
-    {"1", "usage or configuration: the message says what to change"},
-    {"2", "the guest ended by a triple fault; its state is shown"},
-    {"3", "the host failed: out of memory, a process that vanished, a file system error"},
-    {"128+n", "ended by signal n"},
+    {"1", "usage or configuration, or not there yet: the message says what to change"},
+    {"2", "run: the guest ended by a triple fault; its state is shown"},
+    {"3", "the host failed: out of memory, a process that vanished, a file system error; for run also: the guest used "
+          "something that is not implemented"},
+    {"128+n", "ended by signal n; for run 137: the machine was killed"},
     {NULL, NULL},
 };
 
@@ -137,11 +140,12 @@ const struct verb cli_verbs[] = {
      .max_operands = -1,
      .operands_end = true,
      .summary = "start a machine",
-     .text = "Starts a machine from a kernel file. On a terminal you are at the guest's serial console until you press "
-             "the escape key, which leaves the machine running, or until the machine ends. With standard input not a "
-             "terminal, it is copied to the guest and the guest's output to standard output until the machine ends. "
-             "Interrupt, hang-up and termination signals stop the machine as `trapeze stop` does.\n"
-             "Machines from images (REF) are not there yet.",
+     .text =
+         "Starts a machine from a kernel file. On a terminal you are at the guest's serial console until you press "
+         "the escape key, which leaves the machine running, or until the machine ends. With standard input not a "
+         "terminal, it is copied to the guest and the guest's output to standard output until the machine ends. "
+         "Interrupt, hang-up and termination signals stop the machine as `trapeze stop` does; a second one kills it.\n"
+         "Machines from images (REF) are not there yet.",
      .examples = examples_run,
      .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_MEMORY, OPT_CPUS, OPT_CPU, OPT_ENGINE, OPT_CODE_CACHE,
                  OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE, OPT_TIME, OPT_FORMAT},
@@ -159,8 +163,8 @@ const struct verb cli_verbs[] = {
      .max_operands = 1,
      .summary = "come back to a machine's console",
      .text = "Connects this terminal to the serial console of a running machine. What the guest printed lately is "
-             "shown first. The escape key leaves it; the machine goes on. Another console that is open on the machine "
-             "keeps working: both see the output and both may type.",
+             "shown first. The escape key leaves it; the machine goes on. When another console is open on the machine, "
+             "it keeps the keyboard: this one only shows the output.",
      .options = {OPT_ESCAPE},
      .run = verb_console},
     {.name = "logs",
@@ -177,8 +181,10 @@ const struct verb cli_verbs[] = {
      .min_operands = 1,
      .max_operands = -1,
      .summary = "press the power button, kill after a while",
-     .text = "Presses the machine's power button, which the guest's system answers by shutting down, and waits. A "
-             "guest that has not powered off after --time seconds is killed.",
+     .text =
+         "Presses the machine's power button, which the guest's system answers by shutting down, and waits. A "
+         "guest that has not powered off after --time seconds is killed, as is one that was still booting and missed "
+         "the button.",
      .examples = examples_stop,
      .options = {OPT_TIME},
      .run = verb_stop},
