@@ -22,15 +22,15 @@ static int open_file(struct keeper_file *f, const char *path, const char *what, 
     /* O_NONBLOCK: a FIFO must not keep us waiting before it is refused. */
     f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (f->fd < 0)
-        return error_set(e, errno, "%s %s: %s", what, path, strerror(errno));
+        return error_set(e, errno, "%s %s: %s; check what --%s names", what, path, strerror(errno), what);
     if (fstat(f->fd, &f->st) < 0)
         return error_set(e, errno, "%s %s: %s", what, path, strerror(errno));
     if (!S_ISREG(f->st.st_mode))
         return error_set(e, EINVAL, "%s %s: is no regular file; give a plain file", what, path);
     if (!f->st.st_size)
-        return error_set(e, EINVAL, "%s %s: is empty", what, path);
+        return error_set(e, EINVAL, "%s %s: is empty; fetch or make it again", what, path);
     if ((u64)f->st.st_size > FILE_MAX)
-        return error_set(e, EFBIG, "%s %s: is larger than 4 GiB", what, path);
+        return error_set(e, EFBIG, "%s %s: is larger than 4 GiB; give a smaller one", what, path);
     return 0;
 }
 

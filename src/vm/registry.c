@@ -66,6 +66,9 @@ static int db_error(struct registry *r, struct error *e)
     int rc = sqlite3_errcode(r->db);
     if (rc == SQLITE_BUSY || rc == SQLITE_LOCKED)
         return error_set(e, EBUSY, "%s: busy for %d s; another trapeze holds it, try again", r->path, BUSY_MS / 1000);
+    if (rc == SQLITE_CANTOPEN || rc == SQLITE_READONLY || rc == SQLITE_PERM)
+        return error_set(e, EIO, "%s: %s; make it writable, or set XDG_STATE_HOME to another directory", r->path,
+                         sqlite3_errmsg(r->db));
     return error_set(e, EIO, "%s: %s; if it is damaged, move it away: the next verb makes a new one", r->path,
                      sqlite3_errmsg(r->db));
 }

@@ -44,6 +44,9 @@ def unknown_options(place):
 
 
 def not_there_yet(place):
+    place.refused("migrate", "web", names=["migrate", "not there yet", "`trapeze --help`"])
+    place.refused("help", "exec", names=["exec", "not there yet"])
+    place.refused("top", names=["top: this is not there yet"])
     place.refused("run", "debian:12", names=["debian:12", "not there yet"])
     for engine in ("bt", "kvm"):
         place.refused(*place.guest("p", "--engine", engine), names=[engine])
@@ -64,8 +67,8 @@ def no_such_machine(place):
 # --- files ---
 
 def missing_files(place):
-    place.refused("run", "--kernel", "/no/such/kernel", names="/no/such/kernel")
-    place.refused(*place.guest("p", "--initrd", "/no/such/initrd"), names="/no/such/initrd")
+    place.refused("run", "--kernel", "/no/such/kernel", names=["/no/such/kernel", "check what --kernel names"])
+    place.refused(*place.guest("p", "--initrd", "/no/such/initrd"), names=["/no/such/initrd", "--initrd names"])
     place.refused("run", "--kernel", place.path, names=place.path)
     place.refused(*place.guest("p", "--initrd", place.path), names=place.path)
     place.refused("run", "--kernel", "/dev/null", names="/dev/null")
@@ -134,6 +137,13 @@ def unusable_state(place):
     place.env["XDG_STATE_HOME"] = place.path
 
 
+def unwritable_registry(place):
+    path = os.path.join(place.path, "trapeze", "machines.db")
+    os.makedirs(path)
+    place.refused("ps", names=["machines.db", "XDG_STATE_HOME"], status=3)
+    os.rmdir(path)
+
+
 def damaged_registry(place):
     place.good("ps")
     path = os.path.join(place.path, "trapeze", "machines.db")
@@ -185,4 +195,4 @@ def stale_socket(place):
 if __name__ == "__main__":
     sys.exit(run_tests([unknown_verbs, unknown_options, not_there_yet, bad_names, no_such_machine, missing_files,
                         unreadable_files, bad_kernels, truncated_kernels, bad_initrds, truncated_linux, too_little_memory, unusable_state,
-                        damaged_registry, name_taken, dead_machine, stale_socket]))
+                        unwritable_registry, damaged_registry, name_taken, dead_machine, stale_socket]))
