@@ -86,6 +86,9 @@ enum {
 #define FL_NT              0x4000u
 #define FL_RF              0x10000u
 #define FL_AC              0x40000u
+#define FL_VM              0x20000u
+#define FL_VIF             0x80000u
+#define FL_VIP             0x100000u
 #define FL_ID              0x200000u
 
 #define CR0_MP             0x2u

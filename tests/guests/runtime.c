@@ -214,6 +214,8 @@ void runtime_start(void)
     cpu_amd = r[1] == 0x68747541 || r[1] == 0x6f677948; /* AuthenticAMD, HygonGenuine */
     cpuid(0x40000000, 0, r);
     under_qemu = r[1] == 0x54474354; /* TCGT */
+    out8(0x21, 0xff);                /* a firmware may have left the 8259 open */
+    out8(0xa1, 0xff);
     load_tables();
 }
 
