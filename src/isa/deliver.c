@@ -133,9 +133,10 @@ static int choose_stack(struct isa *m, const struct gate *g, unsigned cpl, u32 e
     return CPU_OK;
 }
 
+/* A software interrupt clears RF before it is delivered (SDM vol. 3A, 17.3.1.1). */
 static void push_frame(const struct cpu *c, const struct isa_event *ev, bool outer, struct isa_stack *st)
 {
-    u64 flags = cpu_rflags(c) | (ev->set_rf ? FL_RF : 0);
+    u64 flags = (cpu_rflags(c) & ~(software(ev) ? FL_RF : 0ull)) | (ev->set_rf ? FL_RF : 0);
     if (outer) {
         isa_stack_push(st, c->seg[SEG_SS].selector);
         isa_stack_push(st, c->gpr[RSP]);
