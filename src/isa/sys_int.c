@@ -40,18 +40,23 @@ int sys_into(struct isa *m, const struct isa_insn *insn)
     return CPU_OK;
 }
 
+static s32 sign_extend(u32 v, unsigned size)
+{
+    return size == 2 ? (s16)v : (s32)v;
+}
+
 int sys_bound(struct isa *m, const struct isa_insn *insn)
 {
     unsigned size = isa_opsize(insn);
-    u8 raw[8];
+    struct isa_insn upper = *insn;
+    u32 index = (u32)isa_gpr_get(m->cpu, insn->op[0].reg, size), bound[2] = {0, 0};
     if (insn->mode == ISA_MODE_64)
         return isa_ud(m);
-    ISA_TRY(isa_mem_read(m, insn, raw, 2 * size));
-    u32 v[3] = {(u32)isa_gpr_get(m->cpu, insn->op[0].reg, size), 0, 0};
-    memcpy(&v[1], raw, size);
-    memcpy(&v[2], raw + size, size);
-    s32 s[3];
-    for (unsigned i = 0; i < 3; i++)
-        s[i] = size == 2 ? (s16)v[i] : (s32)v[i];
-    return s[0] < s[1] || s[0] > s[2] ? cpu_raise(m->cpu, VEC_BR) : CPU_OK;
+    /* The upper bound is read only if the lower one holds (seen on silicon, where the pair crosses a page). */
+    upper.mem.disp += size;
+    ISA_TRY(isa_mem_read(m, insn, &bound[0], size));
+    if (sign_extend(index, size) < sign_extend(bound[0], size))
+        return cpu_raise(m->cpu, VEC_BR);
+    ISA_TRY(isa_mem_read(m, &upper, &bound[1], size));
+    return sign_extend(index, size) > sign_extend(bound[1], size) ? cpu_raise(m->cpu, VEC_BR) : CPU_OK;
 }

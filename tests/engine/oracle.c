@@ -72,11 +72,11 @@ static bool faulting_insn(const struct oracle_case *c, const struct oracle_resul
  * What processors do beyond or beside the manual when an instruction faults; a model is free to differ. Seen on Intel's
  * Sapphire Rapids; other processors do as the manual says.
  */
-#define SKIP_MEMORY   1u
-#define SKIP_FX       2u
-#define SKIP_MXCSR    4u
-#define SKIP_CR2      8u
-#define SKIP_RCX_HIGH 16u
+#define SKIP_MEMORY      1u
+#define SKIP_FX          2u
+#define SKIP_MXCSR       4u
+#define SKIP_CR2         8u
+#define SKIP_STRING_HIGH 16u
 
 static bool touches_mmx(const struct isa_insn *x)
 {
@@ -94,9 +94,9 @@ static unsigned quirks(const struct oracle_case *c, const struct oracle_result *
     /* A store to memory that faults has switched the unit to MMX: TOP is 0 already. */
     if (touches_mmx(&x))
         return SKIP_FX;
-    /* The first element faults, and what is above ECX is gone already. */
+    /* The first element faults, and what is above ECX, ESI, EDI is gone already. */
     if (isa_is_string(&x) && x.addr_size == 4)
-        return SKIP_RCX_HIGH;
+        return SKIP_STRING_HIGH;
     switch (x.mnemonic) {
     case ZYDIS_MNEMONIC_VCVTPS2PH: /* converts, flags and all, before it stores */
         return SKIP_MXCSR;
@@ -141,7 +141,8 @@ static bool same_gprs(const struct oracle_case *c, const struct oracle_state *a,
                       unsigned skip)
 {
     for (unsigned i = 0; i < CPU_GPRS; i++) {
-        bool low = c->mode != ISA_MODE_64 || (i == RCX && (skip & SKIP_RCX_HIGH));
+        bool counter = i == RCX || i == RSI || i == RDI;
+        bool low = c->mode != ISA_MODE_64 || (counter && (skip & SKIP_STRING_HIGH));
         u64 mask = low ? 0xffffffff : ~0ull;
         if ((a->gpr[i] ^ b->gpr[i]) & mask)
             return false;
@@ -158,9 +159,41 @@ static bool same_vectors(const struct oracle_state *a, const struct oracle_state
  * An operand that wraps around at the end of a flat 4 GiB segment: #GP or not is the processor's choice (SDM vol. 3A,
  * 5.3).
  */
-static bool wraps(const struct oracle_case *c, const struct oracle_result *r)
+static bool wraps(const struct oracle_case *c, const struct oracle_result *silicon, const struct oracle_result *engine)
 {
-    return c->mode != ISA_MODE_64 && r->vector == VEC_PF && r->cr2 > 0xffffffff - 64;
+    if (c->mode == ISA_MODE_64 || silicon->vector != VEC_PF)
+        return false;
+    bool limit = engine->vector == VEC_GP || engine->vector == VEC_SS;
+    return silicon->cr2 > 0xffffffff - 128 || (limit && silicon->cr2 < 128);
+}
+
+/*
+ * Faults that compete, where the processor's choice is not laid down: the two places of PUSH and POP with memory, the eight of
+ * PUSHA, alignment checks of masked byte stores, and of x87 stores that an unmasked exception holds back.
+ */
+static bool either_fault(const struct oracle_case *c, const struct oracle_result *silicon,
+                         const struct oracle_result *engine)
+{
+    struct isa_insn x;
+    const struct oracle_result *faulted = silicon->vector == VEC_BP ? engine : silicon;
+    bool both = silicon->vector != VEC_BP && engine->vector != VEC_BP;
+    bool alignment = silicon->vector == VEC_AC || engine->vector == VEC_AC;
+    if (faulted->vector == VEC_BP || !faulting_insn(c, faulted, &x))
+        return false;
+    switch (x.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_POP:
+        return both && x.op[0].kind == ISA_OP_MEM;
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+        return both;
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return alignment;
+    default:
+        return alignment && x.uses_x87 && x.op[0].kind == ISA_OP_MEM && x.op[0].written;
+    }
 }
 
 /* `a` is silicon's result. */
@@ -169,7 +202,7 @@ static bool same(const struct oracle_case *c, const struct oracle_result *a, con
     if (a->hung || b->hung)
         return a->hung == b->hung;
     unsigned skip = quirks(c, a);
-    if (wraps(c, a))
+    if (wraps(c, a, b) || either_fault(c, a, b))
         return true;
     if (a->vector != b->vector || a->out.rip != b->out.rip || ((a->error ^ b->error) & error_mask(a)))
         return false;

@@ -311,7 +311,16 @@ static int write_run(struct isa *m, gva_t va, const u8 *data, unsigned len)
     return m->ops->write(m->ctx, va, data, len, ISA_ACC_DATA);
 }
 
-int native_run_masked_store(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s)
+/* MASKMOVQ and MASKMOVDQU are checked as whole operands (#AC), other masked stores not at all. */
+static bool misaligned(const struct cpu *c, const struct isa_insn *insn, const struct operand *o)
+{
+    bool checked = insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+                   insn->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+    return checked && c->cpl == 3 && (c->cr0 & CR0_AM) && (o->va.v & (o->size - 1));
+}
+
+static int masked_store(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s,
+                        u64 ac)
 {
     struct cpu *c = m->cpu;
     u8 header[32], zeros[OPERAND_ALIGN], ones[OPERAND_ALIGN];
@@ -324,6 +333,8 @@ int native_run_masked_store(struct native *n, struct isa *m, const struct isa_in
     memcpy(header, c->fpu.fx, sizeof(header)); /* x87 tags and MXCSR: a fault of the write leaves them alone */
     int rc = operand_address(n, m, insn, s, &o);
     bool none = rc != CPU_OK;
+    if (!none && (ac & FL_AC) && misaligned(c, insn, &o))
+        return cpu_raise_error(c, VEC_AC, 0);
     if (!none)
         rc = m->ops->probe_write(m->ctx, o.va, o.size, ISA_ACC_DATA);
     if (rc) {
@@ -341,4 +352,14 @@ int native_run_masked_store(struct native *n, struct isa *m, const struct isa_in
             memcpy(c->fpu.fx, header, sizeof(header));
     }
     return rc ? rc : each_run(m, &o, zeros, ones, write_run);
+}
+
+/* The runs of bytes that are written are no operands of their own: EFLAGS.AC is out of the way meanwhile. */
+int native_run_masked_store(struct native *n, struct isa *m, const struct isa_insn *insn, const struct native_stub *s)
+{
+    u64 ac = m->cpu->cpl == 3 ? m->cpu->sysflags & FL_AC : 0;
+    m->cpu->sysflags &= ~ac;
+    int rc = masked_store(n, m, insn, s, ac);
+    m->cpu->sysflags |= ac;
+    return rc;
 }
