@@ -227,6 +227,8 @@ static void string_rep(struct interp *ip, const struct op *op)
     u64 count;
     ip->undo_arith = c->arith;
     ip->undo = op->src >= STR_SCAS;
+    if (!(c->gpr[RCX] & addr_mask(op)))
+        put_index(c, op, RCX, 0); /* ECX as the counter clears what is above it even so */
     while ((count = c->gpr[RCX] & addr_mask(op))) {
         u64 n = stretch(ip, op, count);
         if (!n) {
