@@ -105,9 +105,10 @@ static void stop_machine(struct session *s, int sig)
     }
     s->result->signal = sig;
     s->signalled = host_ns(NULL);
+    const char *new_line = s->interactive ? "\r\n" : isatty(STDERR_FILENO) ? "\n" : "";
     if (sig != SIGHUP && sig != SIGPIPE)
         fprintf(stderr, "%smachine %s: asked to power off, is killed after %u s; a second signal kills it now%s\n",
-                s->interactive ? "\r\n" : "", s->cfg->row->name, s->cfg->stop_seconds, s->interactive ? "\r" : "");
+                new_line, s->cfg->row->name, s->cfg->stop_seconds, s->interactive ? "\r" : "");
     send_request(s, json_pack("{s:s, s:i}", "do", "stop", "time", (int)s->cfg->stop_seconds));
 }
 

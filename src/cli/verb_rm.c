@@ -16,8 +16,8 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
     int rc = 0;
     if (machine_lives(row)) {
         if (!a->given[OPT_FORCE])
-            return error_set(e, EBUSY, "machine %s: it runs; `trapeze stop %s` first, or `trapeze rm -f %s`", row->name,
-                             row->name, row->name);
+            return error_set(e, EINVAL, "machine %s: it runs; `trapeze stop %s` first, or `trapeze rm -f %s`",
+                             row->name, row->name, row->name);
         rc = end_machine(row, e);
     }
     return rc < 0 ? rc : registry_remove(r, row, e);

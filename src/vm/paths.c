@@ -29,7 +29,7 @@ static int make_dirs(char *path, struct error *e)
         int r = mkdir(path, 0700) < 0 && errno != EEXIST ? errno : 0;
         *p = c;
         if (r)
-            return error_set(e, r, "%s: cannot be made: %s; set XDG_STATE_HOME to a directory you may write", path,
+            return error_set(e, EIO, "%s: cannot be made: %s; set XDG_STATE_HOME to a directory you may write", path,
                              strerror(r));
         if (c == 0)
             return 0;

@@ -137,6 +137,15 @@ def unusable_state(place):
     place.env["XDG_STATE_HOME"] = place.path
 
 
+def unusable_machines(place):
+    """The same for the directory of a machine."""
+    place.good("ps")
+    path = os.path.join(place.path, "trapeze", "machines")
+    with open(path, "wb"):
+        place.refused(*place.guest("p"), names=["trapeze/machines", "XDG_STATE_HOME"], status=3)
+    os.unlink(path)
+
+
 def unwritable_registry(place):
     path = os.path.join(place.path, "trapeze", "machines.db")
     os.makedirs(path)
@@ -160,7 +169,7 @@ def name_taken(place):
     place.good(*place.guest("i", "-d", "--name", "web"))
     place.refused(*place.guest("i", "-d", "--name", "web"), names=["web", "name taken", "trapeze rm web"])
     assert len(place.files()) == 1
-    place.refused("rm", "web", names=["web", "it runs"], status=3)
+    place.refused("rm", "web", names=["web", "it runs"])
     place.good("rm", "-f", "web")
 
 
@@ -195,4 +204,4 @@ def stale_socket(place):
 if __name__ == "__main__":
     sys.exit(run_tests([unknown_verbs, unknown_options, not_there_yet, bad_names, no_such_machine, missing_files,
                         unreadable_files, bad_kernels, truncated_kernels, bad_initrds, truncated_linux, too_little_memory, unusable_state,
-                        unwritable_registry, damaged_registry, name_taken, dead_machine, stale_socket]))
+                        unusable_machines, unwritable_registry, damaged_registry, name_taken, dead_machine, stale_socket]))
