@@ -224,7 +224,7 @@ static void cell_gone(struct keeper *k)
         keeper_end(k, VM_EXIT_HOST, NULL, "the guest's process used a system call that its seal forbids (SIGSYS)");
     else if (!k->ended && sig == SIGKILL)
         keeper_end(k, VM_EXIT_HOST, NULL,
-                   "the guest's process was killed (SIGKILL), by a person or for want of memory");
+                   "the guest's process was killed (signal 9), by a person or for want of memory");
     else if (!k->ended)
         keeper_end(k, VM_EXIT_HOST, NULL, "the guest's process ended by itself (%s %d)", sig ? "signal" : "status",
                    sig ? sig : code);
