@@ -354,8 +354,19 @@ bool keeper_serve_cell(struct keeper *k)
     return !k->ended && (more || n == MESSAGES_AT_ONCE);
 }
 
+/* The cell knocks for room only while the ring is marked, and its knock is heard only while the door is closed. */
+static bool room_came(struct ring *r)
+{
+    ring_mark_starved(r);
+    return ring_room(r) != 0;
+}
+
 bool keeper_cell_pending(struct keeper *k)
 {
     enum link_ring words = k->taking.kind ? LINK_DATA_UP : LINK_MSG_UP;
-    return !k->ended && (ring_used(&k->link.ring[LINK_CONSOLE_UP]) || ring_used(&k->link.ring[words]));
+    if (k->ended)
+        return false;
+    return ring_used(&k->link.ring[LINK_CONSOLE_UP]) || ring_used(&k->link.ring[words]) ||
+           (k->typed_len && room_came(&k->link.ring[LINK_CONSOLE_DOWN])) ||
+           (k->down_at < k->down.len && room_came(&k->link.ring[LINK_DATA_DOWN]));
 }
