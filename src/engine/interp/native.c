@@ -17,7 +17,6 @@
  *     refuses): it stops the guest and says so.
  *
  * Not done
- *  - alignment checking (#AC with CR0.AM, EFLAGS.AC at CPL 3): the operations behind struct isa_ops would have to do it
  *  - LOCK on instructions that come here is not atomic against other CPUs (one CPU for now)
  *  - x87 errors with CR0.NE=0 raise #MF, not FERR#
  *  - host processors without LAHF in 64-bit mode (2004)
