@@ -132,7 +132,7 @@ static void spend(struct interp *ip)
     ip->deliveries++;
 }
 
-/* An interrupt between two elements of a repeated instruction saves RF set (SDM vol. 3B, 17.3.1.1). */
+/* An interrupt or trap between two elements of a repeated instruction saves RF set (SDM vol. 3B, 17.3.1.1). */
 static void mark_resume(struct interp *ip)
 {
     if (ip->in_repeat)
@@ -194,13 +194,14 @@ static int after_fault(struct interp *ip, int code)
 }
 
 /*
- * One instruction alone: breakpoints before it, shadow, RF and traps behind it. The shadow in force ends with it unless
- * it starts a new one; so does RF unless IRET sets it.
+ * One instruction alone: breakpoints before it, but for the shadow of MOV SS (SDM vol. 3B, 17.3.1.1); shadow, RF and
+ * traps behind it. The shadow in force ends with it unless it starts a new one; so does RF, once it is complete, unless
+ * IRET sets it.
  */
 static int run_single(struct interp *ip, const struct block *b)
 {
     struct cpu *c = ip->cpu;
-    u64 exec = isa_debug_armed(c) ? isa_debug_exec(c, GVA(c->rip)) : 0;
+    u64 exec = isa_debug_armed(c) && !(c->shadow & SHADOW_MOVSS) ? isa_debug_exec(c, GVA(c->rip)) : 0;
     if (exec) {
         ip->budget += b->n;
         c->fault = (struct cpu_fault){.vector = VEC_DB, .address = exec};
@@ -212,12 +213,14 @@ static int run_single(struct interp *ip, const struct block *b)
     c->shadow = 0;
     ip->debug_hits = 0;
     b->ops[0].fn(ip, b->ops);
-    if (mnemonic != ZYDIS_MNEMONIC_IRET && mnemonic != ZYDIS_MNEMONIC_IRETD && mnemonic != ZYDIS_MNEMONIC_IRETQ)
+    if (mnemonic != ZYDIS_MNEMONIC_IRET && mnemonic != ZYDIS_MNEMONIC_IRETD && mnemonic != ZYDIS_MNEMONIC_IRETQ &&
+        !ip->in_repeat)
         c->sysflags &= ~FL_RF;
     u64 dr6 = ip->debug_hits | (isa_debug_step(c, mnemonic, tf) ? ISA_DR6_BS : 0);
-    if (dr6 && !(c->shadow & SHADOW_MOVSS))
-        return isa_debug_trap(&ip->isa, dr6);
-    return CPU_OK;
+    if (!dr6 || (c->shadow & SHADOW_MOVSS))
+        return CPU_OK;
+    mark_resume(ip);
+    return isa_debug_trap(&ip->isa, dr6);
 }
 
 /* The block at RIP. CPU_OK or a code. */

@@ -180,11 +180,15 @@ static void host_stos(u8 *to, u64 v, u64 n, unsigned size)
     }
 }
 
-/* Upwards MOVS and STOS within pages that the TLB gives directly: returns the elements done, 0 if it can't. */
+/*
+ * Upwards MOVS and STOS within pages that the TLB gives directly: returns the elements done, 0 if it can't. Under TF each
+ * element is a step.
+ */
 static u64 stretch(struct interp *ip, const struct op *op, u64 count)
 {
     struct cpu *c = ip->cpu;
-    if (op->src > STR_STOS || (c->sysflags & FL_DF) || op->addr_size != 8 || (ip->key & KEY_MODE) != ISA_MODE_64)
+    if (op->src > STR_STOS || (c->sysflags & FL_DF) || op->addr_size != 8 ||
+        (ip->key & (KEY_MODE | KEY_SINGLE)) != ISA_MODE_64)
         return 0;
     u64 to = target(ip, op, true), from = to;
     u64 n = MIN(count, in_page(to) / op->size);

@@ -5,15 +5,33 @@
 
 /* --- the general functions --- */
 
+/* INS and OUTS, which stay where they are while they repeat. */
+static bool string_io(const struct isa_insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_INSD:
+    case ZYDIS_MNEMONIC_OUTSB:
+    case ZYDIS_MNEMONIC_OUTSW:
+    case ZYDIS_MNEMONIC_OUTSD:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void op_isa(struct interp *ip, const struct op *op)
 {
     const struct payload *p = (const struct payload *)op->imm;
     op_rip(ip, op);
+    u64 rip = ip->cpu->rip;
     ip->stats.monitor++;
     ip->stale = true;
     int r = isa_execute(&ip->isa, &p->insn);
     if (r != CPU_OK)
         longjmp(ip->exit, r);
+    ip->in_repeat = ip->cpu->rip == rip && string_io(&p->insn);
 }
 
 static void op_ud(struct interp *ip, const struct op *op)
