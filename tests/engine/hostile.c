@@ -303,6 +303,58 @@ static int run_one(struct guest *g, u64 seed, unsigned counts[STOP_KIND_COUNT])
     return 0;
 }
 
+/*
+ * Repeated instructions that would take minutes must come back when the budget is used up, also where they go element by
+ * element, and also while an interrupt waits that can't be taken.
+ */
+static int repeat_comes_back(struct guest *g, u8 opcode, u64 flags, bool waiting)
+{
+    struct stop s = {0};
+    struct cpu *c = g->cpu;
+    make_guest(g, 1);
+    cpu_reset(c);
+    for (unsigned i = 0; i < 4; i++) /* every address is some RAM */
+        for (u64 k = 0; k < 512; k++) {
+            u64 e = i < 3 ? (0x1000 * (i + 2)) | 7 : k << 12 | 7;
+            memcpy(g->mem.ram + 0x1000 * (i + 1) + 8 * k, &e, 8);
+        }
+    c->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE;
+    c->cr4 = CR4_PAE;
+    c->efer = EFER_LME | EFER_LMA;
+    c->cr3 = 0x1000;
+    c->seg[SEG_CS].attr = 0xa09b;
+    c->seg[SEG_CS].selector = 8;
+    cpu_set_rflags(c, FL_ONE | flags);
+    c->rip = 0x40000;
+    memcpy(g->mem.ram + 0x40000, (const u8[]){0xf3, opcode, 0xf4}, 3);
+    c->gpr[RSI] = c->gpr[RDI] = 0x7f0000100000; /* compared with itself */
+    u64 left = c->gpr[RCX] = 1ull << 25;
+    if (waiting)
+        cpu_attention_set(c, ATTN_INTR);
+    engine_interp.state_changed(g->engine, c);
+    for (unsigned slice = 0; slice < 3; slice++) {
+        engine_interp.run(g->engine, c, 1000, &s);
+        if (s.kind != STOP_BUDGET || c->gpr[RCX] >= left || left - c->gpr[RCX] > 1u << 20) {
+            printf("repeated %02x, flags %llx, %s: stop %d, %llu of %llu left\n", opcode, (unsigned long long)flags,
+                   waiting ? "interrupt waiting" : "quiet", s.kind, (unsigned long long)c->gpr[RCX],
+                   (unsigned long long)left);
+            return 1;
+        }
+        left = c->gpr[RCX];
+    }
+    cpu_attention_clear(c, ATTN_INTR);
+    return 0;
+}
+
+static unsigned repeats_come_back(struct guest *g)
+{
+    static const u8 opcodes[] = {0xa4, 0xac, 0xa6};
+    unsigned bad = 0;
+    for (unsigned i = 0; i < 4 * ARRAY_LEN(opcodes); i++)
+        bad += (unsigned)repeat_comes_back(g, opcodes[i / 4], i & 1 ? FL_DF : 0, i & 2);
+    return bad;
+}
+
 static u64 option(int argc, char **argv, const char *name, u64 value)
 {
     for (int i = 1; i + 1 < argc; i++)
@@ -329,6 +381,7 @@ int main(int argc, char **argv)
         return 1;
     }
     g.cpu->model = &g.model;
+    bad = repeats_come_back(&g);
     for (u64 seed = first; seed < first + count && bad < 10; seed++)
         bad += (unsigned)run_one(&g, seed, counts);
     static const char *const names[] = {

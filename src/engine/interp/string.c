@@ -228,7 +228,7 @@ static void string_once(struct interp *ip, const struct op *op)
 static void string_rep(struct interp *ip, const struct op *op)
 {
     struct cpu *c = ip->cpu;
-    u64 count;
+    u64 count, work = 0;
     ip->undo_arith = c->arith;
     ip->undo = op->src >= STR_SCAS;
     if (!(c->gpr[RCX] & addr_mask(op)))
@@ -240,13 +240,16 @@ static void string_rep(struct interp *ip, const struct op *op)
             n = 1;
         }
         put_index(c, op, RCX, count - n);
-        ip->budget -= (s64)(n / 16);
+        work += n;
+        ip->budget -= (s64)(work / 16);
+        work %= 16;
         if (ended(c, op))
             break;
         /* Events are taken between elements; so is the end of a block that this very instruction overwrote. */
         if (n != count && (c->attention || ip->budget < 0 || op->fn == op_leave || (ip->key & KEY_SINGLE))) {
             ip->in_repeat = true;
             ip->undo = false;
+            ip->budget--; /* op_leave gives back what the block paid: an event that waits must not make this free */
             op_leave(ip, op);
             return;
         }
