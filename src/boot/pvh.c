@@ -142,12 +142,17 @@ static int pvh_scan_notes(const u8 *data, u64 len, u64 align, u64 *entry)
 
 static int pvh_find_entry(struct boot *b, struct pvh *v)
 {
+    u64 left = v->len; /* segments that overlap, 65534 times, would be hours of looking */
     for (unsigned i = 0; i < v->phnum; i++) {
         struct pvh_segment s = pvh_segment(v, i);
         if (s.type != PT_NOTE)
             continue;
         if (!pvh_in_file(v, s.offset, s.filesz))
             return pvh_truncated(b, "a segment of notes");
+        if (s.filesz > left)
+            return error_set(b->e, EINVAL, "%s: damaged: its segments of notes overlap: fetch it again",
+                             b->cfg->kernel_name);
+        left -= s.filesz;
         int found = pvh_scan_notes(v->file + s.offset, s.filesz, s.align == 8 ? 8 : 4, &v->entry);
         if (found < 0)
             return error_set(b->e, EINVAL, "%s: damaged: an ELF note is larger than its segment: fetch it again",
@@ -183,11 +188,15 @@ static int pvh_check_segment(struct boot *b, const struct pvh *v, const struct p
 static int pvh_put_segments(struct boot *b, struct pvh *v)
 {
     bool entry_loaded = false;
+    u64 left = b->mem->size;
     for (unsigned i = 0; i < v->phnum; i++) {
         struct pvh_segment s = pvh_segment(v, i);
         if (s.type != PT_LOAD || !s.memsz)
             continue;
         int rc = pvh_check_segment(b, v, &s, i);
+        if (!rc && s.memsz > left)
+            rc = error_set(b->e, EINVAL, "%s: damaged: its segments overlap: fetch it again", b->cfg->kernel_name);
+        left -= rc ? 0 : s.memsz;
         if (!rc)
             rc = boot_write(b, s.paddr, v->file + s.offset, s.filesz, "a segment");
         if (!rc)

@@ -142,6 +142,23 @@ static void not_x86(u8 *k)
 {
     put_le16(k + offsetof(Elf64_Ehdr, e_machine), EM_AARCH64);
 }
+/* One more segment than fits: both of nearly all memory above the kernel. */
+static void segments_overlap(u8 *k)
+{
+    for (int i = 0; i < 2; i++) {
+        put_le64(PADDR(k, i), MIB);
+        put_le64(MEMSZ(k, i), 15 * MIB);
+    }
+}
+static void notes_overlap(u8 *k)
+{
+    for (int i = 0; i < 3; i++) {
+        put_le32(PHDR(k, i), PT_NOTE);
+        put_le64(PHDR(k, i) + offsetof(Elf64_Phdr, p_offset), 0x200);
+        put_le64(PHDR(k, i) + offsetof(Elf64_Phdr, p_filesz), PVH_LEN - 0x200);
+    }
+    memset(k + 0x200, 0, PVH_LEN - 0x200);
+}
 static void no_phdrs(u8 *k)
 {
     put_le16(k + offsetof(Elf64_Ehdr, e_phnum), 0);
@@ -170,6 +187,8 @@ static void refusals(void **unused)
         {big_endian, EINVAL, "not for x86"},
         {not_x86, EINVAL, "not for x86"},
         {no_phdrs, EINVAL, "without program headers"},
+        {segments_overlap, EINVAL, "its segments overlap"},
+        {notes_overlap, EINVAL, "its segments of notes overlap"},
     };
     struct fixture f;
     fixture_make(&f, 16 * MIB);
