@@ -52,11 +52,28 @@ static int find_base(char *out, size_t size, struct error *e)
     return paths_join(out, size, home, ".local/state/trapeze", e);
 }
 
+/* Who can write there decides what `rm` deletes and where verbs connect to: that has to be this user alone. */
+static int check_owner(const char *dir, struct error *e)
+{
+    struct stat st;
+    if (stat(dir, &st) < 0)
+        return error_set(e, errno, "%s: %s", dir, strerror(errno));
+    if (st.st_uid != geteuid())
+        return error_set(e, EPERM, "%s: belongs to user %u; set HOME or XDG_STATE_HOME to a directory of your own", dir,
+                         (unsigned)st.st_uid);
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return error_set(e, EPERM, "%s: others may write there (mode %03o); run chmod go-w on it", dir,
+                         (unsigned)st.st_mode & 0777);
+    return 0;
+}
+
 int paths_state_dir(char *out, size_t size, struct error *e)
 {
     int r = find_base(out, size, e);
     if (r == 0)
         r = make_dirs(out, e);
+    if (r == 0)
+        r = check_owner(out, e);
     if (r == 0 && access(out, W_OK | X_OK) < 0) {
         r = errno;
         return error_set(e, r, "%s: cannot be written: %s; set XDG_STATE_HOME to a directory you may write", out,

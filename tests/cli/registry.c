@@ -270,19 +270,34 @@ static void unwritable_state_directory(void **state)
     assert_non_null(strstr(e.msg, "set XDG_STATE_HOME"));
 }
 
+/* Whoever can write to the state directory chooses what `rm` deletes: nobody else may. */
+static void others_are_kept_out(void **state)
+{
+    char dir[PATH_MAX];
+    struct error e = {0};
+    assert_int_equal(paths_state_dir(dir, sizeof(dir), &e), 0);
+    assert_int_equal(chmod(dir, 0770), 0);
+    assert_int_equal(paths_state_dir(dir, sizeof(dir), &e), -EPERM);
+    assert_non_null(strstr(e.msg, "others may write there (mode 770)"));
+    assert_int_equal(chmod(dir, 0755), 0);
+    assert_int_equal(paths_state_dir(dir, sizeof(dir), NULL), 0);
+    if (geteuid() != 0)
+        return; /* only root can give a directory away */
+    assert_int_equal(chown(dir, 65534, (gid_t)-1), 0);
+    memset(&e, 0, sizeof(e));
+    assert_int_equal(paths_state_dir(dir, sizeof(dir), &e), -EPERM);
+    assert_non_null(strstr(e.msg, "belongs to user 65534"));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(a_life),
-        TEST(names_are_unique),
-        TEST(names_are_made_up),
-        TEST(vanished_keepers),
-        TEST(last_words),
-        TEST(ids_by_their_beginning),
-        TEST(one_name_many_processes),
-        TEST(newer_schemas_are_refused),
-        TEST(damaged_databases_are_refused),
+        TEST(others_are_kept_out),        TEST(a_life),
+        TEST(names_are_unique),           TEST(names_are_made_up),
+        TEST(vanished_keepers),           TEST(last_words),
+        TEST(ids_by_their_beginning),     TEST(one_name_many_processes),
+        TEST(newer_schemas_are_refused),  TEST(damaged_databases_are_refused),
         TEST(unwritable_state_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
