@@ -120,10 +120,11 @@ int host_child_reap(struct host_child *c, bool block, int *code, int *sig);
 void host_child_kill(const struct host_child *c);
 
 /*
- * Before a seal: no core dumps, no tracing or inspection by others of this user, no capabilities, no file growth if
- * `no_files`, no privileges by exec.
+ * Before a seal: no core dumps, no tracing or inspection by others of this user, no capabilities, no privileges by exec.
+ * A cell moreover: no file growth, no further descriptors, HOST_CELL_MEMORY bytes at most beyond what it has mapped.
  */
-int host_confine(bool no_files, struct error *e);
+#define HOST_CELL_MEMORY (256ull << 20) /* records on their way up and down, 16 MiB at most, and their copies */
+int host_confine(bool cell, struct error *e);
 
 /* The name that ps and top show for this process, 15 characters. */
 void host_process_name(const char *name);

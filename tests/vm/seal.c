@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -40,6 +41,21 @@ static void may_work(struct fixture *f)
     host_event_wait(f->mine, host_ns(NULL) + 1000000);
     host_event_clear(f->mine);
     mprotect(page_of(), 4096, PROT_READ);
+    int word = 1;
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, NULL);
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1);
+}
+
+/* Any way of taking memory, in pieces that a host has: it has to end at HOST_CELL_MEMORY. */
+static void may_not_grow(struct fixture *f)
+{
+    u64 got = 0;
+    while (got <= HOST_CELL_MEMORY && mmap(NULL, 1u << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+        got += 1u << 20;
+    if (got < HOST_CELL_MEMORY / 2 || got > HOST_CELL_MEMORY)
+        _exit(2);
+    if (mremap(page_of(), 4096, HOST_CELL_MEMORY, MREMAP_MAYMOVE) != MAP_FAILED)
+        _exit(3);
 }
 
 /* --- what it may not --- */
@@ -117,6 +133,32 @@ static void try_int80(struct fixture *f)
     long r;
     __asm__ volatile("int $0x80" : "=a"(r) : "a"(20) : "memory"); /* getpid of the 32-bit table */
 }
+static void map_flags(int flags)
+{
+    mmap(NULL, 2u << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+}
+static void try_huge_pages(struct fixture *f)
+{
+    map_flags(MAP_HUGETLB);
+}
+static void try_locked(struct fixture *f)
+{
+    map_flags(MAP_LOCKED);
+}
+static void try_grows_down(struct fixture *f)
+{
+    map_flags(MAP_GROWSDOWN);
+}
+static void try_futex_pi(struct fixture *f)
+{
+    int word = 0;
+    syscall(SYS_futex, &word, FUTEX_TRYLOCK_PI_PRIVATE, 0, NULL, NULL, 0);
+}
+static void try_futex_requeue(struct fixture *f)
+{
+    int word[2] = {0};
+    syscall(SYS_futex, word, FUTEX_REQUEUE | FUTEX_PRIVATE_FLAG, 1, 1ul, &word[1], 0);
+}
 static void try_prctl(struct fixture *f)
 {
     prctl(PR_SET_DUMPABLE, 1);
@@ -155,6 +197,11 @@ static const struct {
     TRY(int80, false),
     TRY(prctl, false),
     TRY(sigaction, false),
+    TRY(huge_pages, false),
+    TRY(locked, false),
+    TRY(grows_down, false),
+    TRY(futex_pi, false),
+    TRY(futex_requeue, false),
 #undef TRY
 };
 
@@ -188,6 +235,11 @@ static void cell_works(void **state)
 {
     assert_int_equal(sealed(true, may_work), 0);
     assert_int_equal(sealed(false, may_work), 0);
+}
+
+static void cell_has_bounds(void **state)
+{
+    assert_int_equal(sealed(true, may_not_grow), 0);
 }
 
 static void nothing_else(void **state)
@@ -268,10 +320,8 @@ static void config_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cell_works),
-        cmocka_unit_test(nothing_else),
-        cmocka_unit_test(log_keeps_the_end),
-        cmocka_unit_test(config_json),
+        cmocka_unit_test(cell_works),        cmocka_unit_test(cell_has_bounds), cmocka_unit_test(nothing_else),
+        cmocka_unit_test(log_keeps_the_end), cmocka_unit_test(config_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -192,10 +193,31 @@ static void limit(int what, rlim_t value)
     setrlimit(what, &r); /* lowering never fails */
 }
 
-int host_confine(bool no_files, struct error *e)
+/* `more` bytes beyond what is mapped now: calls that would take more fail with ENOMEM. */
+static int limit_memory(u64 more, struct error *e)
+{
+    char text[32] = "";
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    u64 pages = n > 0 ? strtoull(text, NULL, 10) : 0;
+    if (!pages)
+        return error_set(e, EIO, "/proc/self/statm: does not tell how much memory is mapped; mount /proc");
+    struct rlimit r;
+    u64 most = pages * PAGE_SIZE + more;
+    if (getrlimit(RLIMIT_AS, &r) == 0 && r.rlim_max > most)
+        limit(RLIMIT_AS, most);
+    return 0;
+}
+
+int host_confine(bool cell, struct error *e)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {{0}, {0}};
+    int r = cell ? limit_memory(HOST_CELL_MEMORY, e) : 0;
+    if (r < 0)
+        return r;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_set(e, errno, "no_new_privs: %s", strerror(errno));
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -204,7 +226,7 @@ int host_confine(bool no_files, struct error *e)
         return error_set(e, errno, "cannot drop capabilities: %s", strerror(errno));
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NPROC, 0);
-    if (no_files) {
+    if (cell) {
         limit(RLIMIT_FSIZE, 0);
         limit(RLIMIT_NOFILE, 1); /* those that are open stay usable; ppoll takes as many as the limit says */
     }

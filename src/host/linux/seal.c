@@ -29,6 +29,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
@@ -66,30 +67,43 @@ struct rule {
         .arg = (n), .mask = ~(u64)(m), .value = 0 \
     }
 
+/* Flags that take what is not the process's own: the host's huge pages, memory that can't be swapped. */
+#define MAP_DEAR ((u64)(MAP_HUGETLB | MAP_LOCKED | MAP_GROWSDOWN))
+
 /* Private memory, readable and writable at most. */
-#define RULES_MEMORY                                                                                     \
-    {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE | MAP_ANONYMOUS, MAP_PRIVATE | MAP_ANONYMOUS)}}, \
-        {SYS_munmap, {{0}}}, {SYS_mremap, {{0}}}, {SYS_brk, {{0}}}, {SYS_mprotect, {ARG_WITHIN(3, RW)}}, \
-        {SYS_madvise, {ARG_IS(3, MADV_DONTNEED)}}, {SYS_madvise, {ARG_IS(3, MADV_FREE)}},                \
-        {SYS_madvise, {ARG_IS(3, MADV_HUGEPAGE)}}, {SYS_madvise, {ARG_IS(3, MADV_NOHUGEPAGE)}},          \
-    {                                                                                                    \
-        SYS_madvise,                                                                                     \
-        {                                                                                                \
-            ARG_IS(3, MADV_DONTDUMP)                                                                     \
-        }                                                                                                \
+#define RULES_MEMORY                                                                                                \
+    {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE | MAP_ANONYMOUS | MAP_DEAR, MAP_PRIVATE | MAP_ANONYMOUS)}}, \
+        {SYS_munmap, {{0}}}, {SYS_mremap, {{0}}}, {SYS_brk, {{0}}}, {SYS_mprotect, {ARG_WITHIN(3, RW)}},            \
+        {SYS_madvise, {ARG_IS(3, MADV_DONTNEED)}}, {SYS_madvise, {ARG_IS(3, MADV_FREE)}},                           \
+        {SYS_madvise, {ARG_IS(3, MADV_HUGEPAGE)}}, {SYS_madvise, {ARG_IS(3, MADV_NOHUGEPAGE)}},                     \
+    {                                                                                                               \
+        SYS_madvise,                                                                                                \
+        {                                                                                                           \
+            ARG_IS(3, MADV_DONTDUMP)                                                                                \
+        }                                                                                                           \
     }
 
-#define RULES_COMMON                                                                                                  \
-    {SYS_futex, {{0}}}, {SYS_ppoll, {{0}}}, {SYS_poll, {{0}}}, {SYS_clock_gettime, {{0}}}, {SYS_gettimeofday, {{0}}}, \
-        {SYS_rt_sigreturn, {{0}}}, {SYS_rt_sigprocmask, {{0}}}, {SYS_sigaltstack, {{0}}},                             \
-        {SYS_restart_syscall, {{0}}}, {SYS_exit, {{0}}},                                                              \
-    {                                                                                                                 \
-        SYS_exit_group,                                                                                               \
-        {                                                                                                             \
-            {                                                                                                         \
-                0                                                                                                     \
-            }                                                                                                         \
-        }                                                                                                             \
+/* Waiting and waking; not the operations with priority inheritance or on two words, which nothing here uses. */
+#define FUTEX_IS(op)                                                                        \
+    {                                                                                       \
+        SYS_futex,                                                                          \
+        {                                                                                   \
+            ARG_BITS(2, INT_MASK & ~(u64)(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME), (op)) \
+        }                                                                                   \
+    }
+
+#define RULES_COMMON                                                                                      \
+    FUTEX_IS(FUTEX_WAIT), FUTEX_IS(FUTEX_WAKE), FUTEX_IS(FUTEX_WAIT_BITSET), FUTEX_IS(FUTEX_WAKE_BITSET), \
+        {SYS_ppoll, {{0}}}, {SYS_poll, {{0}}}, {SYS_clock_gettime, {{0}}}, {SYS_gettimeofday, {{0}}},     \
+        {SYS_rt_sigreturn, {{0}}}, {SYS_rt_sigprocmask, {{0}}}, {SYS_sigaltstack, {{0}}},                 \
+        {SYS_restart_syscall, {{0}}}, {SYS_exit, {{0}}},                                                  \
+    {                                                                                                     \
+        SYS_exit_group,                                                                                   \
+        {                                                                                                 \
+            {                                                                                             \
+                0                                                                                         \
+            }                                                                                             \
+        }                                                                                                 \
     }
 
 struct program {
