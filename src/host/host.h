@@ -99,8 +99,8 @@ struct host_child {
 
 /*
  * Fork a process that outlives this one: in a session of its own, its parent is init, standard input, output and error are
- * /dev/null, every other descriptor but keep[0..n_keep) is closed, SIGPIPE and SIGHUP are ignored. Returns 1 in the new
- * process, 0 in the caller, -errno. The caller must have one thread.
+ * /dev/null, every other descriptor but keep[0..n_keep) is closed, SIGPIPE, SIGHUP and SIGXFSZ are ignored. Returns 1 in
+ * the new process, 0 in the caller, -errno. The caller must have one thread.
  */
 int host_fork_detached(const int *keep, unsigned n_keep, struct error *e);
 

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 static bool exists(struct machine *m, const char *file)
@@ -258,6 +259,9 @@ static void refuses(const char *expect, void (*spoil)(struct machine *))
     machine_forget(&m);
 }
 
+static void no_change(struct machine *m)
+{
+}
 static void no_kernel(struct machine *m)
 {
     unlink(m->cfg.kernel);
@@ -314,6 +318,18 @@ static void refusals(void **state)
     refuses("--memory", no_memory);
 }
 
+/* A limit on the size of files is told like any other want, not by a keeper that vanishes. */
+static void file_limit(void **state)
+{
+    struct rlimit old, low;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    low = (struct rlimit){1u << 20, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    signal(SIGXFSZ, SIG_IGN); /* writing the kernel below must not end the test */
+    refuses("File too large", no_change);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+}
+
 static void name_taken(void **state)
 {
     struct machine m;
@@ -337,6 +353,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(pause_and_resume), cmocka_unit_test(asked_reset),    cmocka_unit_test(changed_kernel),
         cmocka_unit_test(keeper_killed),    cmocka_unit_test(cell_killed),    cmocka_unit_test(terminated),
         cmocka_unit_test(save_and_load),    cmocka_unit_test(refusals),       cmocka_unit_test(name_taken),
+        cmocka_unit_test(file_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

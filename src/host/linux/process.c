@@ -83,6 +83,7 @@ int host_fork_detached(const int *keep, unsigned n_keep, struct error *e)
     reset_signals();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the call that meets it */
     if (null_standard_fds() < 0)
         _exit(1);
     close_others(keep, n_keep);
