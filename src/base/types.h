@@ -15,6 +15,12 @@ typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
+/* The same where they may stand at any address: in a guest's memory. */
+typedef u8 u8_any;
+typedef u16 u16_any __attribute__((aligned(1), may_alias));
+typedef u32 u32_any __attribute__((aligned(1), may_alias));
+typedef u64 u64_any __attribute__((aligned(1), may_alias));
+
 typedef int8_t s8;
 typedef int16_t s16;
 typedef int32_t s32;

@@ -132,8 +132,8 @@ FOR_SIZES(DEFINE_NOT, not )
             T r_ = (expr);                                                                                 \
             store##bits(ip, op, va_, r_);                                                                  \
         } else if (likely(!(op->flags & OPF_LOCK))) {                                                      \
-            T a = *p_;                                                                                     \
-            *p_ = (expr);                                                                                  \
+            T a = *(T##_any *)p_;                                                                          \
+            *(T##_any *)p_ = (expr);                                                                       \
         } else {                                                                                           \
             u16 flags_ = ip->cpu->arith;                                                                   \
             for (;;) {                                                                                     \

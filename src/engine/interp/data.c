@@ -394,7 +394,7 @@ static inline void stack_canonical(struct interp *ip, const struct op *op, u64 s
         u64 sp = sp_wrap(ip, ip->cpu->gpr[RSP] - bits / 8), va = stack_linear(ip, op, sp, bits / 8, true); \
         u8 *p = tlb_write_ptr(ip, va, bits / 8);                                                           \
         if (likely(p))                                                                                     \
-            *(T *)(void *)p = v;                                                                           \
+            *(T##_any *)(void *)p = v;                                                                     \
         else                                                                                               \
             push_slow(ip, op, va, v, bits / 8);                                                            \
         sp_set(ip, sp);                                                                                    \
@@ -403,7 +403,7 @@ static inline void stack_canonical(struct interp *ip, const struct op *op, u64 s
     {                                                                                                      \
         u64 va = stack_linear(ip, op, sp, bits / 8, false);                                                \
         const u8 *p = tlb_read_ptr(ip, va, bits / 8);                                                      \
-        return likely(p) ? *(const T *)(const void *)p : (T)pop_slow(ip, op, va, bits / 8);                \
+        return likely(p) ? *(const T##_any *)(const void *)p : (T)pop_slow(ip, op, va, bits / 8);          \
     }                                                                                                      \
     static inline T top_##bits(struct interp *ip, const struct op *op)                                     \
     {                                                                                                      \

@@ -60,7 +60,7 @@ static inline void call(struct interp *ip, const struct op *op, u64 target)
     u64 sp = c->gpr[RSP] - 8, next = op_next_ip(ip, op);
     u8 *p = tlb_write_ptr(ip, sp, 8);
     if (likely(p))
-        *(u64 *)(void *)p = next;
+        *(u64_any *)(void *)p = next;
     else
         push_slow(ip, op, sp, next, 8);
     if (unlikely(!gva_canonical(GVA(target))))

@@ -261,19 +261,19 @@ void push_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsign
 /* For read-modify-write: fault as a write, fill the TLB, give the pointer; NULL if the page has no direct access. */
 u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size) __attribute__((cold));
 
-#define DEFINE_LOAD_STORE(T, bits)                                                           \
-    static inline T load##bits(struct interp *ip, const struct op *op, u64 va)               \
-    {                                                                                        \
-        const u8 *p = tlb_read_ptr(ip, va, bits / 8);                                        \
-        return likely(p) ? *(const T *)(const void *)p : (T)load_slow(ip, op, va, bits / 8); \
-    }                                                                                        \
-    static inline void store##bits(struct interp *ip, const struct op *op, u64 va, T v)      \
-    {                                                                                        \
-        u8 *p = tlb_write_ptr(ip, va, bits / 8);                                             \
-        if (likely(p))                                                                       \
-            *(T *)(void *)p = v;                                                             \
-        else                                                                                 \
-            store_slow(ip, op, va, v, bits / 8);                                             \
+#define DEFINE_LOAD_STORE(T, bits)                                                                 \
+    static inline T load##bits(struct interp *ip, const struct op *op, u64 va)                     \
+    {                                                                                              \
+        const u8 *p = tlb_read_ptr(ip, va, bits / 8);                                              \
+        return likely(p) ? *(const T##_any *)(const void *)p : (T)load_slow(ip, op, va, bits / 8); \
+    }                                                                                              \
+    static inline void store##bits(struct interp *ip, const struct op *op, u64 va, T v)            \
+    {                                                                                              \
+        u8 *p = tlb_write_ptr(ip, va, bits / 8);                                                   \
+        if (likely(p))                                                                             \
+            *(T##_any *)(void *)p = v;                                                             \
+        else                                                                                       \
+            store_slow(ip, op, va, v, bits / 8);                                                   \
     }
 DEFINE_LOAD_STORE(u8, 8)
 DEFINE_LOAD_STORE(u16, 16)

@@ -168,13 +168,13 @@ static void copy(void *to, const void *from, unsigned len)
         *(u8 *)to = *(const u8 *)from;
         break;
     case 2:
-        *(u16 *)to = *(const u16 *)from;
+        *(u16_any *)to = *(const u16_any *)from;
         break;
     case 4:
-        *(u32 *)to = *(const u32 *)from;
+        *(u32_any *)to = *(const u32_any *)from;
         break;
     case 8:
-        *(u64 *)to = *(const u64 *)from;
+        *(u64_any *)to = *(const u64_any *)from;
         break;
     default:
         memcpy(to, from, len);
