@@ -26,6 +26,8 @@ struct device_env {
     void (*request)(void *ctx, enum device_request what, u32 value);
     /* Bytes sent by the console UART; returns how many were taken, the rest is offered again. */
     size_t (*console_out)(void *ctx, const u8 *data, size_t len);
+    /* Bytes that wait for the console UART: at most `len` into `data`, returns how many. NULL: they only come by themselves. */
+    size_t (*console_in)(void *ctx, u8 *data, size_t len);
     void *ctx;
 };
 

@@ -64,6 +64,7 @@ struct board {
     const struct engine_ops *engine_ops;
     struct engine *engine;
     size_t (*console_out)(void *ctx, const u8 *data, size_t len);
+    size_t (*console_in)(void *ctx, u8 *data, size_t len);
     void *console_ctx;
     enum board_event event; /* BOARD_RUN while there is none */
     char event_text[200];
@@ -284,6 +285,12 @@ static size_t console_out(void *ctx, const u8 *data, size_t len)
     return b->console_out ? b->console_out(b->console_ctx, data, len) : len;
 }
 
+static size_t console_in(void *ctx, u8 *data, size_t len)
+{
+    const struct board *b = ctx;
+    return b->console_in ? b->console_in(b->console_ctx, data, len) : 0;
+}
+
 static int create_devices(struct board *b, struct error *e)
 {
     b->env = (struct device_env){
@@ -295,6 +302,7 @@ static int create_devices(struct board *b, struct error *e)
         .ram_high = b->mem.size - b->mem.low_size,
         .request = device_asks,
         .console_out = console_out,
+        .console_in = console_in,
         .ctx = b,
     };
     if (device_table_len > MAX_DEVICES)
@@ -369,6 +377,7 @@ int board_create(struct board **out, const struct board_config *cfg, struct erro
     memset(b, 0, size);
     b->engine_ops = cfg->engine;
     b->console_out = cfg->console_out;
+    b->console_in = cfg->console_in;
     b->console_ctx = cfg->console_ctx;
     int r = create_parts(b, cfg, e);
     if (r < 0) {

@@ -24,6 +24,11 @@ struct board_config {
     s64 wall_ns; /* wall clock at start */
     /* Bytes that the guest sends to COM1. Returns how many were taken; the rest is offered again. */
     size_t (*console_out)(void *ctx, const u8 *data, size_t len);
+    /*
+     * Bytes for COM1, asked for by a guest that polls it: at most `len` into `data`, returns how many, 0 when none wait. May
+     * be NULL. What board_console_input did not take is offered here first: the order of the bytes is the caller's.
+     */
+    size_t (*console_in)(void *ctx, u8 *data, size_t len);
     void *console_ctx;
 };
 

@@ -145,6 +145,30 @@ static size_t console_out(void *ctx, const u8 *data, size_t len)
     return n;
 }
 
+/* Add what was typed to `input`, as far as it goes. */
+static void take_input(struct cell *c)
+{
+    c->input_len += must(link_read(&c->link, LINK_CONSOLE_DOWN, c->input + c->input_len, INPUT_MAX - c->input_len));
+}
+
+static void input_given(struct cell *c, size_t n)
+{
+    c->input_len -= (u32)n;
+    memmove(c->input, c->input + n, c->input_len);
+}
+
+/* A guest that polls COM1 asks for more in the middle of a slice. */
+static size_t console_in(void *ctx, u8 *data, size_t len)
+{
+    struct cell *c = ctx;
+    if (!c->input_len)
+        take_input(c);
+    size_t n = MIN(len, (size_t)c->input_len);
+    memcpy(data, c->input, n);
+    input_given(c, n);
+    return n;
+}
+
 /* --- from the keeper --- */
 
 static void do_boot(struct cell *c, const struct link_msg *m)
@@ -273,19 +297,21 @@ static bool give_input(struct cell *c)
 {
     if (c->state != CELL_RUN)
         return false;
-    c->input_len += must(link_read(&c->link, LINK_CONSOLE_DOWN, c->input + c->input_len, INPUT_MAX - c->input_len));
+    take_input(c);
     if (!c->input_len)
         return false;
     size_t n = board_console_input(c->board, c->input, c->input_len);
-    c->input_len -= (u32)n;
-    memmove(c->input, c->input + n, c->input_len);
+    input_given(c, n);
     return n > 0;
 }
 
 /* Offer refused output again once there is room; whether there was. */
 static bool flush_console(struct cell *c)
 {
-    if (!c->console_full || !must(ring_room(&c->link.ring[LINK_CONSOLE_UP])))
+    if (!c->console_full)
+        return false;
+    ring_mark_starved(&c->link.ring[LINK_CONSOLE_UP]); /* the mark may have been taken before the ring was full */
+    if (!must(ring_room(&c->link.ring[LINK_CONSOLE_UP])))
         return false;
     c->console_full = false;
     board_console_flush(c->board);
@@ -359,6 +385,7 @@ static int make_board(struct cell *c, struct error *e)
         .tsc_hz = c->cfg.tsc_hz,
         .wall_ns = host_wall_ns(),
         .console_out = console_out,
+        .console_in = console_in,
         .console_ctx = c,
     };
     if (!b.engine)

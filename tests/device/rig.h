@@ -25,6 +25,7 @@ struct rig {
     unsigned requests[3];
     u32 exit_value;
     u8 out[4096];
+    const char *typed;        /* what waits for the console UART */
     size_t out_len, out_room; /* the console takes as long as there is room */
 };
 
@@ -54,6 +55,15 @@ static size_t rig_console(void *ctx, const u8 *data, size_t len)
     return n;
 }
 
+static size_t rig_typed(void *ctx, u8 *data, size_t len)
+{
+    struct rig *g = ctx;
+    size_t n = g->typed ? MIN(len, strlen(g->typed)) : 0;
+    memcpy(data, g->typed ? g->typed : "", n);
+    g->typed += n;
+    return n;
+}
+
 static inline void rig_init(struct rig *g)
 {
     memset(g, 0, sizeof(*g));
@@ -67,6 +77,7 @@ static inline void rig_init(struct rig *g)
         .ram_low = 512ull << 20,
         .request = rig_request,
         .console_out = rig_console,
+        .console_in = rig_typed,
         .ctx = g,
     };
 }

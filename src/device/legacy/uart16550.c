@@ -12,7 +12,11 @@
  * lost. Bytes in `tx` count as being on the wire, so resetting the transmit FIFO does not recall them.
  *
  * Reception: input is taken while the receiver has room (16 bytes, 1 with FIFOs off), so overruns happen in loopback only.
- * The character timeout (bytes below the trigger level that nobody fetched for four character times) is a timer.
+ * Who offers
+ * input does so between slices of the guest. That is soon enough for a guest that takes interrupts; for one that polls LSR it
+ * would be a FIFO, or a byte, a slice: such a guest that finds nothing makes the UART ask env->console_in at once. With the
+ * receiver's interrupt on it does not ask: an interrupt handler would find new bytes as long as there are any, and never
+ * return. The character timeout (bytes below the trigger level that nobody fetched for four character times) is a timer.
  *
  * Interrupts, in the order of priority: line status, received data / character timeout, transmitter empty, modem
  * status. The line goes through OUT2 as on a PC, so it is off in loopback. It drops for a moment when the transmitter
@@ -220,6 +224,18 @@ size_t uart16550_input(void *dev, const u8 *data, size_t len)
     return n;
 }
 
+/* A guest that polls finds the receiver empty: ask for more. */
+static void poll_input(struct uart16550 *u)
+{
+    u8 data[FIFO_SIZE];
+    if (u->rx_len || u->ier & IER_RDA || u->mcr & MCR_LOOP || !u->env->console_in)
+        return;
+    size_t room = rx_room(u), n = u->env->console_in(u->env->ctx, data, room);
+    n = MIN(n, room);
+    for (size_t i = 0; i < n; i++)
+        receive(u, data[i], 0);
+}
+
 void uart16550_break(void *dev)
 {
     struct uart16550 *u = dev;
@@ -343,6 +359,7 @@ static u8 read_iir(struct uart16550 *u)
 
 static u8 read_lsr(struct uart16550 *u)
 {
+    poll_input(u);
     u8 v = line_status(u);
     u->errors = 0;
     update(u);
