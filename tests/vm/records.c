@@ -371,11 +371,12 @@ int main(int argc, char **argv)
     do
         status = run_leg(number, hops, seed, tsc_hz);
     while (status == HOP && number++ < hops);
-    const char *console = (const char *)read_all(FD_CONSOLE, &len);
+    char *console = (char *)read_all(FD_CONSOLE, &len);
     if (status || number < hops - hops / 4 || !selftest_is_good(console)) {
         printf("%.*s\n", (int)len, console);
         die("leg %u of %u: status %d; the selftest was%s good", number, hops, status,
             selftest_is_good(console) ? "" : " not");
     }
+    free(console);
     return 0;
 }
