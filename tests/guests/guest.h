@@ -18,15 +18,9 @@
 #ifndef GUESTS_GUEST_H
 #define GUESTS_GUEST_H
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
+#include "output.h"
 #include "state.h"
-
-typedef uint8_t u8;
-typedef uint16_t u16;
-typedef uint32_t u32;
-typedef uint64_t u64;
 
 struct state {
     u64 rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15;
@@ -152,8 +146,6 @@ extern u8 event_stacks[10][STACK_SIZE]; /* TSS: RSP0-2 are [0-2], IST1-7 [3-9] *
 
 int main(void);
 void runtime_start(void);
-_Noreturn void finish(void);
-_Noreturn void power_off(void);
 _Noreturn void unexpected(u64 vector, const u64 *frame);
 
 /* A state at `code` in 64-bit mode, stack and data segments of that ring, registers zero. */
@@ -162,18 +154,8 @@ struct state ring(unsigned r, const void *code);
 struct state compat(unsigned r, const void *code);
 void run(struct state *s);
 
-/* One check: prints ok or BAD; true if good. */
-bool check(const char *name, u64 got, u64 want);
 /* The event must have this vector, error code (NO_ERROR: none pushed) and saved RIP. */
 bool expect(const char *name, const struct state *s, u64 vector, long error, const void *rip);
-/* One of many generated checks: counts, prints only what is bad. */
-bool tally(const char *name, u64 id, u64 got, u64 want);
-/* Prints one "ok NAME (N)" for the good ones since the last call. */
-void tally_end(const char *name);
-void skip(const char *name, const char *why);
-void print(const char *s);
-void print_hex(u64 v);
-
 void set_gate(unsigned vector, u64 handler, unsigned selector, unsigned type_dpl_p, unsigned ist);
 void default_gate(unsigned vector);
 /* A code or data descriptor: access byte (P, DPL, S, type), flags nibble (G, D, L, AVL). */
@@ -216,18 +198,6 @@ REGISTER_ACCESS(dr3)
 REGISTER_ACCESS(dr6)
 REGISTER_ACCESS(dr7)
 #undef REGISTER_ACCESS
-
-static inline void out8(u16 port, u8 v)
-{
-    asm volatile("outb %0, %1" ::"a"(v), "Nd"(port) : "memory");
-}
-
-static inline u8 in8(u16 port)
-{
-    u8 v;
-    asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port) : "memory");
-    return v;
-}
 
 static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
 {

@@ -1,12 +1,7 @@
 /*
- * What all guests share besides start.S: output, checks, descriptor tables.
+ * What all guests share besides start.S: descriptor tables, states, the check of an event.
  */
 #include "guest.h"
-
-#define COM1       0x3f8
-#define DEBUG_EXIT 0xf4
-#define PM_CONTROL 0x604
-#define POWER_OFF  0x3400 /* SLP_EN, SLP_TYP 5 (src/machine/platform.h) */
 
 u64 idt[512] __attribute__((aligned(16)));
 struct tss tss __attribute__((aligned(4096)));
@@ -14,135 +9,21 @@ u8 stacks[4][STACK_SIZE] __attribute__((aligned(4096)));
 u8 event_stacks[10][STACK_SIZE] __attribute__((aligned(4096)));
 bool cpu_amd, under_qemu;
 
-static unsigned n_ok, n_bad, n_group;
-
-static void put(char c)
-{
-    while (!(in8(COM1 + 5) & 0x20))
-        ;
-    out8(COM1, (u8)c);
-}
-
-void print(const char *s)
-{
-    for (; *s; s++)
-        put(*s);
-}
-
-void print_hex(u64 v)
-{
-    int shift = 60;
-
-    while (shift && !(v >> shift))
-        shift -= 4;
-    for (; shift >= 0; shift -= 4)
-        put("0123456789abcdef"[v >> shift & 15]);
-}
-
-static void print_number(unsigned n)
-{
-    if (n > 9)
-        print_number(n / 10);
-    put((char)('0' + n % 10));
-}
-
-static void bad(const char *name, const char *what, u64 got, u64 want)
-{
-    n_bad++;
-    print("BAD ");
-    print(name);
-    print(what);
-    print(" got=");
-    print_hex(got);
-    print(" want=");
-    print_hex(want);
-    print("\n");
-}
-
-static void good(const char *name)
-{
-    n_ok++;
-    print("ok ");
-    print(name);
-    print("\n");
-}
-
-bool check(const char *name, u64 got, u64 want)
-{
-    if (got == want)
-        good(name);
-    else
-        bad(name, "", got, want);
-    return got == want;
-}
-
 bool expect(const char *name, const struct state *s, u64 vector, long error, const void *rip)
 {
     u64 has_error = error != NO_ERROR, code = has_error ? (u64)error : 0;
 
     if (s->vector != vector)
-        bad(name, " (vector)", s->vector, vector);
+        check_bad(name, " (vector)", s->vector, vector);
     else if (s->has_error != has_error)
-        bad(name, " (error code pushed)", s->has_error, has_error);
+        check_bad(name, " (error code pushed)", s->has_error, has_error);
     else if (s->error != code)
-        bad(name, " (error code)", s->error, code);
+        check_bad(name, " (error code)", s->error, code);
     else if (s->rip != (u64)rip)
-        bad(name, " (rip)", s->rip, (u64)rip);
+        check_bad(name, " (rip)", s->rip, (u64)rip);
     else
-        return good(name), true;
+        return check_good(name), true;
     return false;
-}
-
-bool tally(const char *name, u64 id, u64 got, u64 want)
-{
-    if (got == want) {
-        n_group++;
-        return true;
-    }
-    print("case ");
-    print_hex(id);
-    print(": ");
-    bad(name, "", got, want);
-    return false;
-}
-
-void tally_end(const char *name)
-{
-    n_ok += n_group;
-    print("ok ");
-    print(name);
-    print(" (");
-    print_number(n_group);
-    print(")\n");
-    n_group = 0;
-}
-
-void skip(const char *name, const char *why)
-{
-    print("skip ");
-    print(name);
-    print(": ");
-    print(why);
-    print("\n");
-}
-
-void power_off(void)
-{
-    asm volatile("outw %0, %1" ::"a"((u16)POWER_OFF), "d"((u16)PM_CONTROL));
-    for (;;)
-        asm volatile("cli; hlt");
-}
-
-void finish(void)
-{
-    print("done ");
-    print_number(n_ok);
-    print(" ok ");
-    print_number(n_bad);
-    print(" bad\n");
-    if (n_bad || !n_ok)
-        out8(DEBUG_EXIT, 1);
-    power_off();
 }
 
 void unexpected(u64 vector, const u64 *frame)
@@ -162,8 +43,7 @@ void unexpected(u64 vector, const u64 *frame)
     print(" cr2=");
     print_hex(read_cr2());
     print("\n");
-    n_bad++;
-    finish();
+    finish_early();
 }
 
 u64 descriptor(u32 base, u32 limit, unsigned access, unsigned flags)
