@@ -56,11 +56,17 @@
     M(__VA_ARGS__, u32, 32, "l") \
     M(__VA_ARGS__, u64, 64, "q")
 
+#define FOR_SIZES3(M, ...)       \
+    M(__VA_ARGS__, u16, 16, "w") \
+    M(__VA_ARGS__, u32, 32, "l") \
+    M(__VA_ARGS__, u64, 64, "q")
+
 FOR_SIZES(DEFINE_ALU, add)
 FOR_SIZES(DEFINE_ALU, sub)
 FOR_SIZES(DEFINE_ALU, and)
 FOR_SIZES(DEFINE_ALU, or)
 FOR_SIZES(DEFINE_ALU, xor)
+FOR_SIZES3(DEFINE_ALU, imul)
 FOR_SIZES(DEFINE_ALU_CARRY, adc)
 FOR_SIZES(DEFINE_ALU_CARRY, sbb)
 FOR_SIZES(DEFINE_ALU1, inc)
@@ -84,17 +90,11 @@ FOR_SIZES(DEFINE_NOT, not )
 /* --- forms --- */
 
 /* dst op= src, with dst and src registers, immediate, memory */
-#define DEFINE_FORMS(name, T, bits, suffix)                                                    \
+#define DEFINE_REG_FORMS(name, T, bits, suffix)                                                \
     static void name##_rr_##bits(struct interp *ip, const struct op *op)                       \
     {                                                                                          \
         struct cpu *c = ip->cpu;                                                               \
         put##bits(c, op->dst, alu_##name##_##bits(c, REG(T, c, op->dst), REG(T, c, op->src))); \
-        NEXT;                                                                                  \
-    }                                                                                          \
-    static void name##_ri_##bits(struct interp *ip, const struct op *op)                       \
-    {                                                                                          \
-        struct cpu *c = ip->cpu;                                                               \
-        put##bits(c, op->dst, alu_##name##_##bits(c, REG(T, c, op->dst), (T)op->imm));         \
         NEXT;                                                                                  \
     }                                                                                          \
     static void name##_rm_##bits(struct interp *ip, const struct op *op)                       \
@@ -103,18 +103,26 @@ FOR_SIZES(DEFINE_NOT, not )
         T b = load##bits(ip, op, ea(ip, op, bits / 8, false));                                 \
         put##bits(c, op->dst, alu_##name##_##bits(c, REG(T, c, op->dst), b));                  \
         NEXT;                                                                                  \
-    }                                                                                          \
-    static void name##_mr_##bits(struct interp *ip, const struct op *op)                       \
-    {                                                                                          \
-        T b = REG(T, ip->cpu, op->src);                                                        \
-        RMW(T, bits, alu_##name##_##bits(ip->cpu, a, b));                                      \
-        NEXT;                                                                                  \
-    }                                                                                          \
-    static void name##_mi_##bits(struct interp *ip, const struct op *op)                       \
-    {                                                                                          \
-        T b = (T)op->imm;                                                                      \
-        RMW(T, bits, alu_##name##_##bits(ip->cpu, a, b));                                      \
-        NEXT;                                                                                  \
+    }
+#define DEFINE_FORMS(name, T, bits, suffix)                                            \
+    DEFINE_REG_FORMS(name, T, bits, suffix)                                            \
+    static void name##_ri_##bits(struct interp *ip, const struct op *op)               \
+    {                                                                                  \
+        struct cpu *c = ip->cpu;                                                       \
+        put##bits(c, op->dst, alu_##name##_##bits(c, REG(T, c, op->dst), (T)op->imm)); \
+        NEXT;                                                                          \
+    }                                                                                  \
+    static void name##_mr_##bits(struct interp *ip, const struct op *op)               \
+    {                                                                                  \
+        T b = REG(T, ip->cpu, op->src);                                                \
+        RMW(T, bits, alu_##name##_##bits(ip->cpu, a, b));                              \
+        NEXT;                                                                          \
+    }                                                                                  \
+    static void name##_mi_##bits(struct interp *ip, const struct op *op)               \
+    {                                                                                  \
+        T b = (T)op->imm;                                                              \
+        RMW(T, bits, alu_##name##_##bits(ip->cpu, a, b));                              \
+        NEXT;                                                                          \
     }
 
 /*
@@ -242,44 +250,23 @@ FOR_SIZES(DEFINE_SHIFT_FORMS, rcr)
 
 /* --- IMUL with two and three operands --- */
 
-#define DEFINE_IMUL(T, bits, suffix)                                                                            \
-    static inline T alu_imul_##bits(struct cpu *c, T a, T b)                                                    \
-    {                                                                                                           \
-        u32 ax;                                                                                                 \
-        __asm__("imul" suffix " %[b], %[a]\n\tlahf\n\tseto %%al" : "=&a"(ax), [a] "+r"(a) : [b] "r"(b) : "cc"); \
-        c->arith = (u16)ax;                                                                                     \
-        return a;                                                                                               \
-    }                                                                                                           \
-    static void imul_rr_##bits(struct interp *ip, const struct op *op)                                          \
-    {                                                                                                           \
-        struct cpu *c = ip->cpu;                                                                                \
-        put##bits(c, op->dst, alu_imul_##bits(c, REG(T, c, op->dst), REG(T, c, op->src)));                      \
-        NEXT;                                                                                                   \
-    }                                                                                                           \
-    static void imul_rm_##bits(struct interp *ip, const struct op *op)                                          \
-    {                                                                                                           \
-        struct cpu *c = ip->cpu;                                                                                \
-        T b = load##bits(ip, op, ea(ip, op, bits / 8, false));                                                  \
-        put##bits(c, op->dst, alu_imul_##bits(c, REG(T, c, op->dst), b));                                       \
-        NEXT;                                                                                                   \
-    }                                                                                                           \
-    static void imul_rri_##bits(struct interp *ip, const struct op *op)                                         \
-    {                                                                                                           \
-        struct cpu *c = ip->cpu;                                                                                \
-        put##bits(c, op->dst, alu_imul_##bits(c, REG(T, c, op->src), (T)op->imm));                              \
-        NEXT;                                                                                                   \
-    }                                                                                                           \
-    static void imul_rmi_##bits(struct interp *ip, const struct op *op)                                         \
-    {                                                                                                           \
-        T a = load##bits(ip, op, ea(ip, op, bits / 8, false));                                                  \
-        put##bits(ip->cpu, op->dst, alu_imul_##bits(ip->cpu, a, (T)op->imm));                                   \
-        NEXT;                                                                                                   \
+#define DEFINE_IMUL3(name, T, bits, suffix)                                        \
+    static void imul_rri_##bits(struct interp *ip, const struct op *op)            \
+    {                                                                              \
+        struct cpu *c = ip->cpu;                                                   \
+        put##bits(c, op->dst, alu_imul_##bits(c, REG(T, c, op->src), (T)op->imm)); \
+        NEXT;                                                                      \
+    }                                                                              \
+    static void imul_rmi_##bits(struct interp *ip, const struct op *op)            \
+    {                                                                              \
+        T a = load##bits(ip, op, ea(ip, op, bits / 8, false));                     \
+        put##bits(ip->cpu, op->dst, alu_imul_##bits(ip->cpu, a, (T)op->imm));      \
+        NEXT;                                                                      \
     }
-DEFINE_IMUL(u16, 16, "w")
-DEFINE_IMUL(u32, 32, "l")
-DEFINE_IMUL(u64, 64, "q")
+FOR_SIZES3(DEFINE_REG_FORMS, imul)
+FOR_SIZES3(DEFINE_IMUL3, imul)
 
-/* --- MUL, IMUL with one operand, DIV, IDIV: RDX:RAX with a register or memory (op->src 0xff: memory) --- */
+/* --- MUL, IMUL with one operand: RDX:RAX = RAX * register or memory (DIV and IDIV run natively) --- */
 
 #define INSN_mul   "mul"
 #define INSN_imul1 "imul"
@@ -307,12 +294,8 @@ DEFINE_IMUL(u64, 64, "q")
         alu_##name##_##bits(ip->cpu, load##bits(ip, op, ea(ip, op, bits / 8, false))); \
         NEXT;                                                                          \
     }
-DEFINE_WIDE_MUL(mul, u16, 16, "w")
-DEFINE_WIDE_MUL(mul, u32, 32, "l")
-DEFINE_WIDE_MUL(mul, u64, 64, "q")
-DEFINE_WIDE_MUL(imul1, u16, 16, "w")
-DEFINE_WIDE_MUL(imul1, u32, 32, "l")
-DEFINE_WIDE_MUL(imul1, u64, 64, "q")
+FOR_SIZES3(DEFINE_WIDE_MUL, mul)
+FOR_SIZES3(DEFINE_WIDE_MUL, imul1)
 
 /* --- bit tests: BT BTS BTR BTC with a register or immediate bit number --- */
 
@@ -375,10 +358,6 @@ DEFINE_WIDE_MUL(imul1, u64, 64, "q")
             r = alu_##name##_##bits(ip->cpu, old, n);                                                          \
         while (!__atomic_compare_exchange_n(p, &old, r, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));           \
     }
-#define FOR_SIZES3(M, ...)       \
-    M(__VA_ARGS__, u16, 16, "w") \
-    M(__VA_ARGS__, u32, 32, "l") \
-    M(__VA_ARGS__, u64, 64, "q")
 FOR_SIZES3(DEFINE_BIT, bt)
 FOR_SIZES3(DEFINE_BIT, bts)
 FOR_SIZES3(DEFINE_BIT, btr)
