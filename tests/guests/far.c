@@ -5,7 +5,7 @@
 #include "guest.h"
 
 CODE(call_far, "lcall *(%rax)\n");
-CODE(call_far_64, "rex.w lcall *(%rax)\n");
+CODE(call_far_64, ".byte 0x48, 0xff, 0x18\n");
 CODE(jump_far, "ljmp *(%rax)\n");
 CODE(return_far, "lretq\n");
 CODE(return_far_n, "lretq $24\n");
