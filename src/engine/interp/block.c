@@ -233,14 +233,14 @@ static bool crossing_valid(struct interp *ip, const struct block *b, u64 rip, co
 
 struct block *block_find(struct interp *ip, int *result)
 {
-    u64 rip = ip->cpu->rip;
+    u64 rip = code_va(ip), tag = rip | (ip->key & KEY_BASED ? JUMP_BASED : 0);
     const u8 *host = tlb_fetch(ip, rip, result);
     if (!host)
         return NULL;
     u64 start = (u64)(host - ip->mem->ram);
     struct jump_entry *j = jump_at(ip, rip);
     struct block *b = j->block;
-    if (b && j->rip == rip && b->key == ip->key && b->start == NO_PAGE && crossing_valid(ip, b, rip, host, result))
+    if (b && j->rip == tag && b->key == ip->key && b->start == NO_PAGE && crossing_valid(ip, b, rip, host, result))
         return b;
     if (*result != CPU_OK)
         return NULL;
@@ -250,6 +250,6 @@ struct block *block_find(struct interp *ip, int *result)
     if (!b)
         b = make_block(ip, rip, host, result);
     if (b)
-        *j = (struct jump_entry){rip, b};
+        *j = (struct jump_entry){tag, b};
     return b;
 }

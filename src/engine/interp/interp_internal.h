@@ -71,6 +71,7 @@ struct payload {
 #define KEY_FLAT   4u  /* 32-bit code with CS, SS, DS, ES flat: no limit checks needed for them */
 #define KEY_SINGLE 8u  /* blocks of one instruction: TF, breakpoints, interrupt shadows */
 #define KEY_SS32   16u /* SS.B: ESP is the stack pointer outside 64-bit mode */
+#define KEY_BASED  32u /* CS has a base or a limit that counts: one instruction at a time, each checked */
 
 #define KEY_DEAD   0xffu /* killed: matches no mode */
 
@@ -106,8 +107,12 @@ struct tlb_entry {
 
 enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_NEVER, TLB_CONTEXTS };
 
-/* Linear address -> block, direct mapped; always verified against the exec tag and the block itself. */
-#define JUMP_BITS 12
+/*
+ * Linear address -> block, direct mapped; always verified against the exec tag and the block itself. Under KEY_BASED the
+ * linear address is not RIP: bit 63 then keeps block_lookup's comparison from being true.
+ */
+#define JUMP_BITS  12
+#define JUMP_BASED BIT(63)
 struct jump_entry {
     u64 rip;
     struct block *block;
@@ -296,6 +301,12 @@ const u8 *tlb_fetch(struct interp *ip, u64 va, int *result);
 int blocks_init(struct interp *ip, struct error *e);
 void blocks_destroy(struct interp *ip);
 void blocks_flush(struct interp *ip);
+/* Linear address of the code at cpu->rip. */
+static inline u64 code_va(const struct interp *ip)
+{
+    const struct cpu *c = ip->cpu;
+    return unlikely(ip->key & KEY_BASED) ? (u32)(c->rip + c->seg[SEG_CS].base) : c->rip;
+}
 /* Block at cpu->rip, made if need be; NULL with *result set when the fetch faults (CPU_OK: the cache is full). */
 struct block *block_find(struct interp *ip, int *result);
 static inline struct jump_entry *jump_at(struct interp *ip, u64 rip)

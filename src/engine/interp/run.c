@@ -81,6 +81,8 @@ static u8 mode_key(const struct cpu *c)
     if (flat(cs, SEG_RW | SEG_CODE) && flat(&c->seg[SEG_SS], SEG_RW) && flat(&c->seg[SEG_DS], SEG_RW) &&
         flat(&c->seg[SEG_ES], SEG_RW) && !(c->seg[SEG_DS].attr & SEG_CODE) && !(c->seg[SEG_ES].attr & SEG_CODE))
         key |= KEY_FLAT;
+    if (cs->base || cs->limit != 0xffffffff)
+        key |= KEY_BASED | KEY_SINGLE;
     return key;
 }
 
@@ -193,15 +195,26 @@ static int after_fault(struct interp *ip, int code)
     return isa_deliver_fault(&ip->isa);
 }
 
+/* Do `len` bytes at EIP lie in the code segment? (Code segments know no expand-down.) */
+static bool in_code(const struct interp *ip, unsigned len)
+{
+    const struct cpu *c = ip->cpu;
+    return !(ip->key & KEY_BASED) || c->rip + len - 1 <= c->seg[SEG_CS].limit;
+}
+
 /*
- * One instruction alone: breakpoints before it, but for the shadow of MOV SS (SDM vol. 3B, 17.3.1.1); shadow, RF and
- * traps behind it. The shadow in force ends with it unless it starts a new one; so does RF, once it is complete, unless
- * IRET sets it.
+ * One instruction alone: before it the limit of CS, and breakpoints but for the shadow of MOV SS (SDM vol. 3B, 17.3.1.1);
+ * shadow, RF and traps behind it. The shadow in force ends with it unless it starts a new one; so does RF, once it is
+ * complete, unless IRET sets it.
  */
 static int run_single(struct interp *ip, const struct block *b)
 {
     struct cpu *c = ip->cpu;
-    u64 exec = isa_debug_armed(c) && !(c->shadow & SHADOW_MOVSS) ? isa_debug_exec(c, GVA(c->rip)) : 0;
+    if (!in_code(ip, b->bytes)) {
+        ip->budget += b->n;
+        return cpu_raise_error(c, VEC_GP, 0);
+    }
+    u64 exec = isa_debug_armed(c) && !(c->shadow & SHADOW_MOVSS) ? isa_debug_exec(c, GVA(code_va(ip))) : 0;
     if (exec) {
         ip->budget += b->n;
         c->fault = (struct cpu_fault){.vector = VEC_DB, .address = exec};
@@ -227,14 +240,14 @@ static int run_single(struct interp *ip, const struct block *b)
 static int run_block(struct interp *ip)
 {
     int r = CPU_OK;
+    ip->in_repeat = false;
     struct block *b = block_lookup(ip, &r);
     if (unlikely(!b)) {
         if (ip->flush_wanted)
             blocks_flush(ip);
-        return r;
+        return r == CPU_OK || in_code(ip, 1) ? r : cpu_raise_error(ip->cpu, VEC_GP, 0);
     }
     ip->current = b;
-    ip->in_repeat = false;
     ip->budget -= b->n;
     if (unlikely(ip->key & KEY_SINGLE))
         return run_single(ip, b);
