@@ -14,6 +14,8 @@
 #include "vm/paths.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -152,6 +154,13 @@ static void print_end(const struct args *a, const struct machine_row *row, const
     json_decref(o);
 }
 
+/* Has the other end of the pipe at standard output been closed? */
+static bool reader_gone(void)
+{
+    struct pollfd p = {.fd = STDOUT_FILENO};
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
 /*
  * The keeper has gone before its console said the end: a short-lived guest, or a keeper that was killed. What it left in
  * its directory tells: the end (vm/launch.h) and, when the console was never reached, the log.
@@ -171,7 +180,8 @@ static void find_lost_end(const struct machine_row *row, struct session_result *
     json_decref(end);
     if (!attached) {
         machine_print_log(row, NULL);
-        fflush(stdout);
+        if ((fflush(stdout) || ferror(stdout)) && reader_gone())
+            res->signal = SIGPIPE;
     }
 }
 
