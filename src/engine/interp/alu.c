@@ -132,9 +132,7 @@ FOR_SIZES(DEFINE_NOT, not )
 #define RMW(T, bits, expr)                                                                                 \
     do {                                                                                                   \
         u64 va_ = ea(ip, op, bits / 8, true);                                                              \
-        T *p_ = (T *)(void *)tlb_write_ptr(ip, va_, bits / 8);                                             \
-        if (unlikely(!p_))                                                                                 \
-            p_ = (T *)(void *)rmw_slow(ip, op, va_, bits / 8);                                             \
+        T *p_ = (T *)(void *)rmw_ptr(ip, op, va_, bits / 8);                                               \
         if (unlikely(!p_)) {                                                                               \
             T a = load##bits(ip, op, va_);                                                                 \
             T r_ = (expr);                                                                                 \
@@ -345,9 +343,7 @@ FOR_SIZES3(DEFINE_WIDE_MUL, imul1)
     {                                                                                                          \
         u64 va = ea(ip, at, bits / 8, true);                                                                   \
         const struct op *op = orig;                                                                            \
-        T *p = (T *)(void *)tlb_write_ptr(ip, va, bits / 8);                                                   \
-        if (!p)                                                                                                \
-            p = (T *)(void *)rmw_slow(ip, op, va, bits / 8);                                                   \
+        T *p = (T *)(void *)rmw_ptr(ip, op, va, bits / 8);                                                     \
         if (!p) {                                                                                              \
             T r = alu_##name##_##bits(ip->cpu, load##bits(ip, op, va), n);                                     \
             store##bits(ip, op, va, r);                                                                        \

@@ -98,9 +98,7 @@ static void lea_64(struct interp *ip, const struct op *op)
     {                                                                                                          \
         u64 va = ea(ip, op, bits / 8, true);                                                                   \
         T b = REG(T, ip->cpu, op->src), a;                                                                     \
-        T *p = (T *)(void *)tlb_write_ptr(ip, va, bits / 8);                                                   \
-        if (unlikely(!p))                                                                                      \
-            p = (T *)(void *)rmw_slow(ip, op, va, bits / 8);                                                   \
+        T *p = (T *)(void *)rmw_ptr(ip, op, va, bits / 8);                                                     \
         if (likely(p)) {                                                                                       \
             a = __atomic_exchange_n(p, b, __ATOMIC_SEQ_CST);                                                   \
         } else {                                                                                               \
@@ -135,9 +133,7 @@ static void lea_64(struct interp *ip, const struct op *op)
     {                                                                                                          \
         u64 va = ea(ip, op, bits / 8, true);                                                                   \
         T b = REG(T, ip->cpu, op->src), a;                                                                     \
-        T *p = (T *)(void *)tlb_write_ptr(ip, va, bits / 8);                                                   \
-        if (unlikely(!p))                                                                                      \
-            p = (T *)(void *)rmw_slow(ip, op, va, bits / 8);                                                   \
+        T *p = (T *)(void *)rmw_ptr(ip, op, va, bits / 8);                                                     \
         if (likely(p)) {                                                                                       \
             a = __atomic_fetch_add(p, b, __ATOMIC_SEQ_CST);                                                    \
         } else {                                                                                               \
@@ -165,9 +161,7 @@ static void lea_64(struct interp *ip, const struct op *op)
         struct cpu *c = ip->cpu;                                                                               \
         u64 va = ea(ip, op, bits / 8, true);                                                                   \
         T acc = REG(T, c, 8 * RAX), a = acc;                                                                   \
-        T *p = (T *)(void *)tlb_write_ptr(ip, va, bits / 8);                                                   \
-        if (unlikely(!p))                                                                                      \
-            p = (T *)(void *)rmw_slow(ip, op, va, bits / 8);                                                   \
+        T *p = (T *)(void *)rmw_ptr(ip, op, va, bits / 8);                                                     \
         if (likely(p)) {                                                                                       \
             __atomic_compare_exchange_n(p, &a, REG(T, c, op->src), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
         } else {                                                                                               \
@@ -198,9 +192,7 @@ static void cmpxchg8b(struct interp *ip, const struct op *op)
     struct cpu *c = ip->cpu;
     u64 va = ea(ip, op, 8, true);
     u64 want = (u32)c->gpr[RAX] | c->gpr[RDX] << 32, old = want, new = (u32)c->gpr[RBX] | c->gpr[RCX] << 32;
-    u64 *p = (u64 *)(void *)tlb_write_ptr(ip, va, 8);
-    if (unlikely(!p))
-        p = (u64 *)(void *)rmw_slow(ip, op, va, 8);
+    u64 *p = (u64 *)(void *)rmw_ptr(ip, op, va, 8);
     if (likely(p)) {
         __atomic_compare_exchange_n(p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     } else {
@@ -222,9 +214,7 @@ static void cmpxchg16b(struct interp *ip, const struct op *op)
     bool same;
     if (va & 15)
         fault_exit(ip, op, cpu_raise_error(c, VEC_GP, 0));
-    u8 *p = tlb_write_ptr(ip, va, 16);
-    if (unlikely(!p))
-        p = rmw_slow(ip, op, va, 16);
+    u8 *p = rmw_ptr(ip, op, va, 16);
     if (likely(p)) {
         __asm__ volatile("lock cmpxchg16b %[m]"
                          : [m] "+m"(*(u8(*)[16])p), "+a"(lo), "+d"(hi), "=@ccz"(same)

@@ -265,6 +265,11 @@ u64 pop_slow(struct interp *ip, const struct op *op, u64 va, unsigned size) __at
 void push_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsigned size) __attribute__((cold));
 /* For read-modify-write: fault as a write, fill the TLB, give the pointer; NULL if the page has no direct access. */
 u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size) __attribute__((cold));
+static inline u8 *rmw_ptr(struct interp *ip, const struct op *op, u64 va, unsigned size)
+{
+    u8 *p = tlb_write_ptr(ip, va, size);
+    return likely(p) ? p : rmw_slow(ip, op, va, size);
+}
 
 #define DEFINE_LOAD_STORE(T, bits)                                                                 \
     static inline T load##bits(struct interp *ip, const struct op *op, u64 va)                     \
