@@ -169,7 +169,7 @@ static bool wraps(const struct oracle_case *c, const struct oracle_result *silic
 
 /*
  * Faults that compete, where the processor's choice is not laid down: the two places of PUSH and POP with memory, the eight of
- * PUSHA, alignment checks of masked byte stores and half-precision conversions, and of x87 stores that an unmasked exception holds back.
+ * PUSHA, alignment checks of masked stores and half-precision conversions, and of x87 stores that an unmasked exception holds back.
  */
 static bool either_fault(const struct oracle_case *c, const struct oracle_result *silicon,
                          const struct oracle_result *engine)
@@ -194,7 +194,7 @@ static bool either_fault(const struct oracle_case *c, const struct oracle_result
     case ZYDIS_MNEMONIC_VCVTPH2PS:
         return alignment;
     default:
-        return alignment && x.uses_x87 && x.op[0].kind == ISA_OP_MEM && x.op[0].written;
+        return alignment && (x.uses_x87 || x.encoding == ISA_ENC_EVEX) && x.op[0].kind == ISA_OP_MEM && x.op[0].written;
     }
 }
 
