@@ -24,7 +24,7 @@ static void jmp_m(struct interp *ip, const struct op *op)
     go(ip, op, load64(ip, op, ea(ip, op, 8, false)));
 }
 
-/* Where the branch is not taken the block goes on. */
+/* Taken or not, the block ends: the next one is looked up at RIP. */
 #define DEFINE_JCC(cc)                                           \
     static void jcc_##cc(struct interp *ip, const struct op *op) \
     {                                                            \
