@@ -194,7 +194,8 @@ static bool either_fault(const struct oracle_case *c, const struct oracle_result
     case ZYDIS_MNEMONIC_VCVTPH2PS:
         return alignment;
     default:
-        return alignment && (x.uses_x87 || x.encoding == ISA_ENC_EVEX) && x.op[0].kind == ISA_OP_MEM && x.op[0].written;
+        return alignment && (x.uses_x87 || (x.encoding == ISA_ENC_EVEX && x.mask_used)) && x.op[0].kind == ISA_OP_MEM &&
+               x.op[0].written;
     }
 }
 
