@@ -51,17 +51,100 @@ struct engine_config {
     const struct machine_ops *ops;
     void *ops_ctx;
     size_t code_cache; /* bytes of decoded or translated code to keep at most; 0: the engine's default */
+    u32 test;          /* ENGINE_TEST_*: what tests switch on */
 };
 
-/* Counters that every engine keeps, cheap enough to be always on. */
+/* Switches for tests. */
+#define ENGINE_TEST_SINGLE  1u /* blocks of one instruction */
+#define ENGINE_TEST_NO_LINK 2u /* no direct jumps between blocks, no hash of indirect targets */
+#define ENGINE_TEST_EVICT   4u /* empty parts of the code cache at (deterministically) random times */
+#define ENGINE_TEST_EXACT   8u /* run exactly `budget` instructions (interp) or one block (bt) a run */
+
+/*
+ * Counters that engines keep, cheap enough to be always on. X-macro: name, what it counts. Events unless a unit is named.
+ */
+#define ENGINE_COUNTERS(X)                                                                  \
+    X(instructions, "instructions executed")                                                \
+    X(monitor, "of these, by the monitor: system instructions")                             \
+    X(native, "of these, by a stub that runs the one instruction on the guest's registers") \
+    X(interpreted, "of these, by the interpreter under bt: cold, single or odd code")       \
+    X(callouts, "of these, called out for one instruction from translated code")            \
+    X(blocks_made, "blocks decoded or translated")                                          \
+    X(blocks_dropped, "blocks dropped: written over, evicted")                              \
+    X(block_bytes, "bytes of guest code in blocks made")                                    \
+    X(code_bytes, "bytes of translated code in the cache now")                              \
+    X(code_limit, "bytes that the code cache may hold")                                     \
+    X(evictions, "times that a part of the code cache was emptied to make room")            \
+    X(links, "jumps between blocks made direct")                                            \
+    X(unlinks, "such jumps taken back")                                                     \
+    X(entries, "times that translated code was entered from the run loop")                  \
+    X(exit_poll, "exits: an event or the end of the budget, at a poll")                     \
+    X(exit_link, "exits: a direct jump not yet linked")                                     \
+    X(exit_indirect, "exits: an indirect jump whose target was not in the hash")            \
+    X(exit_slow, "exits: an instruction that only the slow path can do")                    \
+    X(exit_fault, "exits: an instruction that faulted in translated code")                  \
+    X(exit_killed, "exits: the running block was written over")                             \
+    X(tlb_misses, "slow paths: inline TLB look-ups that missed")                            \
+    X(tlb_fills, "TLB entries filled")                                                      \
+    X(tlb_flushes, "TLB flushes of more than a page")                                       \
+    X(code_writes, "writes to pages with decoded or translated code")                       \
+    X(exceptions, "exceptions delivered")                                                   \
+    X(interrupts, "interrupts delivered")                                                   \
+    X(pio, "port accesses")                                                                 \
+    X(mmio, "device memory accesses")
+
 struct engine_stats {
-    u64 instructions; /* executed in all */
-    u64 monitor;      /* of these, through isa_execute */
-    u64 native;       /* of these, by running the instruction itself on the guest's registers */
-    u64 blocks_made, blocks_dropped;
-    u64 tlb_fills, tlb_flushes;
-    u64 exceptions, interrupts;
-    u64 pio, mmio;
+#define X(name, text) u64 name;
+    ENGINE_COUNTERS(X)
+#undef X
+};
+
+/* How an instruction was translated. X-macro: name, text for people. */
+#define ENGINE_HOWS(X)                                                                    \
+    X(HOW_NOTHING, "no code: it has no effect")                                           \
+    X(HOW_COPIED, "copied: innocuous")                                                    \
+    X(HOW_RENAMED, "copied with other registers: innocuous, but its registers are taken") \
+    X(HOW_MEMORY, "memory operand through the software TLB")                              \
+    X(HOW_STACK, "stack access through the software TLB")                                 \
+    X(HOW_JUMP, "direct jump, linked to its target")                                      \
+    X(HOW_INDIRECT, "indirect jump through the verified hash")                            \
+    X(HOW_SYSTEM, "system instruction done in place on the virtual CPU")                  \
+    X(HOW_MONITOR, "call of the monitor: privileged or sensitive")                        \
+    X(HOW_CALLOUT, "call of the interpreter for this one instruction")                    \
+    X(HOW_DECODED, "not translated: executed by the interpreter")
+
+enum engine_how {
+#define X(name, text) name,
+    ENGINE_HOWS(X)
+#undef X
+        HOW_COUNT
+};
+
+/* One guest instruction of an explained block. */
+struct engine_explain_insn {
+    u64 rip;
+    u8 len;
+    u8 mode; /* enum isa_mode */
+    u8 how;  /* enum engine_how */
+    u8 bytes[15];
+    u32 code_off, code_len; /* its part of engine_explain.code */
+};
+
+#define EXPLAIN_INSNS 64
+#define EXPLAIN_CODE  8192
+
+/* What an engine holds for the code at an address: a flat value, it travels from the cell to the verb. */
+struct engine_explain {
+    u64 start;        /* linear address of the block's first instruction */
+    u64 code_address; /* where code[] executes */
+    u32 n;            /* instructions in insn[] */
+    u32 code_bytes; /* in code[]; what precedes the first instruction's code is the block's head, behind the last its exits */
+    u8 cpl;
+    u8 links; /* exits that are linked now */
+    u8 exits;
+    u8 reserved[5];
+    struct engine_explain_insn insn[EXPLAIN_INSNS];
+    u8 code[EXPLAIN_CODE];
 };
 
 struct engine;
@@ -75,6 +158,11 @@ struct engine_ops {
     /* The CPU's state was changed from outside (load, reset): drop what was derived from it. */
     void (*state_changed)(struct engine *en, struct cpu *c);
     void (*stats)(const struct engine *en, struct engine_stats *out);
+    /*
+     * What the engine made of the code at linear address `va` of the CPU's present address space and mode: the block that
+     * holds it, translated now if there is none. 0, -ENOENT when `va` is not mapped code, -EOPNOTSUPP. May be NULL.
+     */
+    int (*explain)(struct engine *en, struct cpu *c, u64 va, struct engine_explain *out);
 };
 
 extern const struct engine_ops engine_interp;

@@ -222,6 +222,26 @@ static bool is_main_mem(const struct decoding *d, const ZydisDecodedOperand *o, 
     return !have;
 }
 
+static u8 operand_place(const ZydisDecodedOperand *o)
+{
+    switch (o->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+        return ISA_AT_REG;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        return ISA_AT_RM;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+        return ISA_AT_VVVV;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+        return ISA_AT_OPCODE;
+    case ZYDIS_OPERAND_ENCODING_IS4:
+        return ISA_AT_IMM;
+    case ZYDIS_OPERAND_ENCODING_MASK:
+        return ISA_AT_MASK;
+    default:
+        return ISA_AT_NONE;
+    }
+}
+
 static struct isa_operand convert_operand(const struct decoding *d, const ZydisDecodedOperand *o)
 {
     struct isa_operand op = {
@@ -229,6 +249,7 @@ static struct isa_operand convert_operand(const struct decoding *d, const ZydisD
         .read = (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0,
         .written = (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0,
         .hidden = o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN,
+        .enc = operand_place(o),
         .reg = ISA_NO_REG,
         .size = o->size / 8,
     };

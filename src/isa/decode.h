@@ -39,6 +39,17 @@ enum isa_reg_class {
     ISA_REG_OTHER, /* flags, tables, bounds, tiles, ...: never named by an innocuous instruction's explicit operand */
 };
 
+/* Where an encoded register operand stands in the bytes. */
+enum isa_operand_enc {
+    ISA_AT_NONE,   /* implied, or not a register */
+    ISA_AT_REG,    /* ModRM.reg */
+    ISA_AT_RM,     /* ModRM.rm */
+    ISA_AT_VVVV,   /* VEX/EVEX.vvvv */
+    ISA_AT_OPCODE, /* the opcode's low three bits */
+    ISA_AT_IMM,    /* imm8[7:4] */
+    ISA_AT_MASK,   /* EVEX.aaa */
+};
+
 #define ISA_NO_REG  0xff
 #define ISA_RIP_REG 0xfe /* base of a RIP-relative operand */
 
@@ -47,6 +58,7 @@ struct isa_operand {
     u8 reg_class;                         /* enum isa_reg_class, for ISA_OP_REG */
     u8 reg;                               /* number within the class */
     u8 read : 1, written : 1, hidden : 1; /* hidden: implied by the opcode, not encoded */
+    u8 enc : 3;                           /* enum isa_operand_enc */
     u16 size; /* in bytes; for a memory operand what is accessed (a broadcast: one element); 0 for LEA's and NOP's */
 };
 
