@@ -292,6 +292,12 @@ DEFINE_LOAD_STORE(u64, 64)
 
 extern const struct isa_ops interp_isa_ops;
 
+/* --- life (run.c); `ip` starts as zeroes --- */
+int interp_init(struct interp *ip, const struct engine_config *cfg, struct error *e);
+void interp_fini(struct interp *ip);
+/* Start a run of `c`; false with *stop filled if it can not run. */
+bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *stop);
+
 /* --- TLB (mem.c) --- */
 void tlb_init(struct interp *ip);
 void tlb_flush_all(struct interp *ip);

@@ -303,20 +303,25 @@ static void run_loop(struct interp *ip, struct stop *s)
 
 static void interp_run(struct engine *en, struct cpu *c, u64 budget, struct stop *stop)
 {
-    struct interp *ip = &en->ip;
+    if (!interp_begin(&en->ip, c, budget, stop))
+        return;
+    s64 start = en->ip.budget;
+    run_loop(&en->ip, stop);
+    en->ip.stats.instructions += (u64)(start - en->ip.budget) - en->ip.deliveries;
+}
+
+bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *stop)
+{
     ip->cpu = c;
     ip->isa.cpu = c;
     ip->budget = (s64)MIN(budget, (u64)INT64_MAX / 2);
-    s64 start = ip->budget;
     ip->deliveries = 0;
     *stop = (struct stop){.kind = STOP_BUDGET};
-    if (!c->model) {
-        stop->kind = STOP_FAILURE;
-        snprintf(stop->text, sizeof(stop->text), "interpreter: the CPU has no model");
-        return;
-    }
-    run_loop(ip, stop);
-    ip->stats.instructions += (u64)(start - ip->budget) - ip->deliveries;
+    if (c->model)
+        return true;
+    stop->kind = STOP_FAILURE;
+    snprintf(stop->text, sizeof(stop->text), "the CPU has no model");
+    return false;
 }
 
 /* --- the engine --- */
@@ -326,12 +331,33 @@ static void code_written(void *ctx, u64 ram_page)
     blocks_kill(ctx, ram_page, 0, PAGE_SIZE);
 }
 
+void interp_fini(struct interp *ip)
+{
+    blocks_destroy(ip);
+    native_destroy(ip->native);
+}
+
+int interp_init(struct interp *ip, const struct engine_config *cfg, struct error *e)
+{
+    ip->cfg = *cfg;
+    ip->mem = cfg->mem;
+    ip->isa = (struct isa){.ops = &interp_isa_ops, .ctx = ip};
+    tlb_init(ip);
+    int r = blocks_init(ip, e);
+    if (r == 0)
+        r = native_create(&ip->native, 2u << 20, e);
+    if (r < 0)
+        return r;
+    ip->mem->code_written = code_written;
+    ip->mem->code_ctx = ip;
+    return 0;
+}
+
 static void interp_destroy(struct engine *en)
 {
     if (!en)
         return;
-    blocks_destroy(&en->ip);
-    native_destroy(en->ip.native);
+    interp_fini(&en->ip);
     free(en);
 }
 
@@ -340,20 +366,11 @@ static int interp_create(struct engine **out, const struct engine_config *cfg, s
     struct engine *en = calloc(1, sizeof(*en));
     if (!en)
         return error_set(e, ENOMEM, "interpreter: out of memory");
-    struct interp *ip = &en->ip;
-    ip->cfg = *cfg;
-    ip->mem = cfg->mem;
-    ip->isa = (struct isa){.ops = &interp_isa_ops, .ctx = ip};
-    tlb_init(ip);
-    int r = blocks_init(ip, e);
-    if (r == 0)
-        r = native_create(&ip->native, 2u << 20, e);
+    int r = interp_init(&en->ip, cfg, e);
     if (r < 0) {
         interp_destroy(en);
         return r;
     }
-    ip->mem->code_written = code_written;
-    ip->mem->code_ctx = ip;
     *out = en;
     return 0;
 }
