@@ -151,6 +151,8 @@ struct engine;
 
 struct engine_ops {
     const char *name;
+    /* Whether this host can run it; if not, *why (may be NULL) is the reason in one clause. NULL: every host can. */
+    bool (*usable)(const char **why);
     int (*create)(struct engine **out, const struct engine_config *cfg, struct error *e);
     void (*destroy)(struct engine *en);
     /* Run `c` for about `budget` instructions. A CPU belongs to one engine at a time, one run at a time. */
@@ -166,5 +168,12 @@ struct engine_ops {
 };
 
 extern const struct engine_ops engine_interp;
+
+/* Engines that this program has, the best first: NULL behind the last. */
+const struct engine_ops *engine_at(size_t i);
+/* The engine of that name, or NULL when there is none or this host can not run it. */
+const struct engine_ops *engine_find(const char *name);
+/* The best one that this host can run. */
+const struct engine_ops *engine_auto(void);
 
 #endif
