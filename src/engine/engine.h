@@ -58,7 +58,17 @@ struct engine_config {
 #define ENGINE_TEST_SINGLE  1u /* blocks of one instruction */
 #define ENGINE_TEST_NO_LINK 2u /* no direct jumps between blocks, no hash of indirect targets */
 #define ENGINE_TEST_EVICT   4u /* empty parts of the code cache at (deterministically) random times */
-#define ENGINE_TEST_EXACT   8u /* run exactly `budget` instructions (interp) or one block (bt) a run */
+#define ENGINE_TEST_EXACT   8u /* runs that two engines can be compared by: see below */
+
+/*
+ * ENGINE_TEST_EXACT makes of each run a number of steps that two engines agree on. A step is an instruction executed, or
+ * an exception delivered instead of one: by what `instructions` and `exceptions` grow in engine_stats.
+ *  - interp executes exactly `budget` steps unless the CPU stops. bt goes on to the end of the block in which the budget
+ *    is used up (a budget of 1 is one block), and may return earlier, at any boundary, after one step at least.
+ *  - An interrupt or NMI is taken at the start of a run only, and is no step. ATTN_REQUEST is looked at there only, too.
+ *  - MOVS, STOS, LODS, SCAS and CMPS with a repeat prefix are one step, whatever they count, unless TF or a breakpoint
+ *    makes them stop at each element: then the last element is the step. INS and OUTS are a step an element.
+ */
 
 /*
  * Counters that engines keep, cheap enough to be always on. X-macro: name, what it counts. Events unless a unit is named.

@@ -363,7 +363,8 @@ static int create_parts(struct board *b, const struct board_config *cfg, struct 
     if (r < 0)
         return r;
     firmware_state(b);
-    struct engine_config ec = {&b->mem, &board_ops, b, cfg->code_cache};
+    struct engine_config ec = {
+        .mem = &b->mem, .ops = &board_ops, .ops_ctx = b, .code_cache = cfg->code_cache, .test = cfg->engine_test};
     return cfg->engine->create(&b->engine, &ec, e);
 }
 

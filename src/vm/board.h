@@ -17,6 +17,7 @@ struct board_config {
     const char *cpu_model;           /* --cpu */
     const struct engine_ops *engine; /* --engine */
     size_t code_cache;
+    u32 engine_test; /* ENGINE_TEST_*: for tests */
     u64 tsc_hz;
     u64 (*host_ns)(void *); /* NULL: host.h's clocks */
     u64 (*host_tsc)(void *);

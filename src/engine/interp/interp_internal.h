@@ -135,6 +135,7 @@ struct interp {
     bool user;      /* CPL 3 */
     bool stale;     /* key, context and vector_ok must be derived again before the next block */
     bool in_repeat; /* RIP is on a repeated string instruction that has done some of its elements */
+    bool begun;     /* the run has come to its first boundary, where ENGINE_TEST_EXACT takes events */
     bool undo;      /* a fault gives the flags back that stood before the instruction: undo_arith */
     u16 undo_arith;
     u8 vector_ok;          /* VECTOR_*: what may be used without a fault */
@@ -158,6 +159,8 @@ struct interp {
     u8 *arena;
     size_t arena_size, arena_used;
     bool flush_wanted; /* the arena is full: drop all blocks at the next run-loop turn */
+    u32 evict_in;      /* ENGINE_TEST_EVICT: blocks until the next flush */
+    u32 evict_random;
 
     struct engine_stats stats;
 };

@@ -134,6 +134,14 @@ static void spend(struct interp *ip)
     ip->deliveries++;
 }
 
+/* ENGINE_TEST_EXACT counts what the program does, not what comes to it from outside. */
+static void spend_interrupt(struct interp *ip)
+{
+    ip->stats.interrupts++;
+    if (!(ip->cfg.test & ENGINE_TEST_EXACT))
+        spend(ip);
+}
+
 /* An interrupt or trap between two elements of a repeated instruction saves RF set (SDM vol. 3B, 17.3.1.1). */
 static void mark_resume(struct interp *ip)
 {
@@ -149,8 +157,7 @@ static int take_events(struct interp *ip)
     if ((attention & ATTN_NMI) && isa_interruptible(c, ISA_EVENT_NMI)) {
         cpu_attention_clear(c, ATTN_NMI);
         mark_resume(ip);
-        ip->stats.interrupts++;
-        spend(ip);
+        spend_interrupt(ip);
         return isa_take_interrupt(&ip->isa, ISA_EVENT_NMI, VEC_NMI);
     }
     if ((attention & ATTN_INTR) && isa_interruptible(c, ISA_EVENT_EXTERNAL)) {
@@ -158,8 +165,7 @@ static int take_events(struct interp *ip)
         if (vector < 0)
             return CPU_OK;
         mark_resume(ip);
-        ip->stats.interrupts++;
-        spend(ip);
+        spend_interrupt(ip);
         return isa_take_interrupt(&ip->isa, ISA_EVENT_EXTERNAL, (u8)vector);
     }
     return CPU_OK;
@@ -236,12 +242,38 @@ static int run_single(struct interp *ip, const struct block *b)
     return isa_debug_trap(&ip->isa, dr6);
 }
 
+/* Switches for tests (engine.h), before each block: to empty the cache, to make the next block a single instruction. */
+static void switches(struct interp *ip)
+{
+    u32 test = ip->cfg.test;
+    if ((test & ENGINE_TEST_EVICT) && ip->evict_in-- == 0) {
+        ip->evict_random = ip->evict_random * 1664525 + 1013904223;
+        ip->evict_in = ip->evict_random >> 20; /* 0 to 4095 */
+        blocks_flush(ip);
+    }
+    if (test & ENGINE_TEST_SINGLE)
+        ip->key |= KEY_SINGLE;
+}
+
+/*
+ * ENGINE_TEST_EXACT: the block would go beyond the budget, so its first instruction alone. Without TF, RF, shadows and
+ * breakpoints the checks of run_single find nothing to do.
+ */
+static struct block *shorten(struct interp *ip, int *r)
+{
+    ip->key |= KEY_SINGLE;
+    ip->stale = true; /* the next block may be a whole one */
+    return block_lookup(ip, r);
+}
+
 /* The block at RIP. CPU_OK or a code. */
 static int run_block(struct interp *ip)
 {
     int r = CPU_OK;
     ip->in_repeat = false;
     struct block *b = block_lookup(ip, &r);
+    if (b && unlikely(b->n > ip->budget) && (ip->cfg.test & ENGINE_TEST_EXACT) && b->n > 1)
+        b = shorten(ip, &r);
     if (unlikely(!b)) {
         if (ip->flush_wanted)
             blocks_flush(ip);
@@ -276,7 +308,7 @@ static void run_loop(struct interp *ip, struct stop *s)
         }
         if (unlikely(ip->flush_wanted))
             blocks_flush(ip);
-        if (unlikely(events_waiting(ip))) {
+        if (unlikely(events_waiting(ip)) && !(ip->begun && (ip->cfg.test & ENGINE_TEST_EXACT))) {
             if (c->attention & ATTN_REQUEST) {
                 cpu_attention_clear(c, ATTN_REQUEST);
                 s->kind = STOP_REQUEST;
@@ -287,6 +319,7 @@ static void run_loop(struct interp *ip, struct stop *s)
             if (code != CPU_OK)
                 continue;
         }
+        ip->begun = true;
         if (unlikely(c->halted)) {
             s->kind = STOP_HALT;
             return;
@@ -297,6 +330,8 @@ static void run_loop(struct interp *ip, struct stop *s)
         }
         if (unlikely(ip->stale))
             derive_mode(ip);
+        if (unlikely(ip->cfg.test))
+            switches(ip);
         code = run_block(ip);
     }
 }
@@ -316,6 +351,7 @@ bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *sto
     ip->isa.cpu = c;
     ip->budget = (s64)MIN(budget, (u64)INT64_MAX / 2);
     ip->deliveries = 0;
+    ip->begun = false;
     *stop = (struct stop){.kind = STOP_BUDGET};
     if (c->model)
         return true;

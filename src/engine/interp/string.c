@@ -225,6 +225,26 @@ static void string_once(struct interp *ip, const struct op *op)
     NEXT;
 }
 
+/* Must a repeated instruction stop between elements: for events, the budget, or because its own block was killed? */
+static bool pauses(const struct interp *ip, const struct op *op)
+{
+    const struct cpu *c = ip->cpu;
+    if (op->fn == op_leave)
+        return true;
+    if (ip->cfg.test & ENGINE_TEST_EXACT)
+        return (c->sysflags & FL_TF) || isa_debug_armed(c);
+    return c->attention || ip->budget < 0 || (ip->key & KEY_SINGLE);
+}
+
+/* What elements cost: a long copy shall not be free. */
+static u64 charge(struct interp *ip, u64 work)
+{
+    if (ip->cfg.test & ENGINE_TEST_EXACT)
+        return 0;
+    ip->budget -= (s64)(work / 16);
+    return work % 16;
+}
+
 static void string_rep(struct interp *ip, const struct op *op)
 {
     struct cpu *c = ip->cpu;
@@ -240,16 +260,15 @@ static void string_rep(struct interp *ip, const struct op *op)
             n = 1;
         }
         put_index(c, op, RCX, count - n);
-        work += n;
-        ip->budget -= (s64)(work / 16);
-        work %= 16;
+        work = charge(ip, work + n);
         if (ended(c, op))
             break;
         /* Events are taken between elements; so is the end of a block that this very instruction overwrote. */
-        if (n != count && (c->attention || ip->budget < 0 || op->fn == op_leave || (ip->key & KEY_SINGLE))) {
+        if (n != count && pauses(ip, op)) {
             ip->in_repeat = true;
             ip->undo = false;
-            ip->budget--; /* op_leave gives back what the block paid: an event that waits must not make this free */
+            if (!(ip->cfg.test & ENGINE_TEST_EXACT))
+                ip->budget--; /* op_leave gives back what the block paid: an event that waits must not make this free */
             op_leave(ip, op);
             return;
         }

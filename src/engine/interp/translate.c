@@ -29,8 +29,10 @@ static void op_isa(struct interp *ip, const struct op *op)
     ip->stats.monitor++;
     ip->stale = true;
     int r = isa_execute(&ip->isa, &p->insn);
-    if (r != CPU_OK)
+    if (r != CPU_OK) {
+        ip->budget++; /* not executed: paid for when its block was entered */
         longjmp(ip->exit, r);
+    }
     ip->in_repeat = ip->cpu->rip == rip && string_io(&p->insn);
 }
 
