@@ -55,10 +55,11 @@ struct engine_config {
 };
 
 /* Switches for tests. */
-#define ENGINE_TEST_SINGLE  1u /* blocks of one instruction */
-#define ENGINE_TEST_NO_LINK 2u /* no direct jumps between blocks, no hash of indirect targets */
-#define ENGINE_TEST_EVICT   4u /* empty parts of the code cache at (deterministically) random times */
-#define ENGINE_TEST_EXACT   8u /* runs that two engines can be compared by: see below */
+#define ENGINE_TEST_SINGLE  1u  /* blocks of one instruction */
+#define ENGINE_TEST_NO_LINK 2u  /* no direct jumps between blocks, no hash of indirect targets */
+#define ENGINE_TEST_EVICT   4u  /* empty parts of the code cache at (deterministically) random times */
+#define ENGINE_TEST_EXACT   8u  /* runs that two engines can be compared by: see below */
+#define ENGINE_TEST_EAGER   16u /* bt: translate what is executed for the first time already */
 
 /*
  * ENGINE_TEST_EXACT makes of each run a number of steps that two engines agree on. A step is an instruction executed, or
