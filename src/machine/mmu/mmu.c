@@ -36,7 +36,7 @@ struct walk {
     struct guest_mem *m;
     gva_t va;
     enum mmu_access access;
-    bool user;
+    bool user, peek;
     u64 addr_mask; /* bits 12..MAXPHYADDR-1 */
 };
 
@@ -69,7 +69,7 @@ static u64 reserved_bits(const struct walk *w, u64 pte, unsigned shift)
 /* Set bits in the entry at host address `p` if it still reads `old`. */
 static bool set_bits(const struct walk *w, u64 *p, u64 old, u64 bits)
 {
-    if ((old & bits) == bits)
+    if ((old & bits) == bits || w->peek)
         return true;
     u64 page = (u64)((u8 *)p - w->m->ram) >> PAGE_SHIFT;
     if (w->m->trace[page])
@@ -136,9 +136,10 @@ static int walk4(const struct walk *w, bool implicit, struct mmu_page *p)
     }
 }
 
-int mmu_walk(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, bool implicit,
-             struct mmu_page *p)
+static int translate(struct walk *w, bool implicit, struct mmu_page *p)
 {
+    struct cpu *c = w->c;
+    gva_t va = w->va;
     if (!(c->cr0 & CR0_PG)) {
         *p = (struct mmu_page){
             .gpa = GPA(va.v & 0xffffffff), .shift = 12, .user = true, .writable_pte = true, .dirty = true};
@@ -150,12 +151,24 @@ int mmu_walk(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access acces
         return cpu_unimplemented(c, "five-level paging");
     if (!gva_canonical(va))
         return cpu_raise_error(c, VEC_GP, 0);
-    struct walk w = {.c = c, .m = m, .va = va, .access = access, .user = user};
     unsigned bits = c->model && c->model->phys_bits ? c->model->phys_bits : 46;
-    w.addr_mask = (BIT(bits) - 1) & PAGE_MASK;
+    w->addr_mask = (BIT(bits) - 1) & PAGE_MASK;
     int r;
     do
-        r = walk4(&w, implicit, p);
+        r = walk4(w, implicit, p);
     while (r == PTE_RETRY);
     return r;
+}
+
+int mmu_walk(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, bool implicit,
+             struct mmu_page *p)
+{
+    struct walk w = {.c = c, .m = m, .va = va, .access = access, .user = user};
+    return translate(&w, implicit, p);
+}
+
+int mmu_peek(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, struct mmu_page *p)
+{
+    struct walk w = {.c = c, .m = m, .va = va, .access = access, .user = user, .peek = true};
+    return translate(&w, false, p);
 }

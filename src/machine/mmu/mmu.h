@@ -32,6 +32,12 @@ struct mmu_page {
 int mmu_walk(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, bool implicit,
              struct mmu_page *p);
 
+/*
+ * The same look without a trace of it: for tools, not for the guest's own accesses. Sets no accessed or dirty bits; `c` is
+ * a copy of the CPU that may be scribbled on (cpu->fault, stop_reason).
+ */
+int mmu_peek(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, struct mmu_page *p);
+
 /* The rights that `p` gives under the current CR0.WP, SMEP, SMAP, AC: true if `access` is allowed. */
 bool mmu_allows(const struct cpu *c, const struct mmu_page *p, enum mmu_access access, bool user, bool implicit);
 
