@@ -122,6 +122,7 @@ struct engine_stats {
     X(HOW_SYSTEM, "system instruction done in place on the virtual CPU")                  \
     X(HOW_MONITOR, "call of the monitor: privileged or sensitive")                        \
     X(HOW_CALLOUT, "call of the interpreter for this one instruction")                    \
+    X(HOW_NATIVE, "a stub runs this one instruction on the guest's registers")            \
     X(HOW_DECODED, "not translated: executed by the interpreter")
 
 enum engine_how {
@@ -146,9 +147,10 @@ struct engine_explain_insn {
 
 /* What an engine holds for the code at an address: a flat value, it travels from the cell to the verb. */
 struct engine_explain {
+    u64 address;      /* linear address that was asked for: the board's to fill */
     u64 start;        /* linear address of the block's first instruction */
     u64 code_address; /* where code[] executes */
-    u32 n;            /* instructions in insn[] */
+    u32 n;            /* instructions in insn[]; 0: the bytes at the address are no instruction */
     u32 code_bytes; /* in code[]; what precedes the first instruction's code is the block's head, behind the last its exits */
     u8 cpl;
     u8 links; /* exits that are linked now */

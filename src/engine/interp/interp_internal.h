@@ -347,6 +347,10 @@ void *arena_alloc(struct interp *ip, size_t size);
 /* Fill `op`; returns true if the instruction ends its block. Needs room in the arena for a payload: false with op->fn NULL. */
 bool translate(struct interp *ip, const struct isa_insn *insn, struct op *op);
 
+/* --- explain.c --- */
+/* As engine_ops.explain. Between runs only. */
+int interp_explain(struct interp *ip, const struct cpu *c, u64 va, struct engine_explain *out);
+
 /* --- choice of functions: each file of functions offers one chooser; NULL if it has none for this instruction --- */
 op_fn alu_choose(const struct isa_insn *insn, struct op *op);
 op_fn data_choose(const struct isa_insn *insn, struct op *op);

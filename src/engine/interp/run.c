@@ -422,6 +422,11 @@ static void interp_stats(const struct engine *en, struct engine_stats *out)
     *out = en->ip.stats;
 }
 
+static int explain(struct engine *en, struct cpu *c, u64 va, struct engine_explain *out)
+{
+    return interp_explain(&en->ip, c, va, out);
+}
+
 const struct engine_ops engine_interp = {
     .name = "interp",
     .create = interp_create,
@@ -429,4 +434,5 @@ const struct engine_ops engine_interp = {
     .run = interp_run,
     .state_changed = interp_state_changed,
     .stats = interp_stats,
+    .explain = explain,
 };
