@@ -5,6 +5,7 @@
 #include "cli/doctor.h"
 #include "cli/cli.h"
 #include "cli/terminal.h"
+#include "engine/engine.h"
 #include "host/host.h"
 #include "machine/cpu/cpuid.h"
 #include "vm/paths.h"
@@ -81,6 +82,21 @@ static void look_cpus(struct doctor_finding *f)
     cpu_set_t set;
     int usable = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
     doctor_found(f, DOCTOR_INFO, "%d usable of %ld online", usable, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/* Which engine `--engine auto` takes, and why no better one. */
+static void look_engine(struct doctor_finding *f)
+{
+    const struct engine_ops *best = engine_auto();
+    const char *why = NULL;
+    if (engine_at(0) == best) {
+        doctor_found(f, DOCTOR_OK, "--engine auto takes %s, the fastest of this program", best->name);
+        return;
+    }
+    engine_at(0)->usable(&why);
+    doctor_found(f, DOCTOR_LACKS, "--engine auto takes %s; %s: %s", best->name, engine_at(0)->name,
+                 why ? why : "this host can not run it");
+    doctor_advise(f, "guests run the same, only slower");
 }
 
 /* --- memory --- */
@@ -265,6 +281,7 @@ const struct doctor_check doctor_checks[] = {
     {"Processor", "time stamp", look_tsc},
     {"Processor", "cpus", look_cpus},
     {"Processor", "kvm", doctor_look_kvm},
+    {"Processor", "engine", look_engine},
     {"Memory", "memory", look_memory},
     {"Memory", "memfd", look_memfd},
     {"Memory", "mappings", look_mappings},

@@ -550,6 +550,23 @@ void board_stats(const struct board *b, struct engine_stats *out)
     b->engine_ops->stats(b->engine, out);
 }
 
+int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *out, struct error *e)
+{
+    const struct cpu *c = &b->cpu;
+    if (at_rip)
+        va = cpu_code64(c) ? c->rip : (u32)(c->rip + c->seg[SEG_CS].base);
+    *out = (struct engine_explain){0};
+    int r = b->engine_ops->explain ? b->engine_ops->explain(b->engine, &b->cpu, va, out) : -EOPNOTSUPP;
+    out->address = va;
+    if (r == -EOPNOTSUPP)
+        return error_set(e, EOPNOTSUPP, "engine %s: has nothing to show", b->engine_ops->name);
+    if (r < 0 && r != -ENOENT)
+        return error_set(e, -r, "engine %s: %s", b->engine_ops->name, strerror(-r));
+    if (r < 0)
+        return error_set(e, ENOENT, "%#llx: no code mapped there in the present address space", (unsigned long long)va);
+    return 0;
+}
+
 /* --- records --- */
 
 int board_save(struct board *b, struct rec_buf *out)

@@ -83,6 +83,12 @@ void board_kick(struct board *b);
 void board_stats(const struct board *b, struct engine_stats *out);
 
 /*
+ * What the engine made of the code at linear address `va`, or (`at_rip`) of the code at the CPU's RIP. Between two runs.
+ * 0, or as the engine's explain: -ENOENT, -EOPNOTSUPP, with `e` filled.
+ */
+int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *out, struct error *e);
+
+/*
  * Save every record of the machine but its memory; load them all into a board of the same configuration. Load checks
  * each record before it changes anything.
  */

@@ -22,6 +22,7 @@
  */
 #include "base/record.h"
 #include "host/host.h"
+#include "vm/explain.h"
 #include "vm/launch.h"
 #include "vm/link.h"
 
@@ -229,6 +230,24 @@ static void do_stats(struct cell *c, const struct link_msg *m)
     cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, &s, sizeof(s));
 }
 
+static void do_explain(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    struct explain_ask ask;
+    struct engine_explain x;
+    if (m->len != sizeof(ask))
+        cell_abandon();
+    memcpy(&ask, c->in, sizeof(ask));
+    if (c->state == CELL_EMPTY)
+        error_set(&e, EINVAL, "the machine does not run");
+    else
+        board_explain(c->board, ask.address, ask.at_rip, &x, &e);
+    if (e.code)
+        cell_done(c, m->id, &e);
+    else
+        cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, &x, sizeof(x));
+}
+
 static void do_save(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
@@ -256,8 +275,9 @@ static void do_load(struct cell *c, const struct link_msg *m)
 }
 
 static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {
-    [DOWN_BOOT] = do_boot,   [DOWN_HALT] = do_halt,   [DOWN_PAUSE] = do_pause, [DOWN_RESUME] = do_resume,
-    [DOWN_POWER] = do_power, [DOWN_STATS] = do_stats, [DOWN_SAVE] = do_save,   [DOWN_LOAD] = do_load,
+    [DOWN_BOOT] = do_boot,     [DOWN_HALT] = do_halt,   [DOWN_PAUSE] = do_pause,
+    [DOWN_RESUME] = do_resume, [DOWN_POWER] = do_power, [DOWN_STATS] = do_stats,
+    [DOWN_SAVE] = do_save,     [DOWN_LOAD] = do_load,   [DOWN_EXPLAIN] = do_explain,
 };
 
 /* Whether all data of the message in `taking` is there. */
@@ -364,23 +384,13 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
 
 /* --- before the seal --- */
 
-/* Engines by the name in the configuration. */
-static const struct engine_ops *find_engine(const char *name)
-{
-    static const struct engine_ops *const all[] = {&engine_interp};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        if (!strcmp(all[i]->name, name))
-            return all[i];
-    return NULL;
-}
-
 static int make_board(struct cell *c, struct error *e)
 {
     struct board_config b = {
         .ram_size = c->cfg.ram_size,
         .ram_fd = LINK_FD_RAM,
         .cpu_model = c->cfg.cpu_model,
-        .engine = find_engine(c->cfg.engine),
+        .engine = engine_find(c->cfg.engine),
         .code_cache = (size_t)c->cfg.code_cache,
         .tsc_hz = c->cfg.tsc_hz,
         .wall_ns = host_wall_ns(),
@@ -389,7 +399,7 @@ static int make_board(struct cell *c, struct error *e)
         .console_ctx = c,
     };
     if (!b.engine)
-        return error_set(e, EINVAL, "engine %s: not in this program", c->cfg.engine);
+        return error_set(e, EINVAL, "engine %s: not in this program, or not for this host", c->cfg.engine);
     b.ram = host_map_shared(LINK_FD_RAM, b.ram_size, e);
     if (!b.ram)
         return -ENOMEM;

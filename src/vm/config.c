@@ -6,9 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Engines by name; "auto" takes the first, the fastest that every host can run. */
-static const char *const engines[] = {"interp"};
-
 void vm_config_init(struct vm_config *c)
 {
     *c = (struct vm_config){.memory = 512ull << 20, .cpus = 1, .cpu_model = "host", .engine = "auto"};
@@ -16,18 +13,21 @@ void vm_config_init(struct vm_config *c)
 
 const char *vm_config_engine(const struct vm_config *c)
 {
-    return strcmp(c->engine, "auto") ? c->engine : engines[0];
+    const struct engine_ops *best = strcmp(c->engine, "auto") ? NULL : engine_auto();
+    return best ? best->name : c->engine;
 }
 
 static int check_engine(const struct vm_config *c, struct error *e)
 {
-    const char *name = vm_config_engine(c);
-    for (size_t i = 0; i < ARRAY_LEN(engines); i++)
-        if (!strcmp(name, engines[i]))
-            return 0;
+    const char *name = vm_config_engine(c), *why = "this host can not run it";
+    if (engine_find(name))
+        return 0;
+    for (size_t i = 0; engine_at(i); i++)
+        if (!strcmp(name, engine_at(i)->name) && !engine_at(i)->usable(&why))
+            return error_set(e, ENOTSUP, "--engine %s: %s; use --engine %s", name, why, engine_auto()->name);
     if (!strcmp(name, "bt") || !strcmp(name, "kvm"))
-        return error_set(e, ENOSYS, "--engine %s: not there yet; use interp", name);
-    return error_set(e, EINVAL, "--engine %s: no such engine; use auto or interp", name);
+        return error_set(e, ENOSYS, "--engine %s: not there yet; use --engine %s", name, engine_auto()->name);
+    return error_set(e, EINVAL, "--engine %s: no such engine; use --engine auto", name);
 }
 
 static int check_memory(const struct vm_config *c, struct error *e)
@@ -50,7 +50,7 @@ int vm_config_check(const struct vm_config *c, struct error *e)
     if (c->cpus > 1)
         return error_set(e, ENOSYS, "--cpus %u: more than one CPU is not there yet; leave it at 1", c->cpus);
     if (c->code_cache && (c->code_cache < VM_CODE_MIN || c->code_cache > VM_CODE_MAX))
-        return error_set(e, EINVAL, "--code-cache %llu bytes: give 1M to 4G", (unsigned long long)c->code_cache);
+        return error_set(e, EINVAL, "--code-cache %llu bytes: give 256K to 4G", (unsigned long long)c->code_cache);
     if (!c->kernel[0])
         return error_set(e, EINVAL, "--kernel: missing; name a bzImage or an ELF kernel with a PVH note");
     return 0;

@@ -15,7 +15,7 @@
 #define VM_APPEND_MAX 2047
 #define VM_MEMORY_MIN (8ull << 20)
 #define VM_MEMORY_MAX (1ull << 40)
-#define VM_CODE_MIN   (1ull << 20)
+#define VM_CODE_MIN   (256ull << 10)
 #define VM_CODE_MAX   (4ull << 30)
 
 struct vm_config {
@@ -23,7 +23,7 @@ struct vm_config {
     u64 memory; /* bytes, whole pages */
     unsigned cpus;
     char cpu_model[128]; /* --cpu: "host", "x86-64-v3,+avx2" ... */
-    char engine[16];     /* --engine: "auto", "interp" */
+    char engine[16];     /* --engine: "auto" or the name of one (engine_at) */
     char kernel[PATH_MAX];
     char initrd[PATH_MAX]; /* "" without one */
     char append[VM_APPEND_MAX + 1];

@@ -7,7 +7,8 @@
  *
  *   {"do":"status"}   -> name state pid cell uptime memory cpus engine instructions [code reason]
  *   {"do":"inspect"}  -> config (vm_config_to_json), boot {protocol entry}, and what status has
- *   {"do":"stats"}    -> the engine's counters by name
+ *   {"do":"stats"}    -> the engine's counters by name (ENGINE_COUNTERS of engine/engine.h)
+ *   {"do":"explain","address":"0x.."}  -> what the engine made of the code there (vm/explain.h); at RIP without an address
  *   {"do":"pause"}  {"do":"resume"}  {"do":"reset"}
  *   {"do":"power"}    press the power button
  *   {"do":"stop","time":10}  power button, killed after that many seconds; the reply comes at the end, as that of wait

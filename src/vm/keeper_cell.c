@@ -6,13 +6,15 @@
  *
  *  1. Kind and length must be in the table (link_check_up).
  *  2. UP_READY and UP_FAILED come once, before anything else; all others only after UP_READY.
- *  3. UP_DONE must carry the id of an op that is outstanding, and answers it for good; its length must fit what was asked.
+ *  3. UP_DONE must carry the id of an op that is outstanding, and answers it for good; its length must fit what was asked,
+ *     and what an engine explains must be possible (vm/explain.h).
  *  4. UP_STOPPED must name an event that stops machines, while a guest has been started.
  *
  * Whoever breaks one is no longer a cell of ours: the machine ends with status 3. Console bytes and text are data, never
  * interpreted; text is cleaned before a person sees it. Each call takes a bounded amount, so a cell that floods us delays
  * clients by microseconds. A cell that falls silent costs nothing: ops have deadlines, and `kill` needs no answer.
  */
+#include "vm/explain.h"
 #include "vm/keeper.h"
 
 #include <errno.h>
@@ -198,6 +200,8 @@ static bool fits(enum link_down kind, const struct link_msg *m)
         return m->result < 4096 && m->len < sizeof(((struct error *)0)->msg);
     if (kind == DOWN_STATS)
         return m->len == sizeof(struct engine_stats);
+    if (kind == DOWN_EXPLAIN)
+        return m->len == sizeof(struct engine_explain);
     return kind == DOWN_SAVE ? m->len > 0 : m->len == 0;
 }
 
@@ -213,6 +217,10 @@ static void got_done(struct keeper *k, const struct link_msg *m, struct error *e
     }
     struct keeper_op done = *op;
     op->id = 0;
+    /* A copy for the check: a struct wants its alignment. */
+    struct engine_explain x;
+    if (done.kind == DOWN_EXPLAIN && !m->result && (memcpy(&x, k->in, sizeof(x)), explain_check(&x, e) < 0))
+        return;
     if (m->result)
         link_clean_text((char *)k->in, m->len);
     bool steady = k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED;

@@ -5,6 +5,7 @@
  * Clients are this user's processes, but a keeper must survive their mistakes: a line that is no request gets an error,
  * one that never ends gets the connection closed, and nobody can make the guest or another client wait.
  */
+#include "vm/explain.h"
 #include "vm/keeper.h"
 
 #include <errno.h>
@@ -102,7 +103,7 @@ static json_t *status_json(const struct keeper *k, const struct engine_stats *s)
                           (double)(host_ns(NULL) - k->started) / 1e9, "memory", (json_int_t)k->cfg.memory, "cpus",
                           (int)k->cfg.cpus, "cpu", k->cfg.cpu_model, "engine", vm_config_engine(&k->cfg));
     if (j && s)
-        json_object_set_new(j, "instructions", json_integer((json_int_t)s->instructions));
+        json_object_set_new(j, "instructions", json_integer((json_int_t)MIN(s->instructions, (u64)INT64_MAX)));
     if (j && k->ended) {
         json_object_set_new(j, "code", json_integer(k->code));
         json_object_set_new(j, "reason", json_string(k->reason));
@@ -113,21 +114,12 @@ static json_t *status_json(const struct keeper *k, const struct engine_stats *s)
 static json_t *stats_json(const struct engine_stats *s)
 {
     json_t *j = json_pack("{s:b}", "ok", 1);
-#define COUNTER(name) \
+    /* What the cell counts is not to be believed: JSON has numbers up to INT64_MAX. */
+#define X(name, text) \
     if (j)            \
-    json_object_set_new(j, #name, json_integer((json_int_t)s->name))
-    COUNTER(instructions);
-    COUNTER(monitor);
-    COUNTER(native);
-    COUNTER(blocks_made);
-    COUNTER(blocks_dropped);
-    COUNTER(tlb_fills);
-    COUNTER(tlb_flushes);
-    COUNTER(exceptions);
-    COUNTER(interrupts);
-    COUNTER(pio);
-    COUNTER(mmio);
-#undef COUNTER
+        json_object_set_new(j, #name, json_integer((json_int_t)MIN(s->name, (u64)INT64_MAX)));
+    ENGINE_COUNTERS(X)
+#undef X
     return j;
 }
 
@@ -137,6 +129,18 @@ static void answer_save(struct client *c, const u8 *data, u32 len)
 {
     reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)len));
     client_put(c, data, len);
+}
+
+static void answer_explain(const struct keeper *k, struct client *c, const u8 *data)
+{
+    struct engine_explain x;
+    memcpy(&x, data, sizeof(x));
+    json_t *j = explain_to_json(&x);
+    if (j)
+        json_object_set_new(j, "engine", json_string(vm_config_engine(&k->cfg)));
+    if (j)
+        json_object_set_new(j, "ok", json_true());
+    reply(c, j);
 }
 
 void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, const u8 *data, u32 len)
@@ -153,6 +157,8 @@ void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, con
         reply(c, status_json(k, NULL));
     } else if (result) {
         refuse(c, (int)result, "%.*s", (int)len, len ? (const char *)data : "");
+    } else if (op->kind == DOWN_EXPLAIN) {
+        answer_explain(k, c, data);
     } else if (op->kind == DOWN_SAVE) {
         answer_save(c, data, len);
     } else {
@@ -335,13 +341,24 @@ static void do_console(struct keeper *k, struct client *c, const json_t *j)
     replay(k, c, (size_t)MAX(0, MIN(wanted, (json_int_t)CONSOLE_LOG_MAX)));
 }
 
+static void do_explain(struct keeper *k, struct client *c, const json_t *j)
+{
+    const json_t *address = json_object_get(j, "address");
+    const char *text = json_string_value(address);
+    struct explain_ask what = {.at_rip = !address};
+    if (address && (!text || explain_address(text, &what.address) < 0))
+        refuse(c, EINVAL, "explain: \"address\" has to be a hexadecimal number, as in \"0xffffffff81000000\"");
+    else
+        ask(k, c, DOWN_EXPLAIN, &what, sizeof(what));
+}
+
 static const struct {
     const char *name;
     void (*fn)(struct keeper *, struct client *, const json_t *);
 } requests[] = {
     {"status", do_status},   {"inspect", do_inspect}, {"stats", do_stats}, {"pause", do_pause}, {"resume", do_resume},
     {"power", do_power},     {"reset", do_reset},     {"stop", do_stop},   {"kill", do_kill},   {"wait", do_wait},
-    {"console", do_console}, {"save", do_save},       {"load", do_load},
+    {"console", do_console}, {"explain", do_explain}, {"save", do_save},   {"load", do_load},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)

@@ -34,15 +34,16 @@ enum link_ring {
 };
 
 /* Keeper to cell. X-macro: kind, name */
-#define LINK_DOWN(X)                                                                 \
-    X(DOWN_BOOT, "boot") /* the record of a CPU follows: reset, load it, run */      \
-    X(DOWN_HALT, "halt") /* stop and wait for DOWN_BOOT; no answer but UP_STOPPED */ \
-    X(DOWN_PAUSE, "pause")                                                           \
-    X(DOWN_RESUME, "resume")                                                         \
-    X(DOWN_POWER, "power") /* press the power button */                              \
-    X(DOWN_STATS, "stats") /* DONE has a struct engine_stats */                      \
-    X(DOWN_SAVE, "save")   /* DONE has records */                                    \
-    X(DOWN_LOAD, "load")   /* records follow */
+#define LINK_DOWN(X)                                                                                \
+    X(DOWN_BOOT, "boot") /* the record of a CPU follows: reset, load it, run */                     \
+    X(DOWN_HALT, "halt") /* stop and wait for DOWN_BOOT; no answer but UP_STOPPED */                \
+    X(DOWN_PAUSE, "pause")                                                                          \
+    X(DOWN_RESUME, "resume")                                                                        \
+    X(DOWN_POWER, "power")     /* press the power button */                                         \
+    X(DOWN_STATS, "stats")     /* DONE has a struct engine_stats */                                 \
+    X(DOWN_EXPLAIN, "explain") /* a struct explain_ask follows; DONE has a struct engine_explain */ \
+    X(DOWN_SAVE, "save")       /* DONE has records */                                               \
+    X(DOWN_LOAD, "load")       /* records follow */
 
 enum link_down {
     DOWN_NONE,
