@@ -47,6 +47,8 @@ enum option_id {
     OPT_OUTPUT,
     OPT_FORCE,
     OPT_FOLLOW,
+    OPT_INTERVAL,
+    OPT_LINES,
     OPT_COUNT
 };
 
@@ -166,6 +168,8 @@ int verb_kill(const struct args *a, struct error *e);
 int verb_pause(const struct args *a, struct error *e);
 int verb_resume(const struct args *a, struct error *e);
 int verb_inspect(const struct args *a, struct error *e);
+int verb_stats(const struct args *a, struct error *e);
+int verb_explain(const struct args *a, struct error *e);
 int verb_console(const struct args *a, struct error *e);
 int verb_rm(const struct args *a, struct error *e);
 int verb_logs(const struct args *a, struct error *e);

@@ -21,6 +21,16 @@ struct registry *machine_registry(struct error *e)
     return NULL;
 }
 
+int machine_find(const char *name, struct machine_row *row, struct error *e)
+{
+    struct registry *r = machine_registry(e);
+    if (!r)
+        return e->code ? -e->code : -EIO;
+    int rc = registry_find(r, name, row, e);
+    registry_close(r);
+    return rc;
+}
+
 bool machine_lives(const struct machine_row *row)
 {
     return (row->state == MACHINE_STARTING || row->state == MACHINE_RUNNING) &&

@@ -10,6 +10,9 @@
 /* Open the registry and look after machines whose keepers are gone. NULL with `e`. */
 struct registry *machine_registry(struct error *e);
 
+/* The row of a machine by name or id, without the registry: free it with registry_row_free. 0 or -errno with `e`. */
+int machine_find(const char *name, struct machine_row *row, struct error *e);
+
 /* Whether its keeper runs. */
 bool machine_lives(const struct machine_row *row);
 

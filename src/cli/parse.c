@@ -22,7 +22,7 @@ static const struct {
     {"disk|--disk", "disks"},
     {"--net", "networks"},
     {"screenshot|sendkey", "displays"},
-    {"events|explain|lab|rename|stats|system|top|update|wait|--mitigations", "this"},
+    {"events|lab|rename|system|top|update|wait|--mitigations", "this"},
 };
 
 /* Whether `word` is one of them: fills `e`. */

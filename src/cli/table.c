@@ -41,7 +41,7 @@ const struct option_def cli_options[OPT_COUNT] = {
                         .value = "SIZE",
                         .min = VM_CODE_MIN,
                         .max = VM_CODE_MAX,
-                        .help = "most memory for decoded code; the engine's own measure without it"},
+                        .help = "most memory for decoded or translated code; the engine's own measure without it"},
     [OPT_KERNEL] = {.name = "kernel",
                     .letter = 'k',
                     .kind = OPTION_TEXT,
@@ -102,6 +102,20 @@ const struct option_def cli_options[OPT_COUNT] = {
                     .letter = 'f',
                     .kind = OPTION_FLAG,
                     .help = "go on as the guest prints, until it ends"},
+    [OPT_INTERVAL] = {.name = "interval",
+                      .letter = 'i',
+                      .kind = OPTION_NUMBER,
+                      .value = "SECONDS",
+                      .min = 1,
+                      .max = 86400,
+                      .help = "print a line of what happened each so many seconds, until the machine ends"},
+    [OPT_LINES] = {.name = "count",
+                   .letter = 'c',
+                   .kind = OPTION_NUMBER,
+                   .value = "N",
+                   .min = 1,
+                   .max = 1000000000,
+                   .help = "with --interval: end after so many lines"},
 };
 
 const struct cli_exit_row cli_exit_rows[] = {
@@ -127,6 +141,11 @@ static const char *const examples_ps[] = {"trapeze ps", "machines that run", "tr
                                           "every machine, for scripts", NULL};
 static const char *const examples_stop[] = {"trapeze stop --time 30 web", "give the guest half a minute to shut down",
                                             NULL};
+static const char *const examples_stats[] = {"trapeze stats web", "everything since the machine started",
+                                             "trapeze stats --interval 1 web", "a line a second, while it works", NULL};
+static const char *const examples_explain[] = {"trapeze explain web", "the code that its processor is at",
+                                               "trapeze explain web 0xffffffff81000000",
+                                               "the start of a Linux kernel, unless it has moved itself", NULL};
 static const char *const examples_rm[] = {"trapeze rm -f web", "kill it if it runs, then forget it", NULL};
 static const char *const examples_logs[] = {"trapeze logs -f web", "watch what the guest prints", NULL};
 static const char *const examples_classify[] = {"trapeze classify popf", "why POPF can not simply run de-privileged",
@@ -217,6 +236,35 @@ const struct verb cli_verbs[] = {
      .text = "Configuration, state, processes, files and, while it runs, counters of the engine.",
      .options = {OPT_FORMAT_JSON},
      .run = verb_inspect},
+    {.name = "stats",
+     .operands = "NAME",
+     .min_operands = 1,
+     .max_operands = 1,
+     .summary = "show what a machine's engine counts",
+     .text =
+         "Instructions and how they were run, exits from translated code by reason, the code cache, memory look-ups, "
+         "events: since the machine started, or with --interval a line a while. What ran without the monitor is all "
+         "but the system instructions that were interpreted.\n"
+         "The columns of --interval: million instructions a second; how many of a hundred ran without the monitor; "
+         "then, a second: exits from translated code, blocks made and dropped, TLB look-ups that missed and entries "
+         "filled, writes to pages with code, exceptions, interrupts, accesses to ports and device memory.\n"
+         "The machine may run or be paused; it does not notice.",
+     .examples = examples_stats,
+     .options = {OPT_INTERVAL, OPT_LINES, OPT_FORMAT},
+     .run = verb_stats},
+    {.name = "explain",
+     .operands = "NAME [ADDRESS]",
+     .min_operands = 1,
+     .max_operands = 2,
+     .summary = "show guest code, its classes and its translation",
+     .text =
+         "Shows the block of instructions that holds ADDRESS, a hexadecimal linear address in the address space that "
+         "the machine's processor is in; without one, the block that it is about to run. Beside each instruction "
+         "stand its class (see `trapeze classify`), how the engine runs it and the host's code for it. The machine "
+         "may run or be paused; code that was not translated yet is translated.",
+     .examples = examples_explain,
+     .options = {OPT_FORMAT},
+     .run = verb_explain},
     {.name = "rm",
      .operands = "NAME...",
      .min_operands = 1,

@@ -27,6 +27,12 @@ bool terminal_colours(void)
     return isatty(STDOUT_FILENO) && !(none && *none) && term && *term && strcmp(term, "dumb");
 }
 
+unsigned terminal_columns(void)
+{
+    struct winsize w;
+    return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
+}
+
 void terminal_restore(void)
 {
     if (!terminal.raw)

@@ -16,6 +16,9 @@ bool terminal_interactive(void);
 /* Whether colours belong on standard output: a terminal, NO_COLOR unset, TERM not dumb. */
 bool terminal_colours(void);
 
+/* Columns of the terminal at standard output; 0 when it is none. */
+unsigned terminal_columns(void);
+
 /*
  * Raw mode on standard input: every byte goes to the guest. Also arms the fatal signals (SIGSEGV, SIGBUS, SIGILL, SIGFPE,
  * SIGABRT) and exit() to restore it. 0 or -errno.
