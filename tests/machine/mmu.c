@@ -182,6 +182,25 @@ static void test_large_pages(void **state)
     assert_int_equal(p.gpa.v, 0x40000000 | (VA & 0x3fffffff));
 }
 
+/* A look from outside finds the same and sets no bit. */
+static void test_peek(void **state)
+{
+    struct fix *f = *state;
+    struct mmu_page walked, peeked;
+    u64 all[4] = {P | RW | US, P | RW | US, P | RW | US, P | RW | US};
+    for (enum mmu_access access = MMU_READ; access <= MMU_EXEC; access++) {
+        map(f, all);
+        assert_int_equal(mmu_peek(f->c, &f->m, GVA(VA), access, true, &peeked), CPU_OK);
+        for (int i = 0; i < 4; i++)
+            assert_false(*f->slot[i] & (A | D));
+        assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), access, true, false, &walked), CPU_OK);
+        assert_int_equal(peeked.gpa.v, walked.gpa.v);
+        assert_int_equal(peeked.shift, walked.shift);
+    }
+    *f->slot[1] = 0;
+    assert_int_equal(mmu_peek(f->c, &f->m, GVA(VA), MMU_EXEC, true, &peeked), CPU_FAULT);
+}
+
 static void reserved(struct fix *f, int level, u64 extra)
 {
     struct mmu_page p;
@@ -268,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_rights, setup, teardown),
         cmocka_unit_test_setup_teardown(test_large_pages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_peek, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved_bits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_doorway, setup, teardown),

@@ -7,6 +7,7 @@
 #include "machine/platform.h"
 #include "vm/board.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -80,12 +81,25 @@ static void fake_changed(struct engine *en, struct cpu *c)
     en->changed++;
 }
 
+/* There is code from 1000h on. */
+static int fake_explain(struct engine *en, struct cpu *c, u64 va, struct engine_explain *out)
+{
+    out->start = va & ~7ull;
+    return va >= 0x2000 ? -EOPNOTSUPP : va >= 0x1000 ? 0 : -ENOENT;
+}
+
 static void fake_stats(const struct engine *en, struct engine_stats *out)
 {
     out->instructions = en->rig->runs;
 }
 
-static const struct engine_ops fake_engine = {"fake", fake_create, fake_destroy, fake_run, fake_changed, fake_stats};
+static const struct engine_ops fake_engine = {.name = "fake",
+                                              .create = fake_create,
+                                              .destroy = fake_destroy,
+                                              .run = fake_run,
+                                              .state_changed = fake_changed,
+                                              .stats = fake_stats,
+                                              .explain = fake_explain};
 
 static size_t console(void *ctx, const u8 *data, size_t len)
 {
@@ -777,6 +791,27 @@ static void hostile_accesses(void **state)
     }
 }
 
+static void explanations_pass_through(void **state)
+{
+    struct rig *g = *state;
+    struct engine_explain x;
+    struct error e = {0};
+    assert_int_equal(board_explain(g->board, 0x1234, false, &x, &e), 0);
+    assert_int_equal(x.address, 0x1234);
+    assert_int_equal(x.start, 0x1230);
+    assert_int_equal(x.n, 0);
+    struct cpu *c = board_cpu(g->board, 0); /* real mode: linear is not RIP */
+    c->seg[SEG_CS].base = 0x1000;
+    c->rip = 0x42;
+    assert_int_equal(board_explain(g->board, 0, true, &x, &e), 0);
+    assert_int_equal(x.address, 0x1042);
+    assert_int_equal(board_explain(g->board, 0x10, false, &x, &e), -ENOENT);
+    assert_string_equal(e.msg, "0x10: no code mapped there in the present address space");
+    e = (struct error){0};
+    assert_int_equal(board_explain(g->board, 0x2000, false, &x, &e), -EOPNOTSUPP);
+    assert_non_null(strstr(e.msg, "fake"));
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -798,6 +833,7 @@ int main(void)
         T(console_both_ways),
         T(power_button_interrupts),
         T(statistics_pass_through),
+        T(explanations_pass_through),
         cmocka_unit_test(saved_boards_go_on_alike),
         T(load_checks_everything_first),
         T(boot_sets_the_cpu),

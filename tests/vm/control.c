@@ -1,5 +1,6 @@
 /* The control socket: clients that garble, flood, stall and vanish; and the console: one types, several watch. */
 #include "harness.h"
+#include "vm/explain.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -243,6 +244,40 @@ static void slow_watcher(void **state)
     end(&m);
 }
 
+/* Counters and code of a guest that computes: both while it runs and while it stands still. */
+static void looking_inside(void **state)
+{
+    struct machine m;
+    START(&m, spin);
+    machine_expect(&m, "S");
+    for (int paused = 0; paused < 2; paused++) {
+        json_t *stats, *x;
+        assert_int_equal(machine_do(&m, &stats, "{s:s}", "do", "stats"), 0);
+#define X(name, text) assert_true(json_is_integer(json_object_get(stats, #name)));
+        ENGINE_COUNTERS(X)
+#undef X
+        assert_true(json_integer_value(json_object_get(stats, "instructions")) > 0);
+        json_decref(stats);
+        assert_int_equal(machine_do(&m, &x, "{s:s}", "do", "explain"), 0);
+        struct engine_explain got;
+        assert_int_equal(explain_from_json(&got, x, NULL), 0);
+        assert_in_range(got.n, 1, 2); /* inc eax; jmp */
+        assert_in_range(got.address, 0x100000, 0x101000);
+        json_decref(x);
+        assert_int_equal(machine_do(&m, &x, "{s:s,s:s}", "do", "explain", "address", "0x100000"), 0);
+        assert_int_equal(explain_from_json(&got, x, NULL), 0);
+        assert_int_equal(got.start, 0x100000);
+        assert_int_equal(got.insn[0].bytes[0], 0xbc); /* mov esp */
+        json_decref(x);
+        if (!paused)
+            assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "pause"), 0);
+    }
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s}", "do", "explain", "address", "0xfee00000"), -ENOENT);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s}", "do", "explain", "address", "here"), -EINVAL);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:i}", "do", "explain", "address", 1), -EINVAL);
+    end(&m);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
@@ -250,6 +285,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(garbage),        cmocka_unit_test(endless_line), cmocka_unit_test(rude_clients),
         cmocka_unit_test(private_socket), cmocka_unit_test(typing),       cmocka_unit_test(slow_watcher),
+        cmocka_unit_test(looking_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
  */
 #include "harness.h"
 #include "host/host.h"
+#include "vm/explain.h"
 #include "vm/link.h"
 
 #include <poll.h>
@@ -83,6 +84,23 @@ static void lie_politely(struct liar *l)
     ring_write(&l->link.ring[LINK_DATA_UP], text, any(l, 20) ? m.len : m.len / 2);
 }
 
+/* An explanation: true, or with some words of it changed, or too short. */
+static void answer_explain(struct liar *l, const struct link_msg *m)
+{
+    struct engine_explain x = {.start = 0x100000, .n = 2, .code_bytes = 20, .exits = 1};
+    u8 asked[sizeof(struct explain_ask)];
+    link_read(&l->link, LINK_DATA_DOWN, asked, sizeof(asked));
+    for (u32 i = 0; i < x.n; i++)
+        x.insn[i] = (struct engine_explain_insn){.rip = x.start + i, .len = 1, .code_off = 10 * i, .code_len = 10};
+    for (u32 n = any(l, 4); n; n--) {
+        u32 word = interesting(l);
+        memcpy((u8 *)&x + any(l, 200) * sizeof(word), &word, sizeof(word));
+    }
+    struct link_msg a = {.kind = UP_DONE, .id = m->id, .len = any(l, 20) ? sizeof(x) : any(l, sizeof(x))};
+    ring_write(&l->link.ring[LINK_MSG_UP], &a, sizeof(a));
+    ring_write(&l->link.ring[LINK_DATA_UP], &x, a.len);
+}
+
 /* A true answer to what was asked, most of the time: lies are more dangerous in the middle of a conversation. */
 static void answer(struct liar *l)
 {
@@ -92,6 +110,10 @@ static void answer(struct liar *l)
         return;
     l->last_id = m.id;
     memset(&s, any(l, 256), sizeof(s));
+    if (m.kind == DOWN_EXPLAIN) {
+        answer_explain(l, &m);
+        return;
+    }
     struct link_msg a = {.kind = UP_DONE, .id = m.id, .len = m.kind == DOWN_STATS ? sizeof(s) : 0};
     if (m.kind == DOWN_HALT)
         a = (struct link_msg){.kind = UP_STOPPED, .event = BOARD_RESET};
@@ -169,7 +191,7 @@ static int liar_main(const char *name)
 static void pester(struct machine *m)
 {
     struct error e = {0};
-    static const char *const verbs[] = {"status", "stats", "pause", "inspect", "resume", "reset", "save"};
+    static const char *const verbs[] = {"status", "stats", "explain", "pause", "inspect", "resume", "reset", "save"};
     int console = control_connect(m->socket, &e);
     if (console >= 0) {
         json_t *j = json_pack("{s:s,s:b,s:i}", "do", "console", "input", 1, "replay", 100);
