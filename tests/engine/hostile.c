@@ -2,18 +2,14 @@
  * Guests that mean harm: random bytes as code, page tables, descriptor tables and task state, at every privilege level. Whatever
  * they do, the engine comes back, and leaves a CPU whose record passes its own check.
  *
- *   test-engine-hostile [--count N] [--seed S]
+ *   test-engine-hostile [--count N] [--seed S] [--engine NAME] [--test LIST]
  *
- * Each guest is made from one seed, printed when something is wrong.
+ * Switches: single, nolink, evict (../engines.h). Each guest is made from one seed, printed when something is wrong.
  */
-#include "engine/engine.h"
+#include "../engines.h"
 #include "machine/cpu/cpuid.h"
 #include "machine/cpu/msr.h"
 #include "machine/time/clock.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define RAM_SIZE (4u << 20)
 
@@ -36,6 +32,7 @@ struct guest {
     struct guest_mem mem;
     struct cpu *cpu;
     struct cpu_model model;
+    const struct engine_ops *ops;
     struct engine *engine;
     struct vclock clock;
     struct rng rng;
@@ -278,10 +275,10 @@ static int run_one(struct guest *g, u64 seed, unsigned counts[STOP_KIND_COUNT])
         printf("seed %llu: the CPU to begin with can not be: %s\n", (unsigned long long)seed, e.msg);
         return 1;
     }
-    engine_interp.state_changed(g->engine, g->cpu);
+    g->ops->state_changed(g->engine, g->cpu);
     struct stop s = {0};
     for (unsigned slice = 0; slice < 20; slice++) {
-        engine_interp.run(g->engine, g->cpu, 200, &s);
+        g->ops->run(g->engine, g->cpu, 200, &s);
         if (s.kind == STOP_SHUTDOWN || s.kind == STOP_UNIMPLEMENTED || s.kind == STOP_FAILURE)
             break;
         if (below(&g->rng, 2))
@@ -331,9 +328,9 @@ static int repeat_comes_back(struct guest *g, u8 opcode, u64 flags, bool waiting
     u64 left = c->gpr[RCX] = 1ull << 25;
     if (waiting)
         cpu_attention_set(c, ATTN_INTR);
-    engine_interp.state_changed(g->engine, c);
+    g->ops->state_changed(g->engine, c);
     for (unsigned slice = 0; slice < 3; slice++) {
-        engine_interp.run(g->engine, c, 1000, &s);
+        g->ops->run(g->engine, c, 1000, &s);
         if (s.kind != STOP_BUDGET || c->gpr[RCX] >= left || left - c->gpr[RCX] > 1u << 20) {
             printf("repeated %02x, flags %llx, %s: stop %d, %llu of %llu left\n", opcode, (unsigned long long)flags,
                    waiting ? "interrupt waiting" : "quiet", s.kind, (unsigned long long)c->gpr[RCX],
@@ -355,17 +352,23 @@ static unsigned repeats_come_back(struct guest *g)
     return bad;
 }
 
-static u64 option(int argc, char **argv, const char *name, u64 value)
+static const char *option(int argc, char **argv, const char *name, const char *value)
 {
     for (int i = 1; i + 1 < argc; i++)
         if (!strcmp(argv[i], name))
-            value = strtoull(argv[i + 1], NULL, 0);
+            value = argv[i + 1];
     return value;
+}
+
+static u64 number(int argc, char **argv, const char *name, const char *value)
+{
+    return strtoull(option(argc, argv, name, value), NULL, 0);
 }
 
 int main(int argc, char **argv)
 {
-    u64 count = option(argc, argv, "--count", 2000), first = option(argc, argv, "--seed", 1);
+    u64 count = number(argc, argv, "--count", "2000"), first = number(argc, argv, "--seed", "1");
+    u32 test = ENGINE_TEST_EAGER | test_switches(option(argc, argv, "--test", ""));
     static struct guest g;
     struct error e = {0};
     unsigned counts[STOP_KIND_COUNT] = {0}, bad = 0;
@@ -374,9 +377,10 @@ int main(int argc, char **argv)
     vclock_init(&g.clock, fake_ns, fake_ns, &g, 1000000000, 0);
     g.cpu = aligned_alloc(64, (sizeof(struct cpu) + 63) & ~63ul);
     memset(g.cpu, 0, sizeof(*g.cpu));
-    struct engine_config cfg = {.mem = &g.mem, .ops = &ops, .ops_ctx = &g, .code_cache = 1u << 20};
+    struct engine_config cfg = {.mem = &g.mem, .ops = &ops, .ops_ctx = &g, .code_cache = 1u << 20, .test = test};
+    g.ops = test_engine(option(argc, argv, "--engine", "interp"));
     if (mem_init(&g.mem, ram, RAM_SIZE, -1, &e) || cpu_model_make(&g.model, "host", 1000000000, 1, &e) ||
-        engine_interp.create(&g.engine, &cfg, &e)) {
+        g.ops->create(&g.engine, &cfg, &e)) {
         printf("setup: %s\n", e.msg);
         return 1;
     }
@@ -394,7 +398,7 @@ int main(int argc, char **argv)
         if (counts[i])
             printf(" %u %s,", counts[i], names[i]);
     printf(" %u wrong\n", bad);
-    engine_interp.destroy(g.engine);
+    g.ops->destroy(g.engine);
     mem_destroy(&g.mem);
     free(g.cpu);
     free(ram);

@@ -5,10 +5,13 @@
  *   test-engine-oracle --case SEED                one case, everything shown
  *   test-engine-oracle --code HEX [--seed S]      given code instead of a random one; --count tries many states
  *   test-engine-oracle --self                     silicon against silicon: tests the test
+ *   test-engine-oracle --sequence N               2 to N instructions a case: what one leaves behind, the next one finds
+ *   test-engine-oracle --engine NAME --test LIST  which engine (interp), and switches: single, nolink, evict
  *
  * Flags that the manual leaves undefined are not compared (the table in oracle_case.c), nor is the last x87 instruction's
  * address and opcode, which processors keep in different ways.
  */
+#include "../engines.h"
 #include "oracle.h"
 
 #include <cpuid.h>
@@ -23,6 +26,9 @@
 struct options {
     u64 count, seed;
     bool single, self;
+    u32 sequence; /* most instructions of a case; 0: cases about one instruction */
+    const char *engine;
+    u32 test;
     u8 code[ORACLE_MAX_CODE];
     size_t code_len;
 };
@@ -49,10 +55,25 @@ static u64 host_xcr0(void)
 
 /* ---- comparing ---- */
 
+/* Flags undefined where the case ended: behind it, at the instruction that faulted, or (a branch's target faults) wherever. */
+static u16 undefined_at_end(const struct oracle_case *c, const struct oracle_result *r)
+{
+    u16 before = 0, any = 0;
+    if (r->vector == VEC_BP)
+        return c->undefined_flags;
+    for (u32 i = 0; i < c->n_insns; i++) {
+        if (r->out.rip == c->in.rip + (i ? c->insn_end[i - 1] : 0))
+            return before | c->undefined[i];
+        before = c->undefined[i];
+        any |= before;
+    }
+    return any;
+}
+
 /* Flags that a program can see and that the manual defines. RF: faults push it set, traps clear. */
 static u64 flags_mask(const struct oracle_case *c, const struct oracle_result *r)
 {
-    u16 undefined = r->vector == VEC_BP ? c->undefined_flags : c->undefined_before | c->undefined_flags;
+    u16 undefined = undefined_at_end(c, r);
     return (FL_ARITH | FL_DF | FL_AC | FL_TF | FL_IF | FL_NT | FL_IOPL | FL_RF) & ~(u64)undefined;
 }
 
@@ -169,7 +190,7 @@ static bool wraps(const struct oracle_case *c, const struct oracle_result *silic
 
 /*
  * Faults that compete, where the processor's choice is not laid down: the two places of PUSH and POP with memory, the eight of
- * PUSHA, alignment checks of masked stores and half-precision conversions, and of x87 stores that an unmasked exception holds back.
+ * PUSHA and POPA, alignment checks of masked stores and half-precision conversions, and of x87 stores that an unmasked exception holds back.
  */
 static bool either_fault(const struct oracle_case *c, const struct oracle_result *silicon,
                          const struct oracle_result *engine)
@@ -186,6 +207,8 @@ static bool either_fault(const struct oracle_case *c, const struct oracle_result
         return both && x.op[0].kind == ISA_OP_MEM;
     case ZYDIS_MNEMONIC_PUSHA:
     case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
         return both;
     case ZYDIS_MNEMONIC_MASKMOVQ:
     case ZYDIS_MNEMONIC_MASKMOVDQU:
@@ -352,7 +375,7 @@ static void show_case(struct oracle *o, const struct oracle_case *c)
 static void make_case(struct oracle *o, u64 seed, struct oracle_case *c)
 {
     if (!o->opt.code_len) {
-        oracle_case_make(o->forms, seed, c);
+        oracle_case_make(o->forms, seed, o->opt.sequence, c);
     } else if (!oracle_case_from_code(seed, o->opt.code, o->opt.code_len, c)) {
         fprintf(stderr, "this code holds what does not decode or is not innocuous\n");
         exit(1);
@@ -422,11 +445,17 @@ static size_t parse_hex(const char *s, u8 *out, size_t room)
 static bool parse_options(int argc, char **argv, struct options *opt)
 {
     static const struct option longs[] = {
-        {"count", required_argument, NULL, 'n'}, {"seed", required_argument, NULL, 's'},
-        {"case", required_argument, NULL, 'c'},  {"code", required_argument, NULL, 'x'},
-        {"self", no_argument, NULL, 'S'},        {0},
+        {"count", required_argument, NULL, 'n'},
+        {"seed", required_argument, NULL, 's'},
+        {"case", required_argument, NULL, 'c'},
+        {"code", required_argument, NULL, 'x'},
+        {"self", no_argument, NULL, 'S'},
+        {"sequence", required_argument, NULL, 'q'},
+        {"engine", required_argument, NULL, 'e'},
+        {"test", required_argument, NULL, 't'},
+        {0},
     };
-    *opt = (struct options){.count = 100000, .seed = 1};
+    *opt = (struct options){.count = 100000, .seed = 1, .engine = "interp", .test = ENGINE_TEST_EAGER};
     for (int o; (o = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (o) {
         case 'n':
@@ -446,10 +475,35 @@ static bool parse_options(int argc, char **argv, struct options *opt)
         case 'S':
             opt->self = true;
             break;
+        case 'q':
+            opt->sequence = (u32)strtoul(optarg, NULL, 0);
+            break;
+        case 'e':
+            opt->engine = optarg;
+            break;
+        case 't':
+            opt->test |= test_switches(optarg);
+            break;
         default:
             return false;
         }
     }
+    return !opt->sequence || (opt->sequence >= 2 && opt->sequence <= ORACLE_MAX_INSNS);
+}
+
+/* A translator that leaves most of the work to an interpreter is not what this run is about. */
+static bool not_tested(const struct oracle *o)
+{
+    struct engine_stats s;
+    if (!o->guest)
+        return false;
+    oracle_guest_stats(o->guest, &s);
+    printf("# engine %s: %llu instructions, %llu interpreted, %llu called out, %llu blocks\n", o->opt.engine,
+           (unsigned long long)s.instructions, (unsigned long long)s.interpreted, (unsigned long long)s.callouts,
+           (unsigned long long)s.blocks_made);
+    if (s.interpreted <= s.instructions / 2)
+        return false;
+    printf("# most of it was interpreted\n");
     return true;
 }
 
@@ -463,6 +517,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", e.msg);
         return 1;
     }
+    const struct engine_ops *ops = test_engine(o.opt.engine);
     printf("1..1\n");
     o.xcr0 = host_xcr0() & o.model.xcr0_mask;
     o.forms = oracle_forms_make(&o.model);
@@ -470,8 +525,10 @@ int main(int argc, char **argv)
     if (o.opt.self)
         o.native2 = oracle_native_start(o.xcr0);
     else
-        o.guest = oracle_guest_start(&o.model, o.xcr0);
+        o.guest = oracle_guest_start(&o.model, o.xcr0, ops, o.opt.test);
     int r = run_all(&o);
+    if (not_tested(&o))
+        r = 1;
     oracle_native_stop(o.native);
     if (o.native2)
         oracle_native_stop(o.native2);

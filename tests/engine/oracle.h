@@ -10,6 +10,7 @@
 #ifndef TRAPEZE_TESTS_ORACLE_H
 #define TRAPEZE_TESTS_ORACLE_H
 
+#include "engine/engine.h"
 #include "isa/decode.h"
 #include "machine/cpu/cpu.h"
 #include "machine/cpu/cpuid.h"
@@ -31,7 +32,7 @@
 #define ORACLE_TARGET_LEN 0x800u
 
 #define ORACLE_PATTERNS   16 /* initial contents of DATA to choose from */
-#define ORACLE_MAX_INSNS  6
+#define ORACLE_MAX_INSNS  16
 #define ORACLE_MAX_CODE   (ORACLE_MAX_INSNS * ISA_MAX_LEN)
 
 /* What a program can see of the processor. */
@@ -50,10 +51,11 @@ struct oracle_case {
     u8 code[ORACLE_MAX_CODE];
     u32 code_len, code_off; /* code_off: from ORACLE_CODE */
     u32 n_insns;
+    u8 insn_end[ORACLE_MAX_INSNS];   /* where each ends in code[] */
+    u16 undefined[ORACLE_MAX_INSNS]; /* flags that the manual leaves undefined behind each */
     u32 pattern;
     u64 plant_addr, plant_value; /* eight bytes put into DATA; address 0: none */
-    u16 undefined_flags;         /* flags that the manual leaves undefined at the end */
-    u16 undefined_before;        /* undefined behind some instruction: what counts when a fault ends the case */
+    u16 undefined_flags;         /* those behind the last one so far */
     u16 mnemonic;                /* of the last instruction, for the summary */
 };
 
@@ -88,8 +90,11 @@ struct oracle_forms *oracle_forms_make(const struct cpu_model *model);
 void oracle_forms_free(struct oracle_forms *f);
 size_t oracle_forms_count(const struct oracle_forms *f);
 
-/* The case of a seed: the same one every time on the same kind of host. */
-void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case *c);
+/*
+ * The case of a seed: the same one every time on the same kind of host. `sequence`, if not 0: two to that many instructions (at
+ * most ORACLE_MAX_INSNS), most of them everyday ones that work with flags, registers and memory.
+ */
+void oracle_case_make(const struct oracle_forms *f, u64 seed, u32 sequence, struct oracle_case *c);
 /* A case from given 64-bit code: registers and memory as oracle_case_make would choose them. False if it does not decode. */
 bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_case *c);
 
@@ -111,10 +116,13 @@ const u8 *oracle_native_data(const struct oracle_native *n);
 void oracle_native_stop(struct oracle_native *n);
 
 struct oracle_guest;
-struct oracle_guest *oracle_guest_start(const struct cpu_model *model, u64 xcr0);
+/* `test`: ENGINE_TEST_* */
+struct oracle_guest *oracle_guest_start(const struct cpu_model *model, u64 xcr0, const struct engine_ops *ops,
+                                        u32 test);
 void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *cases, u32 count,
                       struct oracle_result *results);
 const u8 *oracle_guest_data(const struct oracle_guest *g);
+void oracle_guest_stats(const struct oracle_guest *g, struct engine_stats *out);
 void oracle_guest_stop(struct oracle_guest *g);
 
 #endif

@@ -9,7 +9,9 @@
  * Memory operands are aimed: an address is chosen (inside a data page, across pages, at the end of the mapped ones,
  * read-only, unmapped, not canonical) and a register or the displacement is set so that the operand falls there.
  *
- * In a sequence no instruction reads a flag that an earlier one left undefined, and only the last one may branch.
+ * In a sequence no instruction reads a flag that an earlier one left undefined, and only the last one may branch; but a
+ * conditional jump to its successor may stand anywhere. Addresses are mostly taken from registers that no earlier
+ * instruction has written, so that most sequences come to their end.
  */
 #include "oracle.h"
 #include "isa/class.h"
@@ -17,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MAX_BEFORE 6 /* instructions before the one that a case is about */
 
 struct form {
     u16 mnemonic;
@@ -30,7 +34,9 @@ struct form {
 struct oracle_forms {
     struct form *form; /* those of 64-bit mode, then those of compatibility mode */
     size_t count, room;
-    size_t split; /* where the latter start */
+    size_t split;     /* where the latter start */
+    size_t *everyday; /* general-purpose ones of each mode, by number */
+    size_t n_everyday[2];
 };
 
 /* ---- random numbers (splitmix64) ---- */
@@ -208,17 +214,43 @@ static void walk_mode(struct oracle_forms *fs, const struct cpu_model *model, en
         }
 }
 
+/* Legacy encodings of the one-byte and 0F maps without vectors, x87 and branches: what compilers make most of their code of. */
+static bool everyday(const struct form *f)
+{
+    struct isa_insn x;
+    u8 b[32] = {0};
+    unsigned at = put_opcode(f, 0, b);
+    b[at] = f->modrm;
+    b[at + 1] = 0x08;
+    return f->encoding == ISA_ENC_LEGACY && f->map <= 1 && !isa_decode(f->mode, b, sizeof(b), &x) &&
+           x.cls == ISA_INNOCUOUS && !x.vec_used && !x.vec_written && !x.uses_x87 && !x.uses_mxcsr &&
+           !isa_is_string(&x);
+}
+
+static void find_everyday(struct oracle_forms *fs)
+{
+    size_t n = 0;
+    fs->everyday = calloc(fs->count, sizeof(*fs->everyday));
+    for (size_t i = 0; i < fs->count; i++)
+        if (everyday(&fs->form[i])) {
+            fs->everyday[n++] = i;
+            fs->n_everyday[i >= fs->split]++;
+        }
+}
+
 struct oracle_forms *oracle_forms_make(const struct cpu_model *model)
 {
     struct oracle_forms *fs = calloc(1, sizeof(*fs));
     walk_mode(fs, model, ISA_MODE_64);
     fs->split = fs->count;
     walk_mode(fs, model, ISA_MODE_32);
+    find_everyday(fs);
     return fs;
 }
 
 void oracle_forms_free(struct oracle_forms *f)
 {
+    free(f->everyday);
     free(f->form);
     free(f);
 }
@@ -375,7 +407,8 @@ static void narrow_state(struct oracle_state *s)
 struct aimer {
     struct oracle_case *c;
     struct oracle_rng *r;
-    u16 pinned; /* general registers that an earlier instruction of the case counts on */
+    u16 pinned;  /* general registers that an earlier instruction of the case counts on */
+    u16 written; /* those that an earlier one has written: to what, nobody knows */
 };
 
 /* Where an access of `size` bytes shall fall. */
@@ -692,10 +725,24 @@ static u16 undefined_flags(const struct isa_insn *x)
     return 0;
 }
 
-static void leave_undefined(struct oracle_case *c, const struct isa_insn *x)
+/* Flags may stay as they were: shifts and rotates by CL, strings of length 0. */
+static bool may_keep_flags(const struct isa_insn *x)
 {
-    c->undefined_before |= c->undefined_flags;
-    c->undefined_flags = (u16)((c->undefined_flags & ~x->flags_written) | undefined_flags(x));
+    for (size_t i = 0; i < ARRAY_LEN(undefined); i++)
+        if (undefined[i].mnemonic == x->mnemonic && undefined[i].by_count)
+            return !x->imm_len;
+    return isa_is_string(x);
+}
+
+/* Note instruction `x`, which has been put at the end of the case's code. */
+static void note_insn(struct oracle_case *c, const struct isa_insn *x)
+{
+    u16 kept = may_keep_flags(x) ? 0 : x->flags_written;
+    c->undefined_flags = (u16)((c->undefined_flags & ~kept) | undefined_flags(x));
+    c->code_len += x->len;
+    c->insn_end[c->n_insns] = (u8)c->code_len;
+    c->undefined[c->n_insns++] = c->undefined_flags;
+    c->mnemonic = x->mnemonic;
 }
 
 /* A result that is undefined, not only flags: a double shift of 16 bits by more than 16. */
@@ -751,6 +798,38 @@ static bool random_insn(const struct form *f, struct oracle_rng *r, u8 *b, struc
     return false;
 }
 
+/* Would it go through a register with an unknown value? Mostly a fault: seldom wanted. PUSH and POP only move RSP by a bit. */
+static bool address_unknown(struct aimer *a, const struct isa_insn *x)
+{
+    bool memory = false;
+    for (unsigned i = 0; i < x->n_ops; i++)
+        memory |= x->op[i].kind == ISA_OP_MEM;
+    u16 regs = 0;
+    if (x->mem.base < CPU_GPRS)
+        regs |= (u16)BIT(x->mem.base);
+    if (x->mem.index < CPU_GPRS && !x->mem.vsib)
+        regs |= (u16)BIT(x->mem.index);
+    if (isa_is_string(x))
+        regs |= BIT(RSI) | BIT(RDI) | BIT(RCX);
+    bool stack = x->mnemonic == ZYDIS_MNEMONIC_PUSH || x->mnemonic == ZYDIS_MNEMONIC_POP;
+    if (stack && x->mem.base == RSP)
+        regs &= (u16)~BIT(RSP);
+    return memory && (regs & a->written) && oracle_chance(a->r, 90);
+}
+
+/* A conditional jump to the next instruction: blocks end here, and flags are read, whichever way it goes. */
+static bool append_jump(struct aimer *a)
+{
+    struct oracle_case *c = a->c;
+    u8 b[2] = {(u8)(0x70 | oracle_below(a->r, 16)), 0};
+    struct isa_insn x;
+    if (isa_decode(c->mode, b, sizeof(b), &x) || (x.flags_read & c->undefined_flags))
+        return false;
+    memcpy(c->code + c->code_len, b, sizeof(b));
+    note_insn(c, &x);
+    return true;
+}
+
 /* Append one instruction at c->code + c->code_len; false (and nothing changed) if it does not fit in there. */
 static bool append(struct aimer *a, const struct form *f, bool last)
 {
@@ -775,13 +854,13 @@ static bool append(struct aimer *a, const struct form *f, bool last)
     }
     if (isa_decode(f->mode, b, x.len, &x) || undefined_result(&x) || (x.flags_read & c->undefined_flags))
         return false;
+    if (!last && address_unknown(a, &x))
+        return false;
     if (x.mem.vsib) /* whether gathers and scatters are alignment-checked differs by processor */
         c->in.rflags &= ~FL_AC;
-    leave_undefined(c, &x);
-    c->mnemonic = x.mnemonic;
     memcpy(c->code + c->code_len, b, x.len);
-    c->code_len += x.len;
-    c->n_insns++;
+    note_insn(c, &x);
+    a->written |= x.gpr_written;
     return true;
 }
 
@@ -821,7 +900,7 @@ static bool wild_code(const struct form *f, struct oracle_rng *r, struct oracle_
         if (isa_decode(f->mode, b, ISA_MAX_LEN, &x) != ISA_DECODE_UD || has_segment_prefix(f, b))
             continue;
         memcpy(c->code, b, ISA_MAX_LEN);
-        c->code_len = ISA_MAX_LEN;
+        c->code_len = c->insn_end[0] = ISA_MAX_LEN;
         c->code_off = 0x200; /* whether #UD or a fetch beyond the page comes first is the processor's choice */
         c->in.rip = ORACLE_CODE + c->code_off;
         c->n_insns = 1;
@@ -830,7 +909,37 @@ static bool wild_code(const struct form *f, struct oracle_rng *r, struct oracle_
     return false;
 }
 
-void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case *c)
+/* A form in its turn, or the next one that fits in here. */
+static bool append_main(struct aimer *a, const struct form *mine, size_t count, size_t n, bool last)
+{
+    for (u32 i = 0; i < 20; i++)
+        if (append(a, &mine[(n + i) % count], last))
+            return true;
+    return false;
+}
+
+/* Two to `most` instructions: one of the form `n`, about a fifth of any other, the rest everyday ones. */
+static void make_sequence(const struct oracle_forms *f, struct aimer *a, const struct form *mine, size_t count,
+                          size_t n, u32 most)
+{
+    bool wide = a->c->mode == ISA_MODE_64;
+    u32 want = 2 + oracle_below(a->r, most - 1), at = oracle_below(a->r, want);
+    const size_t *everyday = f->everyday + (wide ? 0 : f->n_everyday[0]);
+    for (u32 tries = 0; a->c->n_insns < want && tries < 100; tries++) {
+        u32 i = a->c->n_insns;
+        u32 dice = oracle_below(a->r, 100);
+        if (i == at && append_main(a, mine, count, n, i + 1 == want))
+            continue;
+        if (dice < 12)
+            append_jump(a);
+        else if (dice < 30)
+            append(a, &mine[oracle_below(a->r, (u32)count)], i + 1 == want);
+        else
+            append(a, &f->form[everyday[oracle_below(a->r, (u32)f->n_everyday[!wide])]], i + 1 == want);
+    }
+}
+
+void oracle_case_make(const struct oracle_forms *f, u64 seed, u32 sequence, struct oracle_case *c)
 {
     struct oracle_rng r = {seed * 0xd1342543de82ef95ull};
     struct aimer a = {.c = c, .r = &r};
@@ -848,14 +957,17 @@ void oracle_case_make(const struct oracle_forms *f, u64 seed, struct oracle_case
         narrow_state(&c->in);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);
+    size_t n = main_form - (wide ? 0 : f->split);
+    if (sequence) {
+        make_sequence(f, &a, mine, count, n, sequence);
+        return;
+    }
     if (oracle_chance(&r, 4) && wild_code(&f->form[main_form], &r, c))
         return;
-    u32 before = oracle_chance(&r, 25) ? oracle_below(&r, ORACLE_MAX_INSNS) : 0;
+    u32 before = oracle_chance(&r, 25) ? oracle_below(&r, MAX_BEFORE) : 0;
     for (u32 i = 0; i < before; i++)
         append(&a, &mine[oracle_below(&r, (u32)count)], false);
-    for (u32 i = 0; i < 20; i++)
-        if (append(&a, &mine[(main_form - (wide ? 0 : f->split) + i) % count], true))
-            break;
+    append_main(&a, mine, count, n, true);
 }
 
 bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_case *c)
@@ -867,7 +979,7 @@ bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_c
     random_state(&r, &c->in);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);
-    for (size_t at = 0; at < len && c->code_len < ORACLE_MAX_CODE - ISA_MAX_LEN;) {
+    for (size_t at = 0; at < len && c->n_insns < ORACLE_MAX_INSNS;) {
         struct isa_insn x;
         struct aimer a = {.c = c, .r = &r};
         if (isa_decode(ISA_MODE_64, code + at, len - at, &x) || !testable(&x))
@@ -878,10 +990,7 @@ bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_c
                 aim_memory(&a, &x, c->code + c->code_len, c->in.rip + c->code_len);
                 break;
             }
-        leave_undefined(c, &x);
-        c->mnemonic = x.mnemonic;
-        c->code_len += x.len;
-        c->n_insns++;
+        note_insn(c, &x);
         at += x.len;
     }
     return c->n_insns > 0;

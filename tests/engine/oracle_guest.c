@@ -55,6 +55,7 @@ struct oracle_guest {
     struct cpu cpu;
     struct guest_mem mem;
     u8 *ram;
+    const struct engine_ops *ops;
     struct engine *engine;
     u32 tables; /* the next free one */
     u8 pristine[ORACLE_PATTERNS][ORACLE_DATA_SIZE];
@@ -264,7 +265,7 @@ static void run_case(struct oracle_guest *g, const struct oracle_case *c, struct
         memcpy(data + (c->plant_addr - ORACLE_DATA), &c->plant_value, 8);
     user_mode(&g->cpu, c->mode);
     load_state(&g->cpu, &c->in);
-    engine_interp.run(g->engine, &g->cpu, BUDGET, &stop);
+    g->ops->run(g->engine, &g->cpu, BUDGET, &stop);
     if (stop.kind == STOP_HALT) {
         store_state(g, r);
     } else {
@@ -287,18 +288,18 @@ const u8 *oracle_guest_data(const struct oracle_guest *g)
     return g->ram + DATA_GPA;
 }
 
-struct oracle_guest *oracle_guest_start(const struct cpu_model *model, u64 xcr0)
+struct oracle_guest *oracle_guest_start(const struct cpu_model *model, u64 xcr0, const struct engine_ops *ops, u32 test)
 {
     struct error e = {0};
     struct oracle_guest *g = aligned_alloc(64, (sizeof(*g) + 63) & ~63ul);
     memset(g, 0, sizeof(*g));
     g->ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    struct engine_config cfg = {.mem = &g->mem, .ops = &no_machine};
-    if (g->ram == MAP_FAILED || mem_init(&g->mem, g->ram, RAM_SIZE, -1, &e) ||
-        engine_interp.create(&g->engine, &cfg, &e)) {
+    struct engine_config cfg = {.mem = &g->mem, .ops = &no_machine, .test = test};
+    if (g->ram == MAP_FAILED || mem_init(&g->mem, g->ram, RAM_SIZE, -1, &e) || ops->create(&g->engine, &cfg, &e)) {
         fprintf(stderr, "oracle: %s\n", e.msg);
         exit(1);
     }
+    g->ops = ops;
     for (u32 i = 0; i < ORACLE_PATTERNS; i++)
         oracle_pattern(i, g->pristine[i]);
     map_all(g);
@@ -307,9 +308,15 @@ struct oracle_guest *oracle_guest_start(const struct cpu_model *model, u64 xcr0)
     return g;
 }
 
+void oracle_guest_stats(const struct oracle_guest *g, struct engine_stats *out)
+{
+    *out = (struct engine_stats){0};
+    g->ops->stats(g->engine, out);
+}
+
 void oracle_guest_stop(struct oracle_guest *g)
 {
-    engine_interp.destroy(g->engine);
+    g->ops->destroy(g->engine);
     mem_destroy(&g->mem);
     munmap(g->ram, RAM_SIZE);
     free(g);

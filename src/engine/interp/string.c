@@ -231,9 +231,9 @@ static bool pauses(const struct interp *ip, const struct op *op)
     const struct cpu *c = ip->cpu;
     if (op->fn == op_leave)
         return true;
-    if (ip->cfg.test & ENGINE_TEST_EXACT)
-        return (c->sysflags & FL_TF) || isa_debug_armed(c);
-    return c->attention || ip->budget < 0 || (ip->key & KEY_SINGLE);
+    if ((c->sysflags & FL_TF) || isa_debug_armed(c))
+        return true;
+    return !(ip->cfg.test & ENGINE_TEST_EXACT) && (c->attention || ip->budget < 0);
 }
 
 /* What elements cost: a long copy shall not be free. */
