@@ -12,12 +12,16 @@
  * or a chip derives from its state must be made again. The guest is its own judge: its selftest must find nothing wrong.
  *
  * The first SPAN instructions, which end within the selftest, are divided among the hops; in each part the seed chooses a
- * point. Every other leg goes on from there until the processor halts (for a quarter of a part at most), so that sleeping
+ * point. Two legs of four go on from there until the processor halts (for a quarter of a part at most), so that sleeping
  * machines are saved as well. The clock is the host's: runs with one seed are alike, not the same, and a guest that is
  * done sooner than others misses the last hops.
  *
- *     test-vm-records [HOPS [SEED]]
+ * Each leg runs on the next engine of those that this host can run, so that what one saved the other one loads; with --engine NAME
+ * all run on that one.
+ *
+ *     test-vm-records [--engine NAME] [HOPS [SEED]]
  */
+#include "../engines.h"
 #include "boot/boot.h"
 #include "host/host.h"
 #include "machine/cpu/msr.h"
@@ -26,9 +30,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -38,7 +39,6 @@
 #define SPAN     1500000000ull /* of some 1900 million instructions */
 #define SLICE    100000u
 #define DAMAGES  40
-#define SKIP     77
 #define HOP      10 /* status of a leg that was saved */
 #define SEED     20240611ull
 #define CMDLINE  "console=ttyS0 panic=-1 reboot=t trapeze.selftest"
@@ -50,6 +50,7 @@ struct leg {
     u64 seed;   /* what the points follow from */
     u64 random; /* xorshift state of this leg, for the damage */
     u64 tsc_hz; /* measured once: two measurements differ by a few hertz */
+    const struct engine_ops *engine;
     struct board *board;
     void *ram;
 };
@@ -127,7 +128,7 @@ static void make_board(struct leg *l)
         .ram_size = RAM_SIZE,
         .ram_fd = FD_RAM,
         .cpu_model = "host",
-        .engine = &engine_interp,
+        .engine = l->engine,
         .tsc_hz = l->tsc_hz,
         .wall_ns = host_wall_ns(),
         .console_out = console_out,
@@ -260,7 +261,7 @@ static u64 point(const struct leg *l, unsigned n)
 static int run(struct leg *l)
 {
     char text[1024];
-    bool last = l->number == l->hops, at_halt = l->number & 1;
+    bool last = l->number == l->hops, at_halt = l->number >> 1 & 1;
     u64 limit = last ? UINT64_MAX : point(l, l->number) - (l->number ? point(l, l->number - 1) : 0);
     u64 patience = at_halt && !last ? limit + SPAN / l->hops / 4 : limit;
     for (;;) {
@@ -279,13 +280,14 @@ static int run(struct leg *l)
     }
 }
 
-static int leg_main(unsigned number, unsigned hops, u64 seed, u64 tsc_hz)
+static int leg_main(unsigned number, unsigned hops, u64 seed, u64 tsc_hz, const char *engine)
 {
     struct leg l = {.number = number,
                     .hops = hops,
                     .seed = seed,
                     .random = seed ^ (number + 1) * 0x9e3779b97f4a7c15ull,
-                    .tsc_hz = tsc_hz};
+                    .tsc_hz = tsc_hz,
+                    .engine = test_engine(engine)};
     struct rec_buf rec = {0};
     make_board(&l);
     if (number)
@@ -293,7 +295,7 @@ static int leg_main(unsigned number, unsigned hops, u64 seed, u64 tsc_hz)
     else
         boot(&l);
     int status = run(&l);
-    printf("leg %u: %llu instructions, %s\n", number, (unsigned long long)instructions(&l),
+    printf("leg %u on %s: %llu instructions, %s\n", number, engine, (unsigned long long)instructions(&l),
            status ? board_cpu(l.board, 0)->halted ? "saved while it halts" : "saved" : "powered off");
     if (status == HOP) {
         board_pause(l.board);
@@ -319,8 +321,21 @@ static void make_fd(int at, const char *name, u64 size)
     close(fd);
 }
 
+/* The engine of leg `n`: they take turns. */
+static const char *engine_of(unsigned n)
+{
+    unsigned usable = 0;
+    for (size_t i = 0; engine_at(i); i++)
+        usable += engine_find(engine_at(i)->name) != NULL;
+    n %= usable;
+    for (size_t i = 0; engine_at(i); i++)
+        if (engine_find(engine_at(i)->name) && n-- == 0)
+            return engine_at(i)->name;
+    die("no engine runs here");
+}
+
 /* Status of a leg in a process and an address space of its own. */
-static int run_leg(unsigned number, unsigned hops, u64 seed, u64 tsc_hz)
+static int run_leg(unsigned number, unsigned hops, u64 seed, u64 tsc_hz, const char *engine)
 {
     char n[16], h[16], s[32], hz[32];
     int status;
@@ -331,7 +346,7 @@ static int run_leg(unsigned number, unsigned hops, u64 seed, u64 tsc_hz)
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
-        execl("/proc/self/exe", "test-vm-records", "--leg", n, h, s, hz, NULL);
+        execl("/proc/self/exe", "test-vm-records", "--leg", n, h, s, hz, engine, NULL);
         _exit(127);
     }
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
@@ -352,12 +367,18 @@ static bool selftest_is_good(const char *console)
 
 int main(int argc, char **argv)
 {
-    if (argc == 6 && !strcmp(argv[1], "--leg"))
+    const char *engine = NULL;
+    if (argc == 7 && !strcmp(argv[1], "--leg"))
         return leg_main((unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 0),
-                        strtoull(argv[5], NULL, 0));
+                        strtoull(argv[5], NULL, 0), argv[6]);
+    if (argc > 2 && !strcmp(argv[1], "--engine")) {
+        engine = test_engine(argv[2])->name;
+        argc -= 2;
+        argv += 2;
+    }
     if (!getenv("TRAPEZE_GUEST")) {
         puts("skipped: TRAPEZE_GUEST is not set");
-        return SKIP;
+        return TEST_SKIPPED;
     }
     unsigned hops = argc > 1 ? (unsigned)atoi(argv[1]) : 5, number = 0;
     u64 seed = argc > 2 ? strtoull(argv[2], NULL, 0) : SEED;
@@ -369,7 +390,7 @@ int main(int argc, char **argv)
     make_fd(FD_RECORDS, "records", 0);
     make_fd(FD_CONSOLE, "records-console", 0);
     do
-        status = run_leg(number, hops, seed, tsc_hz);
+        status = run_leg(number, hops, seed, tsc_hz, engine ? engine : engine_of(number));
     while (status == HOP && number++ < hops);
     char *console = (char *)read_all(FD_CONSOLE, &len);
     if (status || number < hops - hops / 4 || !selftest_is_good(console)) {
