@@ -220,8 +220,8 @@ static int check_operands(const struct args *a, struct error *e)
     if (a->given[OPT_HELP])
         return 0;
     if (a->n_operands < v->min_operands)
-        return error_set(e, EINVAL, "%s: %s is missing; `trapeze %s --help` shows how it is used", v->name, v->operands,
-                         v->name);
+        return error_set(e, EINVAL, "%s: %.*s is missing; `trapeze %s --help` shows how it is used", v->name,
+                         (int)strcspn(v->operands, " "), v->operands, v->name);
     if (v->max_operands >= 0 && a->n_operands > v->max_operands)
         return error_set(e, EINVAL, "%.60s: one argument too many for `trapeze %s`; see `trapeze %s --help`",
                          a->operands[(int)v->max_operands], v->name, v->name);

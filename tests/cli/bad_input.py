@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What a person or a script gets wrong: one line that names the object, the cause and what to do; nothing left behind."""
+import json
 import os
 import random
 import signal
@@ -39,6 +40,8 @@ def unknown_options(place):
     place.refused("run", "--memry", "1G", names=["--memry", "did you mean --memory?"])
     place.refused("ps", "-x", names=["-x", "`trapeze ps --help`"])
     place.refused("run", "--kernel", GUEST, "--memory", "512", names=["--memory 512", "512M"])
+    place.refused("run", "--kernel", GUEST, "--code-cache", "255K", names=["--code-cache 255K", "256 KiB to 4 GiB"])
+    place.refused("run", "--kernel", GUEST, "--engine", "qemu", names=["--engine qemu", "auto|interp"])
     place.refused("run", names="--kernel FILE is missing")
     place.refused("stop", names="NAME... is missing")
 
@@ -48,8 +51,9 @@ def not_there_yet(place):
     place.refused("help", "exec", names=["exec", "not there yet"])
     place.refused("top", names=["top: this is not there yet"])
     place.refused("run", "debian:12", names=["debian:12", "not there yet"])
-    for engine in ("bt", "kvm"):
-        place.refused(*place.guest("p", "--engine", engine), names=[engine])
+    engines = json.loads(place.good("version", "--format", "json"))["engines"]
+    for engine in {"bt", "kvm"} - set(engines):
+        place.refused(*place.guest("p", "--engine", engine), names=[engine, "not there yet; use --engine "])
     place.refused(*place.guest("p", "--cpus", "2"), names=["--cpus"])
     place.refused(*place.guest("p", "--cpu", "pentium"), names=["pentium"])
 
@@ -60,7 +64,7 @@ def bad_names(place):
 
 
 def no_such_machine(place):
-    for verb in ("stop", "kill", "pause", "resume", "inspect", "console", "rm", "logs"):
+    for verb in ("stop", "kill", "pause", "resume", "inspect", "stats", "explain", "console", "rm", "logs"):
         place.refused(verb, "nobody", names=["nobody", "no such machine"])
 
 
@@ -181,7 +185,7 @@ def dead_machine(place):
     assert os.path.exists(socket)
     os.kill(keeper, signal.SIGKILL)
     place.until(lambda: not place.processes(), "the end of keeper and cell")
-    for verb in ("stop", "kill", "pause", "resume", "console"):
+    for verb in ("stop", "kill", "pause", "resume", "stats", "explain", "console"):
         place.refused(verb, "web", names=["web", "does not run", "trapeze rm web"])
     assert not os.path.exists(socket)
     assert place.machines() == []
