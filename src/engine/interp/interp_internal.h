@@ -300,6 +300,22 @@ int interp_init(struct interp *ip, const struct engine_config *cfg, struct error
 void interp_fini(struct interp *ip);
 /* Start a run of `c`; false with *stop filled if it can not run. */
 bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *stop);
+/*
+ * Between blocks: what came out of the last one (`code`: CPU_OK, CPU_FAULT to deliver, ...), events, and the mode derived
+ * anew. False: the run is over and *s says why.
+ */
+bool interp_ready(struct interp *ip, int code, struct stop *s);
+/* Derive key, context and rights from the CPU's state. */
+void interp_derive(struct interp *ip);
+/* The block at RIP, in the mode derived. CPU_OK, or a code for interp_ready; faults of its instructions go to ip->exit. */
+int interp_block(struct interp *ip);
+/*
+ * The one instruction at RIP, which the caller has counted in ip->budget, without the checks that belong to single steps
+ * and shadows. STEP_DONE; CPU_OK when the cache was full (nothing ran: try again) or CPU_FAULT when the fetch faulted;
+ * faults of the instruction go to ip->exit.
+ */
+#define STEP_DONE 50
+int interp_step(struct interp *ip);
 
 /* --- TLB (mem.c) --- */
 void tlb_init(struct interp *ip);

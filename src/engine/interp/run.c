@@ -101,7 +101,7 @@ static u8 vector_rights(const struct cpu *c)
 }
 
 /* Derive key and TLB context from the CPU's state: after every system instruction, delivery or change from outside. */
-static void derive_mode(struct interp *ip)
+void interp_derive(struct interp *ip)
 {
     struct cpu *c = ip->cpu;
     ip->stale = false;
@@ -266,10 +266,32 @@ static struct block *shorten(struct interp *ip, int *r)
     return block_lookup(ip, r);
 }
 
-/* The block at RIP. CPU_OK or a code. */
-static int run_block(struct interp *ip)
+int interp_step(struct interp *ip)
 {
     int r = CPU_OK;
+    u8 key = ip->key;
+    ip->in_repeat = false;
+    ip->key |= KEY_SINGLE;
+    struct block *b = block_lookup(ip, &r);
+    ip->key = key;
+    if (unlikely(!b)) {
+        if (ip->flush_wanted)
+            blocks_flush(ip);
+        ip->budget++;
+        return r;
+    }
+    ip->current = b;
+    b->ops[0].fn(ip, b->ops);
+    return STEP_DONE;
+}
+
+int interp_block(struct interp *ip)
+{
+    int r = CPU_OK;
+    if (unlikely(ip->flush_wanted))
+        blocks_flush(ip);
+    if (unlikely(ip->cfg.test))
+        switches(ip);
     ip->in_repeat = false;
     struct block *b = block_lookup(ip, &r);
     if (b && unlikely(b->n > ip->budget) && (ip->cfg.test & ENGINE_TEST_EXACT) && b->n > 1)
@@ -287,53 +309,54 @@ static int run_block(struct interp *ip)
     return CPU_OK;
 }
 
-/* Until the budget is used up or something stops the CPU. Returns what to stop with, CPU_OK for budget, halt, request. */
+/* Interrupts and requests at this boundary. False: stop. */
+static bool serve_events(struct interp *ip, int *code, struct stop *s)
+{
+    if (likely(!events_waiting(ip)) || (ip->begun && (ip->cfg.test & ENGINE_TEST_EXACT)))
+        return true;
+    if (ip->cpu->attention & ATTN_REQUEST) {
+        cpu_attention_clear(ip->cpu, ATTN_REQUEST);
+        s->kind = STOP_REQUEST;
+        return false;
+    }
+    ip->stale = true;
+    *code = take_events(ip);
+    return true;
+}
+
+bool interp_ready(struct interp *ip, int code, struct stop *s)
+{
+    do {
+        if (unlikely(code == CPU_FAULT)) {
+            ip->stale = true;
+            code = after_fault(ip, code);
+        } else if (unlikely(code != CPU_OK)) {
+            stop_for(ip, code, s);
+            return false;
+        } else if (!serve_events(ip, &code, s)) {
+            return false;
+        } else if (code == CPU_OK) {
+            ip->begun = true;
+            break;
+        }
+    } while (true);
+    if (unlikely(ip->cpu->halted))
+        s->kind = STOP_HALT;
+    else if (unlikely(ip->budget <= 0))
+        s->kind = STOP_BUDGET;
+    else if (unlikely(ip->stale))
+        interp_derive(ip);
+    return !ip->cpu->halted && ip->budget > 0;
+}
+
+/* Until the budget is used up or something stops the CPU. */
 static void run_loop(struct interp *ip, struct stop *s)
 {
-    struct cpu *c = ip->cpu;
     /* Faults and system instructions that do not complete come back here, any number of times. */
     int code = setjmp(ip->exit);
     ip->stale = true;
-    if (code)
-        code = after_fault(ip, code);
-    for (;;) {
-        if (unlikely(code != CPU_OK)) {
-            if (code == CPU_FAULT) {
-                ip->stale = true;
-                code = after_fault(ip, code);
-                continue;
-            }
-            stop_for(ip, code, s);
-            return;
-        }
-        if (unlikely(ip->flush_wanted))
-            blocks_flush(ip);
-        if (unlikely(events_waiting(ip)) && !(ip->begun && (ip->cfg.test & ENGINE_TEST_EXACT))) {
-            if (c->attention & ATTN_REQUEST) {
-                cpu_attention_clear(c, ATTN_REQUEST);
-                s->kind = STOP_REQUEST;
-                return;
-            }
-            ip->stale = true;
-            code = take_events(ip);
-            if (code != CPU_OK)
-                continue;
-        }
-        ip->begun = true;
-        if (unlikely(c->halted)) {
-            s->kind = STOP_HALT;
-            return;
-        }
-        if (unlikely(ip->budget <= 0)) {
-            s->kind = STOP_BUDGET;
-            return;
-        }
-        if (unlikely(ip->stale))
-            derive_mode(ip);
-        if (unlikely(ip->cfg.test))
-            switches(ip);
-        code = run_block(ip);
-    }
+    while (interp_ready(ip, code, s))
+        code = interp_block(ip);
 }
 
 static void interp_run(struct engine *en, struct cpu *c, u64 budget, struct stop *stop)
