@@ -3,12 +3,12 @@
  *
  * Stacked on a narrow terminal (or none), side by side on a wide one:
  *
- *    guest instruction                       guest instruction  | host code
- *    its class, how it is run                its class          | host code
- *        host code                           how it is run      |
- *        host code
+ *    guest instruction                       guest instruction          | host code
+ *      its class; how it is run                its class; how it is run | host code
+ *      | host code                                                      | host code
+ *      | host code
  *
- * Both print the same lines: a guest instruction has three, its host code any number. What precedes the first instruction's
+ * Both print the same lines: a guest instruction has two, or three where the second gets long, its host code any number. What precedes the first instruction's
  * code is the head of the block, what lies behind the last's are its exits.
  */
 #include "cli/json.h"
@@ -141,26 +141,29 @@ static void print_host(const struct style *s, const struct host_line *l)
            l->text, s->off);
 }
 
-/* The guest's lines of one instruction. */
+/* The guest's lines of one instruction; how many. */
 #define GUEST_LINES 3
-static void guest_lines(const struct engine_explain *x, const struct engine_explain_insn *n,
-                        char out[GUEST_LINES][LINE])
+static int guest_lines(const struct engine_explain *x, const struct engine_explain_insn *n, char out[GUEST_LINES][LINE])
 {
     char bytes[3 * ISA_MAX_LEN + 1];
     struct guest_line g;
     guest_look(n, &g);
     snprintf(out[0], LINE, "%s %16llx  %-*s %s", is_asked(x, n) ? "=>" : "  ", (unsigned long long)n->rip,
              3 * BYTES_ROW - 1, hex(n->bytes, n->len, bytes), g.text);
-    snprintf(out[1], LINE, "%6s%s%s%s", "", g.class_name, *g.reason ? ": " : "", g.reason);
+    int n1 = snprintf(out[1], LINE, "%6s%s%s%s", "", g.class_name, *g.reason ? ": " : "", g.reason);
+    bool fits = n1 + 2 + (int)strlen(g.how) <= LEFT;
+    if (fits)
+        snprintf(out[1] + n1, LINE - (size_t)n1, "; %s", g.how);
     snprintf(out[2], LINE, "%6s%s", "", g.how);
+    return fits ? 2 : 3;
 }
 
-static void print_beside(const struct style *s, char left[GUEST_LINES][LINE], struct host_code host)
+static void print_beside(const struct style *s, char left[GUEST_LINES][LINE], int n, struct host_code host)
 {
     struct host_line l;
     bool more = host_next(&host, &l);
-    for (int i = 0; i < GUEST_LINES || more; i++) {
-        const char *text = i < GUEST_LINES ? left[i] : "", *on = i == 0 ? s->bold : "";
+    for (int i = 0; i < n || more; i++) {
+        const char *text = i < n ? left[i] : "", *on = i == 0 ? s->bold : "";
         printf("%s%-*s%s", on, more ? LEFT : 0, text, *on ? s->off : "");
         if (more) {
             fputs(strlen(text) > LEFT ? "\n" : "", stdout);
@@ -174,10 +177,10 @@ static void print_beside(const struct style *s, char left[GUEST_LINES][LINE], st
     }
 }
 
-static void print_below(const struct style *s, char left[GUEST_LINES][LINE], struct host_code host)
+static void print_below(const struct style *s, char left[GUEST_LINES][LINE], int n, struct host_code host)
 {
     struct host_line l;
-    for (int i = 0; i < GUEST_LINES; i++)
+    for (int i = 0; i < n; i++)
         printf("%s%s%s\n", i == 0 ? s->bold : "", left[i], i == 0 ? s->off : "");
     while (host_next(&host, &l)) {
         fputs("      | ", stdout);
@@ -222,11 +225,11 @@ static void print_all(const char *machine, const char *engine, const struct engi
     print_part(&s, "   head of the block", host_range(x, 0, body_start(x)));
     for (u32 i = 0; i < x->n; i++) {
         char left[GUEST_LINES][LINE];
-        guest_lines(x, &x->insn[i], left);
+        int n = guest_lines(x, &x->insn[i], left);
         if (s.wide)
-            print_beside(&s, left, host_of(x, i));
+            print_beside(&s, left, n, host_of(x, i));
         else
-            print_below(&s, left, host_of(x, i));
+            print_below(&s, left, n, host_of(x, i));
     }
     print_part(&s, "   exits and slow paths", host_range(x, body_end(x), x->code_bytes));
 }

@@ -5,6 +5,7 @@
  */
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include "engine/engine.h"
 
 #include <errno.h>
@@ -162,6 +163,22 @@ static const char *grouped(u64 v, char out[32])
     return out;
 }
 
+/* `text` from column `at` on, continued below itself where the terminal ends. */
+static void print_text(const char *text, int at)
+{
+    int room = (int)terminal_columns() - at;
+    while (room > 20 && (int)strlen(text) > room) {
+        int n = room;
+        while (n && text[n] != ' ')
+            n--;
+        if (!n)
+            break;
+        printf("%.*s\n%*s", n, text, at, "");
+        text += n + 1;
+    }
+    puts(text);
+}
+
 static void print_count(const struct sample *s, enum share share, u64 v, const char *text)
 {
     char number[32], beside[32] = "";
@@ -170,14 +187,18 @@ static void print_count(const struct sample *s, enum share share, u64 v, const c
         snprintf(beside, sizeof(beside), "%6.2f %%", 100 * ratio((double)v, all));
     else if (share == SHARE_MILLION)
         snprintf(beside, sizeof(beside), "%.2f", 1e6 * ratio((double)v, all));
-    printf("  %20s  %*s%s%s\n", grouped(v, number), share ? 10 : 0, beside, share ? "  " : "", text);
+    print_text(text, printf("  %17s  %*s%s", grouped(v, number), share ? 9 : 0, beside, share ? "  " : ""));
 }
 
-/* The text under its group's title, which says already that it is about exits. */
+/* The text without what its group's title says already. */
 static const char *short_text(size_t counter)
 {
-    const char *text = counters[counter].text, *colon = strchr(text, ':');
-    return !strncmp(text, "exits: ", 7) ? colon + 2 : text;
+    static const char *const heads[] = {"exits: ", "of these, "};
+    const char *text = counters[counter].text;
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++)
+        if (!strncmp(text, heads[i], strlen(heads[i])))
+            return text + strlen(heads[i]);
+    return text;
 }
 
 static void print_group(const struct sample *s, const struct group *g)
@@ -190,14 +211,14 @@ static void print_group(const struct sample *s, const struct group *g)
             continue;
         print_count(s, g->share, s->count[i], short_text(i));
         if (i == COUNTER_instructions && translates(s))
-            print_count(s, g->share, translated(s), "of these, by translated code");
+            print_count(s, g->share, translated(s), "by translated code");
     }
 }
 
 static void print_all(const struct machine_row *row, const struct sample *s)
 {
     printf("machine %s: %s, engine %s, %.1f s since its start\n", row->name, s->state, s->engine, s->uptime);
-    printf("%.1f million instructions a second on average, %.3f %% of them without the monitor\n", mips(s),
+    printf("%.1f million instructions a second on average; %.3f %% ran without the monitor\n", mips(s),
            100 * without_monitor(s));
     for (size_t i = 0; i < ARRAY_LEN(groups); i++)
         print_group(s, &groups[i]);
