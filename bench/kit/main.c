@@ -4,6 +4,7 @@
  * kit --only NAME,NAME      these workloads
  * kit --quick               a quarter of the time (0.05 s a workload), or --time SECONDS
  * kit --list                names
+ * kit --now                 the clock that everything is timed by
  * kit --golden              what each workload returns, for the tables
  * kit --simple SECONDS      rate of simple instructions
  * kit --dirty MIB_PER_S MIB SECONDS | --block DEVICE SECONDS | --generate BYTES | --time-command NAME COMMAND..
@@ -190,6 +191,8 @@ static int tool(int argc, char **argv)
         _exit(0);
     if (!strcmp(mode, "--list"))
         return list();
+    if (!strcmp(mode, "--now"))
+        return printf("now %.6f\n", kit_now()) < 0;
     if (!strcmp(mode, "--simple") && argc == 3)
         return kit_simple(atof(argv[2]));
     if (!strcmp(mode, "--dirty") && argc == 5)
