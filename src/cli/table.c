@@ -245,9 +245,9 @@ const struct verb cli_verbs[] = {
          "Instructions and how they were run, exits from translated code by reason, the code cache, memory look-ups, "
          "events: since the machine started, or with --interval a line a while. What ran without the monitor is all "
          "but the system instructions that were interpreted.\n"
-         "The columns of --interval: million instructions a second; how many of a hundred ran without the monitor; "
-         "then, a second: exits from translated code, blocks made and dropped, TLB look-ups that missed and entries "
-         "filled, writes to pages with code, exceptions, interrupts, accesses to ports and device memory.\n"
+         "The columns of --interval: million instructions a second; how many of a hundred ran without the monitor "
+         "(direct); then, a second: exits from translated code, blocks made, TLB look-ups that missed and entries "
+         "filled, exceptions, interrupts, accesses to ports and device memory.\n"
          "The machine may run or be paused; it does not notice.",
      .examples = examples_stats,
      .options = {OPT_INTERVAL, OPT_LINES, OPT_FORMAT},

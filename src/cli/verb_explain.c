@@ -205,8 +205,8 @@ static void print_title(const char *machine, const char *engine, const struct en
     unsigned bytes = 0;
     for (u32 i = 0; i < x->n; i++)
         bytes += x->insn[i].len;
-    printf("machine %s, engine %s: %u instruction%s, %u byte%s, at %#llx, CPL %u", machine, engine, x->n,
-           x->n == 1 ? "" : "s", bytes, bytes == 1 ? "" : "s", (unsigned long long)x->start, x->cpl);
+    printf("machine %s, engine %s: %u instruction%s, %u byte%s, CPL %u", machine, engine, x->n, x->n == 1 ? "" : "s",
+           bytes, bytes == 1 ? "" : "s", x->cpl);
     if (x->code_bytes)
         printf("\n%u bytes of host code; %u of %u exits linked to other blocks", x->code_bytes, x->links, x->exits);
     puts("\n");

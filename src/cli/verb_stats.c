@@ -234,10 +234,8 @@ static const struct {
 } columns[] = {
     {"exits", COUNTER_exit_poll, COUNTER_exit_killed},
     {"blocks", COUNTER_blocks_made, COUNTER_blocks_made},
-    {"dropped", COUNTER_blocks_dropped, COUNTER_blocks_dropped},
     {"tlbmiss", COUNTER_tlb_misses, COUNTER_tlb_misses},
     {"tlbfill", COUNTER_tlb_fills, COUNTER_tlb_fills},
-    {"codewr", COUNTER_code_writes, COUNTER_code_writes},
     {"except", COUNTER_exceptions, COUNTER_exceptions},
     {"intr", COUNTER_interrupts, COUNTER_interrupts},
     {"device", COUNTER_pio, COUNTER_mmio},
@@ -245,7 +243,7 @@ static const struct {
 
 static void print_header(void)
 {
-    printf("%8s %8s", "MIPS", "direct");
+    printf("%7s %8s", "MIPS", "direct");
     for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         printf(" %8s", columns[i].title);
     puts("");
@@ -253,7 +251,7 @@ static void print_header(void)
 
 static void print_line(const struct sample *s)
 {
-    printf("%8.2f %7.2f%%", mips(s), 100 * without_monitor(s));
+    printf("%7.2f %7.2f%%", mips(s), 100 * without_monitor(s));
     for (size_t i = 0; i < ARRAY_LEN(columns); i++)
         printf(" %8.0f", ratio(sum(s, columns[i].first, columns[i].last), s->uptime));
     puts("");
