@@ -23,6 +23,7 @@
  *         --quiet                                      do not print the guest's console
  */
 #include "../engines.h"
+#include "../same_cpu.h"
 #include "boot/boot.h"
 #include "isa/decode.h"
 #include "vm/board.h"
@@ -40,8 +41,8 @@
 #define CPU_MODEL   "host,-rdrand,-rdseed"
 #define NS_PER_STEP 5
 #define TSC_HZ      1000000000ull
-#define WALL_NS     1700000000000000000ll
-#define MAX_STEPS   16000u /* board_run makes one run of the engine of this */
+#define WALL_NS     1718100000000000000ll /* June 2024 */
+#define MAX_STEPS   16000u                /* board_run makes one run of the engine of this */
 #define HISTORY     20u
 #define CONSOLE     (1u << 20)
 
@@ -202,86 +203,7 @@ static u64 run(struct side *s, u64 budget)
     return s->steps - before;
 }
 
-/* --- comparing the CPU --- */
-
-/* X-macro: a field of struct cpu, and the part of it that a guest can see */
-#define PART(field, size)                         \
-    {                                             \
-#field, offsetof(struct cpu, field), size \
-    }
-#define WHOLE(field)      PART(field, sizeof(((struct cpu *)0)->field))
-#define SEGMENT(n)        PART(seg[n], offsetof(struct cpu_segment, reserved))
-#define TABLE_REGISTER(t) PART(t, offsetof(struct cpu_table, reserved))
-
-#define FX_VISIBLE        160u /* x87, MXCSR; the XMM part is scratch */
-
-static const struct {
-    const char *name;
-    size_t offset, size;
-} parts[] = {
-    WHOLE(gpr),
-    WHOLE(rip),
-    WHOLE(zero),
-    WHOLE(sysflags),
-    WHOLE(arith),
-    WHOLE(cpl),
-    WHOLE(shadow),
-    WHOLE(halted),
-    WHOLE(nmi_blocked),
-    WHOLE(nmi_pending),
-    WHOLE(attention),
-    SEGMENT(SEG_ES),
-    SEGMENT(SEG_CS),
-    SEGMENT(SEG_SS),
-    SEGMENT(SEG_DS),
-    SEGMENT(SEG_FS),
-    SEGMENT(SEG_GS),
-    SEGMENT(SEG_LDTR),
-    SEGMENT(SEG_TR),
-    TABLE_REGISTER(gdtr),
-    TABLE_REGISTER(idtr),
-    WHOLE(cr0),
-    WHOLE(cr2),
-    WHOLE(cr3),
-    WHOLE(cr4),
-    WHOLE(cr8),
-    WHOLE(efer),
-    WHOLE(xcr0),
-    WHOLE(dr),
-    WHOLE(msr),
-    WHOLE(tsc_offset),
-    WHOLE(fpu.zmm),
-    PART(fpu.fx, FX_VISIBLE),
-    WHOLE(fpu.k),
-};
-
-static bool same_part(const struct lockstep *l, size_t i)
-{
-    return !memcmp((const u8 *)l->a.cpu + parts[i].offset, (const u8 *)l->b.cpu + parts[i].offset, parts[i].size);
-}
-
-static bool same_cpu(const struct lockstep *l)
-{
-    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
-        if (!same_part(l, i))
-            return false;
-    return true;
-}
-
 /* --- showing --- */
-
-static void show_part(const struct lockstep *l, size_t i)
-{
-    const u8 *a = (const u8 *)l->a.cpu + parts[i].offset, *b = (const u8 *)l->b.cpu + parts[i].offset;
-    size_t unit = MIN(parts[i].size, 8u);
-    for (size_t at = 0; at + unit <= parts[i].size; at += unit) {
-        u64 x = 0, y = 0;
-        memcpy(&x, a + at, unit);
-        memcpy(&y, b + at, unit);
-        if (x != y)
-            printf("# %s+%zu: A %016llx  B %016llx\n", parts[i].name, at, (unsigned long long)x, (unsigned long long)y);
-    }
-}
 
 /* Host address of a linear one, by page tables that are only read: what mapped the code may be gone by now. */
 static const u8 *code_at(const struct side *s, u64 va)
@@ -347,9 +269,7 @@ static void show_difference(struct lockstep *l, const char *what)
     l->differ = true;
     printf("\n# DIFFERENCE: %s, in slice %llu, at %llu steps\n", what, (unsigned long long)l->slices,
            (unsigned long long)l->a.steps);
-    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
-        if (!same_part(l, i))
-            show_part(l, i);
+    cpu_show_difference(l->a.cpu, l->b.cpu);
     show_side(&l->a);
     show_side(&l->b);
     for (unsigned i = 0; i < HISTORY; i++) {
@@ -446,7 +366,7 @@ static void slice(struct lockstep *l)
         show_difference(l, "number of steps");
     else if (l->a.event != l->b.event)
         show_difference(l, "event");
-    else if (!same_cpu(l))
+    else if (!cpu_same(l->a.cpu, l->b.cpu))
         show_difference(l, "CPU");
     else
         advance(l, n);
