@@ -90,7 +90,7 @@ static void look_engine(struct doctor_finding *f)
     const struct engine_ops *best = engine_auto();
     const char *why = NULL;
     if (engine_at(0) == best) {
-        doctor_found(f, DOCTOR_OK, "--engine auto takes %s, the fastest of this program", best->name);
+        doctor_found(f, DOCTOR_OK, "--engine auto takes %s, its best", best->name);
         return;
     }
     engine_at(0)->usable(&why);

@@ -248,7 +248,9 @@ static void slow_watcher(void **state)
 static void looking_inside(void **state)
 {
     struct machine m;
-    START(&m, spin);
+    PREPARE(&m, spin);
+    strcpy(m.cfg.engine, "interp");
+    machine_launch(&m);
     machine_expect(&m, "S");
     for (int paused = 0; paused < 2; paused++) {
         json_t *stats, *x;
