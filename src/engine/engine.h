@@ -180,7 +180,7 @@ struct engine_ops {
     int (*explain)(struct engine *en, struct cpu *c, u64 va, struct engine_explain *out);
 };
 
-extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_interp, engine_bt;
 
 /* Engines that this program has, the best first: NULL behind the last. */
 const struct engine_ops *engine_at(size_t i);

@@ -84,10 +84,12 @@ int host_fault_call(void (*fn)(void *), void *arg, const u8 *start, const u8 *en
  *         HOST_FAULT_TAKEN, its vector number (7:0)
  *   RDX = the faulting address
  *
+ * and with `keep` what RAX and RDX held in the 8 bytes below RSP and the 8 below these.
+ *
  * At most 4 GiB long. 0, or -ENOSPC when there are 64 already. Remove it before its memory goes away.
  */
 #define HOST_FAULT_TAKEN BIT(8)
-int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover);
+int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover, bool keep);
 void host_fault_region_remove(const u8 *start);
 
 /* --- processes (linux/process.c) --- */

@@ -419,7 +419,7 @@ static int setup(void **state)
     f->real = calloc(1, ARENA_SIZE);
     if (native_create(&f->native, 1 << 20, &e) || host_code_create(&f->code, PAGE_SIZE, &e))
         return -1;
-    if (host_fault_region_add(f->code.rx, f->code.rx + PAGE_SIZE, (const u8 *)(uintptr_t)exec_back))
+    if (host_fault_region_add(f->code.rx, f->code.rx + PAGE_SIZE, (const u8 *)(uintptr_t)exec_back, false))
         return -1;
     memset(f->cpu, 0, sizeof(*f->cpu));
     f->cpu->cr0 = CR0_PE | CR0_MP | CR0_NE | CR0_PG;

@@ -52,7 +52,7 @@ void blocks_flush(struct interp *ip)
         for (struct block *b = ip->hash[i]; b; b = b->hash_next) {
             u64 page = b->start >> PAGE_SHIFT;
             ip->page_blocks[page] = NULL;
-            ip->mem->trace[page] &= (u8)~MEM_TRACE_CODE;
+            blocks_untrace_page(ip, page);
             ip->stats.blocks_dropped++;
         }
     memset(ip->hash, 0, sizeof(ip->hash));
@@ -98,8 +98,29 @@ void blocks_kill(struct interp *ip, u64 ram_page, unsigned from, unsigned to)
             p = &b->page_next;
         }
     }
-    if (!ip->page_blocks[ram_page])
+}
+
+void blocks_trace_page(struct interp *ip, u64 ram_page)
+{
+    if (ip->mem->trace[ram_page] & MEM_TRACE_CODE)
+        return;
+    ip->mem->trace[ram_page] |= MEM_TRACE_CODE;
+    tlb_protect_page(ip, ram_page);
+}
+
+void blocks_untrace_page(struct interp *ip, u64 ram_page)
+{
+    if (!ip->page_blocks[ram_page] && !(ip->has_code && ip->has_code(ip->owner, ram_page)))
         ip->mem->trace[ram_page] &= (u8)~MEM_TRACE_CODE;
+}
+
+void code_changed(struct interp *ip, u64 ram_page, unsigned from, unsigned to)
+{
+    ip->stats.code_writes++;
+    blocks_kill(ip, ram_page, from, to);
+    if (ip->code_killed)
+        ip->code_killed(ip->owner, ram_page, from, to);
+    blocks_untrace_page(ip, ram_page);
 }
 
 /* --- making a block --- */
@@ -186,10 +207,7 @@ static void publish(struct interp *ip, struct block *b)
     ip->hash[h] = b;
     b->page_next = ip->page_blocks[page];
     ip->page_blocks[page] = b;
-    if (!(ip->mem->trace[page] & MEM_TRACE_CODE)) {
-        ip->mem->trace[page] |= MEM_TRACE_CODE;
-        tlb_protect_page(ip, page);
-    }
+    blocks_trace_page(ip, page);
     ip->stats.blocks_made++;
 }
 

@@ -29,6 +29,7 @@
 
 #include "engine/engine.h"
 #include "engine/interp/native.h"
+#include "engine/interp/tlb.h"
 #include "isa/isa.h"
 #include "machine/mmu/mmu.h"
 
@@ -89,24 +90,6 @@ struct block {
     struct op ops[];      /* n, and one more that leaves the block */
 };
 
-#define TLB_BITS 10
-#define TLB_SIZE (1u << TLB_BITS)
-
-/* What the 4 KiB of an entry are a part of. */
-#define TLB_GLOBAL 1u
-#define TLB_2M     2u
-#define TLB_1G     4u
-
-/* A filter over the large pages that have entries: a bit for each of 1024 hashes of their page numbers. */
-#define TLB_LARGE_BITS 10
-
-struct tlb_entry {
-    u64 read, write, exec; /* page address, or an address of another set: no match */
-    u64 addend;            /* host address - linear address */
-};
-
-enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_NEVER, TLB_CONTEXTS };
-
 /*
  * Linear address -> block, direct mapped; always verified against the exec tag and the block itself. Under KEY_BASED the
  * linear address is not RIP: bit 63 then keeps block_lookup's comparison from being true.
@@ -126,8 +109,8 @@ struct jump_entry {
 #define HASH_BITS     15
 
 struct interp {
-    struct tlb_entry *tlb; /* context in force: one of tlbs[] */
-    struct cpu *cpu;       /* while running */
+    struct tlb_tables *tlb; /* context in force: one of tlbs[] */
+    struct cpu *cpu;        /* while running */
     s64 budget;
     u64 deliveries; /* events delivered in this run: part of the budget used, no instructions */
     u8 key;
@@ -148,9 +131,17 @@ struct interp {
     struct engine_config cfg;
     struct guest_mem *mem;
 
-    struct tlb_entry tlbs[TLB_CONTEXTS][TLB_SIZE];
-    u8 tlb_page[TLB_CONTEXTS][TLB_SIZE];           /* TLB_GLOBAL, TLB_2M, TLB_1G */
-    u64 tlb_large[2][(1u << TLB_LARGE_BITS) / 64]; /* 2 MiB, 1 GiB: where there may be such entries */
+    struct tlb_tables *tlbs;          /* TLB_CONTEXTS of them */
+    struct tlb_tables *tables_memory; /* zeroed, for tlbs; set before interp_init: the owner's, who frees it */
+    struct tlb_journal journal[TLB_CONTEXTS];
+    bool large[2]; /* 2 MiB, 1 GiB: there may be entries that are parts of such pages */
+
+    /* An engine that embeds this one hears of flushes, and has code of its own in pages (block.c); all may be NULL. */
+    void *owner;
+    void (*flushed)(void *owner, enum tlb_flush what, u64 va);
+    void (*code_killed)(void *owner, u64 ram_page, unsigned from, unsigned to); /* these bytes are written */
+    bool (*has_code)(void *owner, u64 ram_page);
+
     struct jump_entry jumps[1u << JUMP_BITS];
 
     /* Block cache */
@@ -233,28 +224,16 @@ static inline u64 ea(struct interp *ip, const struct op *op, unsigned size, bool
     return ea_offset(ip->cpu, op) + *(const u64 *)(const void *)((const u8 *)ip->cpu + op->seg);
 }
 
-/*
- * The set of an address: page number with higher bits mixed in, so that arrays a power of two apart do not fight for the
- * same sets.
- */
-static inline unsigned tlb_set(u64 va)
-{
-    return (va >> PAGE_SHIFT ^ va >> (PAGE_SHIFT + TLB_BITS)) & (TLB_SIZE - 1);
-}
-static inline struct tlb_entry *tlb_at(struct interp *ip, u64 va)
-{
-    return &ip->tlb[tlb_set(va)];
-}
 /* Host pointer for an access of `size` bytes inside one page whose tag allows it, else NULL. */
 static inline u8 *tlb_read_ptr(struct interp *ip, u64 va, unsigned size)
 {
-    struct tlb_entry *t = tlb_at(ip, va);
-    return likely((va ^ t->read) <= PAGE_SIZE - size) ? (u8 *)(va + t->addend) : NULL;
+    unsigned i = tlb_index(va);
+    return likely(va + ip->tlb->read[i] <= PAGE_SIZE - size) ? (u8 *)(va + ip->tlb->addend[i]) : NULL;
 }
 static inline u8 *tlb_write_ptr(struct interp *ip, u64 va, unsigned size)
 {
-    struct tlb_entry *t = tlb_at(ip, va);
-    return likely((va ^ t->write) <= PAGE_SIZE - size) ? (u8 *)(va + t->addend) : NULL;
+    unsigned i = tlb_index(va);
+    return likely(va + ip->tlb->write[i] <= PAGE_SIZE - size) ? (u8 *)(va + ip->tlb->addend[i]) : NULL;
 }
 
 /* Slow paths: any length up to a page, page crossing, MMIO, traces. CPU_OK, CPU_FAULT or CPU_UNIMPLEMENTED. */
@@ -317,11 +296,18 @@ int interp_block(struct interp *ip);
 #define STEP_DONE 50
 int interp_step(struct interp *ip);
 
-/* --- TLB (mem.c) --- */
+/* --- TLB (tlb.c) --- */
 void tlb_init(struct interp *ip);
 void tlb_flush_all(struct interp *ip);
 void tlb_flush_nonglobal(struct interp *ip);
 void tlb_flush_page(struct interp *ip, u64 va);
+/* Put what a walk found into the TLB of context `ctx`. */
+void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p);
+/*
+ * Fill the TLB for a data access in the context in force. Whether it now hits; if not, the slow path has to do it: it crosses
+ * pages, faults, is no RAM, or is watched. cpu->fault may be overwritten.
+ */
+int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write);
 /* Take write tags away from a RAM page that now holds decoded code. */
 void tlb_protect_page(struct interp *ip, u64 ram_page);
 /* Host pointer of the code byte at `va`, or NULL with *result the reason (CPU_FAULT ...). */
@@ -347,16 +333,22 @@ static inline struct jump_entry *jump_at(struct interp *ip, u64 rip)
 static inline struct block *block_lookup(struct interp *ip, int *result)
 {
     u64 rip = ip->cpu->rip;
-    const struct tlb_entry *t = tlb_at(ip, rip);
+    unsigned i = tlb_index(rip);
+    u64 start = rip + ip->tlb->addend[i] - (u64)ip->mem->ram;
     const struct jump_entry *j = jump_at(ip, rip);
     const struct block *b = j->block;
-    if (likely(j->rip == rip && (rip ^ t->exec) < PAGE_SIZE && b && b->key == ip->key &&
-               b->start == rip + t->addend - (u64)ip->mem->ram))
+    if (likely(j->rip == rip && b && b->start == start && b->key == ip->key &&
+               ip->tlb->exec[i] == tlb_exec_key(rip, start)))
         return j->block;
     return block_find(ip, result);
 }
-/* Kill the blocks of a RAM page that overlap [from, to) of the page; clears the trace when none is left. */
+/* Kill the blocks of a RAM page that overlap [from, to) of the page. */
 void blocks_kill(struct interp *ip, u64 ram_page, unsigned from, unsigned to);
+/* Bytes of a page with code are written: kill what was made of them, here and by the owner; no code left, no trace. */
+void code_changed(struct interp *ip, u64 ram_page, unsigned from, unsigned to);
+/* Trace a page that holds code from now on; end that if it holds none any more. */
+void blocks_trace_page(struct interp *ip, u64 ram_page);
+void blocks_untrace_page(struct interp *ip, u64 ram_page);
 void *arena_alloc(struct interp *ip, size_t size);
 
 /* --- translation of one instruction into an op (translate.c) --- */

@@ -1,130 +1,7 @@
-/* The interpreter's software TLB and the slow paths behind it. */
+/* Slow paths to memory, behind the software TLB; and the operations that isa/ works with. */
 #include "engine/interp/interp_internal.h"
 
 #include <string.h>
-
-/* A tag that no address mapping to this set can match: the page number of the neighbouring set. */
-static u64 no_match(unsigned set)
-{
-    return (u64)(set ^ 1) << PAGE_SHIFT;
-}
-
-static void entry_clear(struct interp *ip, unsigned ctx, unsigned set)
-{
-    u64 none = no_match(set);
-    ip->tlbs[ctx][set] = (struct tlb_entry){none, none, none, 0};
-    ip->tlb_page[ctx][set] = 0;
-}
-
-/* The linear page of an entry in use. */
-static u64 entry_va(const struct tlb_entry *t, unsigned set)
-{
-    u64 none = no_match(set);
-    return t->read != none ? t->read : t->write != none ? t->write : t->exec;
-}
-
-/* --- large pages: they enter as the 4 KiB around an address, but INVLPG of any part forgets all of them --- */
-
-static const u8 large_shift[2] = {21, 30};
-
-static u64 *large_word(struct interp *ip, unsigned kind, u64 va, u64 *bit)
-{
-    u64 h = (va >> large_shift[kind]) * 0x9e3779b97f4a7c15ull >> (64 - TLB_LARGE_BITS);
-    *bit = BIT(h & 63);
-    return &ip->tlb_large[kind][h >> 6];
-}
-
-static void large_note(struct interp *ip, unsigned page, u64 va)
-{
-    u64 bit;
-    for (unsigned kind = 0; kind < 2; kind++)
-        if (page & TLB_2M << kind)
-            *large_word(ip, kind, va, &bit) |= bit;
-}
-
-static void large_flush(struct interp *ip, unsigned kind, u64 va)
-{
-    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        for (unsigned set = 0; set < TLB_SIZE; set++)
-            if ((ip->tlb_page[ctx][set] & TLB_2M << kind) &&
-                !((entry_va(&ip->tlbs[ctx][set], set) ^ va) >> large_shift[kind]))
-                entry_clear(ip, ctx, set);
-}
-
-void tlb_init(struct interp *ip)
-{
-    memset(ip->tlb_large, 0, sizeof(ip->tlb_large));
-    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        for (unsigned set = 0; set < TLB_SIZE; set++)
-            entry_clear(ip, ctx, set);
-}
-
-void tlb_flush_all(struct interp *ip)
-{
-    ip->stats.tlb_flushes++;
-    tlb_init(ip);
-}
-
-void tlb_flush_nonglobal(struct interp *ip)
-{
-    ip->stats.tlb_flushes++;
-    memset(ip->tlb_large, 0, sizeof(ip->tlb_large));
-    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        for (unsigned set = 0; set < TLB_SIZE; set++)
-            if (ip->tlb_page[ctx][set] & TLB_GLOBAL)
-                large_note(ip, ip->tlb_page[ctx][set], entry_va(&ip->tlbs[ctx][set], set));
-            else
-                entry_clear(ip, ctx, set);
-}
-
-/*
- * Forget the translation of `va`: if it came from a large page, all of that page, as it was when it was entered (SDM
- * vol. 3A, 4.10.4.1; the tables may have changed since).
- */
-void tlb_flush_page(struct interp *ip, u64 va)
-{
-    unsigned set = tlb_set(va);
-    u64 bit;
-    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        entry_clear(ip, ctx, set);
-    for (unsigned kind = 0; kind < 2; kind++)
-        if (*large_word(ip, kind, va, &bit) & bit)
-            large_flush(ip, kind, va);
-}
-
-void tlb_protect_page(struct interp *ip, u64 ram_page)
-{
-    u64 host = (u64)ip->mem->ram + (ram_page << PAGE_SHIFT);
-    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        for (unsigned set = 0; set < TLB_SIZE; set++) {
-            struct tlb_entry *t = &ip->tlbs[ctx][set];
-            if (t->write + t->addend == host)
-                t->write = no_match(set);
-        }
-}
-
-/* Put what a walk found into the TLB of context `ctx`. */
-static void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p)
-{
-    u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK));
-    if (ram == UINT64_MAX || ctx == TLB_NEVER)
-        return;
-    struct cpu *c = ip->cpu;
-    unsigned set = tlb_set(va);
-    u64 tag = va & PAGE_MASK, none = no_match(set);
-    bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG;
-    bool w = p->dirty && !ip->mem->trace[ram >> PAGE_SHIFT] && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
-    ip->tlbs[ctx][set] = (struct tlb_entry){
-        .read = !paging || mmu_allows(c, p, MMU_READ, user, false) ? tag : none,
-        .write = w ? tag : none,
-        .exec = !paging || mmu_allows(c, p, MMU_EXEC, user, false) ? tag : none,
-        .addend = (u64)ip->mem->ram + ram - tag,
-    };
-    ip->tlb_page[ctx][set] =
-        (u8)((p->global ? TLB_GLOBAL : 0) | (p->shift == 21 ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0));
-    large_note(ip, ip->tlb_page[ctx][set], va);
-    ip->stats.tlb_fills++;
-}
 
 /* Walk for an access and remember the result if it is one that the context in force makes. */
 static int walk(struct interp *ip, u64 va, enum mmu_access access, bool user, bool implicit, struct mmu_page *p)
@@ -197,7 +74,7 @@ static void traced(struct interp *ip, u64 ram, unsigned len)
     if (t & MEM_TRACE_LOG)
         mem_log_write(ip->mem, ram >> PAGE_SHIFT);
     if (t & MEM_TRACE_CODE)
-        blocks_kill(ip, ram >> PAGE_SHIFT, ram & 0xfff, (ram & 0xfff) + len);
+        code_changed(ip, ram >> PAGE_SHIFT, ram & 0xfff, (ram & 0xfff) + len);
 }
 
 static void phys_write(struct interp *ip, gpa_t gpa, const void *buf, unsigned len)
@@ -355,9 +232,10 @@ u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
 
 const u8 *tlb_fetch(struct interp *ip, u64 va, int *result)
 {
-    struct tlb_entry *t = tlb_at(ip, va);
-    if (likely((va ^ t->exec) < PAGE_SIZE))
-        return (const u8 *)(va + t->addend);
+    unsigned i = tlb_index(va);
+    u64 there = va + ip->tlb->addend[i];
+    if (likely(ip->tlb->exec[i] && ip->tlb->exec[i] == tlb_exec_key(va, there - (u64)ip->mem->ram)))
+        return (const u8 *)there;
     struct mmu_page p;
     *result = walk(ip, va, MMU_EXEC, ip->user, false, &p);
     if (*result != CPU_OK)

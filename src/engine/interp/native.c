@@ -324,7 +324,7 @@ int native_create(struct native **out, size_t cache_bytes, struct error *e)
         rc = allocate(n, cache_bytes, e);
     if (!rc) {
         native_emit_head(&n->host, n->code.rw);
-        rc = host_fault_region_add(n->code.rx, n->code.rx + n->code.size, n->code.rx + CODE_RECOVER);
+        rc = host_fault_region_add(n->code.rx, n->code.rx + n->code.size, n->code.rx + CODE_RECOVER, false);
         if (rc)
             error_set(e, -rc, "native execution: too many code regions in this process");
     }

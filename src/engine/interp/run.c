@@ -114,7 +114,7 @@ void interp_derive(struct interp *ip)
         ip->context = TLB_NEVER;
     else
         ip->context = ip->user ? TLB_USER : c->sysflags & FL_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
-    ip->tlb = ip->tlbs[ip->context];
+    ip->tlb = &ip->tlbs[ip->context];
 }
 
 /* --- events --- */
@@ -387,13 +387,15 @@ bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *sto
 
 static void code_written(void *ctx, u64 ram_page)
 {
-    blocks_kill(ctx, ram_page, 0, PAGE_SIZE);
+    code_changed(ctx, ram_page, 0, PAGE_SIZE);
 }
 
 void interp_fini(struct interp *ip)
 {
     blocks_destroy(ip);
     native_destroy(ip->native);
+    if (!ip->tables_memory)
+        host_unmap(ip->tlbs, TLB_CONTEXTS * sizeof(*ip->tlbs));
 }
 
 int interp_init(struct interp *ip, const struct engine_config *cfg, struct error *e)
@@ -401,6 +403,11 @@ int interp_init(struct interp *ip, const struct engine_config *cfg, struct error
     ip->cfg = *cfg;
     ip->mem = cfg->mem;
     ip->isa = (struct isa){.ops = &interp_isa_ops, .ctx = ip};
+    ip->tlbs = ip->tables_memory;
+    if (!ip->tlbs)
+        ip->tlbs = host_map_anonymous(TLB_CONTEXTS * sizeof(*ip->tlbs), e);
+    if (!ip->tlbs)
+        return -ENOMEM;
     tlb_init(ip);
     int r = blocks_init(ip, e);
     if (r == 0)

@@ -5,7 +5,8 @@
  * before ours, and a small table of code regions. Two services share one handler:
  *
  *  - A region, [start, end) of code memory with a recovery address. When an instruction inside it faults, the handler
- *    changes the interrupted context: RIP = recover, RAX and RDX tell what happened (host.h), and returns. All other
+ *    changes the interrupted context: RIP = recover, RAX and RDX tell what happened (host.h), and returns (what these two
+ *    held can be kept below the stack pointer). All other
  *    registers, x87, MXCSR and vectors are as at the fault, because the kernel restores them from the signal frame. No
  *    set-up per execution: this is what the interpreter's stubs use.
  *  - host_fault_call, for a call now and then: a frame of saved registers, linked to the thread, that the handler
@@ -48,6 +49,7 @@ struct fault_frame {
 
 struct fault_region {
     const u8 *start, *recover;
+    bool keep;
     const u8 *end; /* NULL: free; atomic */
 };
 
@@ -121,7 +123,11 @@ static bool recover_region(const siginfo_t *info, greg_t *regs)
         const u8 *end = __atomic_load_n(&r->end, __ATOMIC_ACQUIRE);
         if (!end || rip < r->start || rip >= end)
             continue;
-        u64 offset = (u64)(rip - r->start);
+        u64 offset = (u64)(rip - r->start), *below = (u64 *)regs[REG_RSP];
+        if (r->keep) {
+            below[-1] = (u64)regs[REG_RAX];
+            below[-2] = (u64)regs[REG_RDX];
+        }
         regs[REG_RAX] = (greg_t)(offset << 32 | (u64)(regs[REG_ERR] & 0xffff) << 16 | HOST_FAULT_TAKEN |
                                  (u64)(regs[REG_TRAPNO] & 0xff));
         regs[REG_RDX] = (greg_t)(uintptr_t)info->si_addr;
@@ -233,7 +239,7 @@ int host_fault_init(struct error *e)
     return rc;
 }
 
-int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover)
+int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover, bool keep)
 {
     int rc = -ENOSPC;
     pthread_mutex_lock(&fault_lock);
@@ -243,6 +249,7 @@ int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover)
             continue;
         r->start = start;
         r->recover = recover;
+        r->keep = keep;
         __atomic_store_n(&r->end, end, __ATOMIC_RELEASE);
         rc = 0;
     }

@@ -1,0 +1,321 @@
+/*
+ * Inside binary translation: its state, blocks and code cache.
+ *
+ * Theory of operation
+ *
+ * Guest code is translated, a block at a time, into host code of the same ISA: what isa/ calls innocuous is copied; memory
+ * operands go through an inline look-up in a software TLB; control transfers, and what is sensitive, are rewritten. The
+ * interpreter is embedded: it holds the TLB and the slow paths, and executes what is cold, odd or single-stepped.
+ *
+ *   guest registers     host registers                   what for
+ *   RAX RDX RBX RBP     the same
+ *   RSI RDI R8 R9       the same
+ *   R12 R13 R14         the same
+ *   RSP                 R10
+ *   RCX                 R11
+ *   R10 R11 R15         slots of struct bt_state         the least used ones
+ *   -                   RSP = state + 12                 base of the state, and of a host stack below it
+ *   -                   RCX, R15                         scratch: nothing lives there between two guest instructions
+ *
+ * RSP is the state's base with its low six bits equal to 12, so that SHRX by RSP shifts by the page size without touching
+ * flags; and since what lies below it is a host stack, CALL and PUSH work. Signals have a stack of their own.
+ *
+ * Guest arithmetic flags are in EFLAGS at every block's start and end. Inside a block they may be in memory (st->arith) for a
+ * while, so that look-ups may use shorter code that clobbers EFLAGS: see flags.c.
+ *
+ * What must stay true
+ *  1. A guest instruction changes nothing that the guest can see before its last possible fault or miss is behind it. So it
+ *     can be started again from its first byte, here or in the interpreter: there are no fix-ups.
+ *  2. Translated code is entered only with cpu->cpl, mode and so on equal to its block's key, and exec rights on its page.
+ *     Direct jumps join blocks of one page and one key. All others go through the hash of the context in force, whose
+ *     entries live no longer than the TLB entry of the page they were made under; the target compares the address.
+ *  3. A page with blocks is traced (MEM_TRACE_CODE), so no TLB entry allows writing it. See cache.c for what a write does.
+ *  4. A vCPU has a code cache of its own. Only its own thread changes or frees code, and only while it is not in it.
+ *  5. DF, AC, TF, IF of the host are never the guest's.
+ */
+#ifndef TRAPEZE_BT_INTERNAL_H
+#define TRAPEZE_BT_INTERNAL_H
+
+#include "engine/bt/emit.h"
+#include "engine/interp/interp_internal.h"
+#include "host/host.h"
+
+/* --- key of a block: what its code takes for granted --- */
+#define BK_CONTEXT     3u /* enum tlb_context */
+#define BK_SSE         4u /* CR0, CR4, XCR0 allow these */
+#define BK_AVX         8u
+#define BK_AVX512      16u
+#define BK_X87         32u
+#define BK_COMPAT      64u /* 32-bit flat code */
+
+#define BT_CONTEXTS    3u /* TLB_NEVER has no translated code */
+#define BT_HASH_BITS   12
+#define BT_HASH_SIZE   (1u << BT_HASH_BITS)
+#define BT_BLOCK_INSNS 40
+
+/* Which host register holds a guest one; NO_HOST: a slot. */
+extern const u8 bt_host_of[CPU_GPRS];
+#define SCRATCH_A H_RCX
+#define SCRATCH_B H_R15
+#define HOST_SP   H_R10 /* guest RSP */
+#define HOST_CX   H_R11 /* guest RCX */
+
+struct bt;
+
+/* What translated code reaches relative to RSP. Hot fields first: they have one-byte displacements. */
+struct bt_state {
+    u8 below[16];
+    u64 slot[3]; /* guest R10, R11, R15 */
+    s64 left;    /* budget: instructions; blocks count themselves when entered */
+    u32 *attention;
+    u64 fs_base, gs_base;
+    u64 target; /* of an indirect jump on its way */
+    u64 source; /* site of the last indirect jump */
+    u64 spill;
+    u8 vec_missing; /* 1: vector registers, opmasks and MXCSR of the guest are in cpu->fpu, 0: in the host's registers */
+    u8 x87_missing;
+    u8 want_vec;   /* the code that bt_service returns needs the vectors in the host's registers */
+    u16 arith;     /* flags as cpu->arith, valid where the translator says so */
+    u32 hash_mask; /* of PEXT */
+    /* Cold */
+    struct cpu *cpu;
+    struct bt *bt;
+    u64 host_rsp;
+    u64 site; /* that called */
+    u32 host_mxcsr;
+    const u8 *hash[BT_CONTEXTS][BT_HASH_SIZE]; /* code that begins by comparing RCX with its address */
+    struct tlb_tables tlb[TLB_CONTEXTS];
+};
+
+#define ST(field)    ((s32)offsetof(struct bt_state, field) - 12)
+#define AT_ST(field) AT(H_RSP, ST(field))
+
+/* --- blocks --- */
+
+/* Why a piece of cold code calls the monitor. */
+enum bt_site_kind {
+    SITE_MISS,     /* memory access missed the TLB */
+    SITE_CALLOUT,  /* the interpreter executes this one instruction, then on with the next one's code */
+    SITE_MONITOR,  /* the same, and the block ends: whatever is derived from mode and mappings is derived anew */
+    SITE_LINK,     /* direct jump, arg: exit number */
+    SITE_INDIRECT, /* target in st->target is not in the hash; arg: bytes to take from RSP if it is not canonical */
+    SITE_POLL,     /* at the block's head: an event, or the budget is used up */
+    SITE_RESTART,  /* entered with an address that is not the block's: st->target */
+};
+
+#define BT_NO_SITE 0xffffffffu /* a target that is not in the hash */
+
+struct bt_site {
+    u8 kind;
+    u8 insn; /* index of the guest instruction */
+    u16 arg;
+    /* SITE_MISS: the access, from the guest's registers */
+    u8 base, index; /* guest registers or ISA_NO_REG */
+    u8 shift : 2, addr32 : 1, write : 1, seg : 3;
+    u8 size;
+    u64 disp; /* the instruction pointer added already */
+};
+
+/* Where a guest instruction and its code start, from the block's start. */
+struct bt_map {
+    u16 guest;
+    u16 how : 6;             /* enum engine_how */
+    u16 flags_in_memory : 1; /* st->arith has the flags at this instruction's accesses */
+    u32 host;
+};
+
+struct bt_exit {
+    u64 target;
+    struct bt_block *to;     /* linked to */
+    struct bt_exit *next_in; /* next exit that is linked to the same block */
+    struct bt_block *owner;
+    u32 field; /* offset in code memory of the 4-byte field that is patched */
+    u32 stub;  /* ... of the code that asks for a link */
+};
+
+struct bt_block {
+    struct bt_block *hash_next, *page_next;
+    u64 va;
+    u64 start;            /* RAM offset */
+    u32 index;            /* in bt->blocks */
+    u32 code, code_len;   /* offset in code memory */
+    u32 at_poll, at_body; /* entries: with a poll; without. `code` itself compares RCX with va first. */
+    u16 bytes;            /* of guest code */
+    u8 n;                 /* instructions; 0: this address is for the interpreter */
+    u8 n_sites, n_exits;
+    u8 key;
+    u8 dead;
+    u8 region;
+    u8 vectors;         /* some instruction uses the guest's vectors: they are loaded at the head */
+    struct bt_exit *in; /* exits linked to this block */
+    struct bt_exit exits[2];
+    struct bt_map *map; /* n + 1: the last one is the end */
+    struct bt_site *sites;
+};
+
+/* A part of the code cache: filled from its start, emptied as a whole. */
+struct bt_region {
+    u32 code, code_end; /* offsets in code memory */
+    u32 code_used;
+    u8 *meta; /* blocks, maps, sites */
+    size_t meta_size, meta_used;
+    u32 first_index, n_blocks; /* of bt->blocks: consecutive, modulo the table's size */
+};
+
+/* One block being written. */
+struct bt_gen {
+    struct bt *bt;
+    struct emit e; /* hot part */
+    struct bt_block *b;
+    struct isa_insn insn[BT_BLOCK_INSNS];
+    u8 needs_flags[BT_BLOCK_INSNS + 1]; /* EFLAGS are read at or after this instruction before all are overwritten */
+    u8 lookups[BT_BLOCK_INSNS];         /* estimate of the look-ups of an instruction */
+    u64 rip;                            /* of the instruction at hand */
+    unsigned i;                         /* its index */
+    unsigned n;
+    bool flags_ok; /* EFLAGS hold the guest's flags */
+    bool saved_ok; /* st->arith does */
+    bool ends;     /* the instruction at hand ended the block */
+    /* Cold code, written behind the hot part: a jump there, and what it does */
+    struct {
+        u8 *mark; /* of emit_jcc32 or emit_jmp32; NULL: none */
+        u32 site;
+    } cold[4 * BT_BLOCK_INSNS];
+    unsigned n_cold;
+    struct bt_site sites[4 * BT_BLOCK_INSNS];
+    unsigned n_sites;
+    bool overflow;
+    struct {
+        u64 target;
+        u8 *field; /* of a linkable exit: the patched field's end; NULL: not linkable */
+        u32 stub;
+    } exit[2];
+    unsigned n_exits;
+    u32 off_poll, off_body;
+};
+
+#define BT_REGIONS    16u
+#define BT_TABLE_BITS 18
+#define BT_CHAIN_BITS 15
+
+struct bt {
+    struct interp ip;
+    struct bt_state *st;
+    void *memory; /* host stack and state */
+    size_t memory_size;
+    struct host_code code;
+    struct bt_region regions[BT_REGIONS];
+    unsigned region;          /* being filled */
+    struct bt_block **blocks; /* by index */
+    u32 next_index;
+    struct bt_block **chains;      /* by hash of start, va and key */
+    struct bt_block **page_blocks; /* by RAM page */
+    u8 key;                        /* in force */
+    u8 hash_key[BT_CONTEXTS];      /* what the entries of st->hash were made under */
+    bool evicting_off;             /* a block is being written: nothing may be evicted */
+    u64 random;                    /* of ENGINE_TEST_EVICT */
+    u8 vec_width;                  /* bytes of a vector register of this host */
+    int result;                    /* why translated code was left: CPU_*, or BT_* below */
+    /* Thunks: entry from C, and what cold code jumps to */
+    const u8 *enter, *slow, *leave, *resume, *vec_load, *fault, *hash_miss;
+    bool hash_used[BT_CONTEXTS], hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
+    s64 kept;                                             /* of the budget: what did not fit into st->left */
+    struct bt_gen gen;
+    struct engine_stats stats;
+};
+
+/* arg of SITE_INDIRECT: bytes to take from RSP again if the target is not canonical, or this */
+#define UNDO_CALL 0xffffu
+
+/* --- translation (translate.c and its helpers) --- */
+
+/* Fill needs_flags of all instructions (flags.c). */
+void bt_flags_scan(struct bt_gen *g);
+/* May the look-up that comes clobber EFLAGS? Saves them first if that is worth it; uses SCRATCH_A. */
+bool bt_flags_free(struct bt_gen *g);
+/* The instruction's own code is written: where are the flags now? */
+void bt_flags_after(struct bt_gen *g, const struct isa_insn *insn);
+
+/* The software TLB look-up for `size` bytes at the operand of the instruction at hand. See lookup.c. */
+struct haddr bt_lookup(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write);
+/* The address in SCRATCH_A, so that SCRATCH_B is free. */
+struct haddr bt_lookup_a(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write);
+/* The address in SCRATCH_B, so that SCRATCH_A is free. */
+struct haddr bt_lookup_b(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write);
+/* The guest's effective address (with segment base) into SCRATCH_A, `extra` added. */
+void bt_address(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, s32 extra);
+/* Number of a new site of the instruction at hand, as cold code pushes it. */
+u32 bt_site(struct bt_gen *g, enum bt_site_kind kind, unsigned arg);
+/* ... of an access to memory. */
+u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write);
+/* Let the jump at `mark` go to cold code for `site`. */
+void bt_cold(struct bt_gen *g, u8 *mark, u32 site);
+/* Value of a guest register in a host register: its own, or `scratch` loaded from its slot. */
+unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch);
+static inline struct haddr bt_slot(unsigned guest)
+{
+    unsigned i = guest == R10 ? 0 : guest == R11 ? 1 : 2;
+    return AT(H_RSP, ST(slot) + 8 * (s32)i);
+}
+
+/* Translate the instruction at hand: each returns false if it is not one of theirs. */
+bool bt_flow(struct bt_gen *g, const struct isa_insn *insn);   /* flow.c: jumps, calls, returns */
+bool bt_stack(struct bt_gen *g, const struct isa_insn *insn);  /* stack.c: push, pop, leave */
+bool bt_system(struct bt_gen *g, const struct isa_insn *insn); /* system.c */
+/* Is it a system instruction after which the block goes on? */
+bool bt_system_goes_on(const struct bt_gen *g, const struct isa_insn *insn);
+bool bt_copy(struct bt_gen *g, const struct isa_insn *insn); /* copy.c: innocuous ones */
+void bt_callout(struct bt_gen *g, enum bt_site_kind kind);
+/* Does it need the guest's vectors or MXCSR, the x87 unit; is it one that the guest's processor does not have? (copy.c) */
+bool bt_uses_vectors(const struct isa_insn *insn);
+bool bt_uses_x87(const struct isa_insn *insn);
+bool bt_missing(const struct bt_gen *g, const struct isa_insn *insn);
+
+/* Exits: the block goes on at `target`. */
+void bt_exit_to(struct bt_gen *g, u64 target);
+/* ... at the address in SCRATCH_A. `undo`: bytes that a return took from the stack. */
+void bt_exit_indirect(struct bt_gen *g, unsigned undo);
+/* A conditional exit: jcc to `target` */
+void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target);
+
+static inline void bt_how(struct bt_gen *g, enum engine_how how)
+{
+    g->b->map[g->i].how = how;
+}
+
+/* The block at `va`, whose first byte is at `start` of RAM. NULL: no memory, or *result is a fault to raise. */
+struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start);
+
+/* --- thunks (thunk.c) --- */
+void bt_thunks(struct bt *bt, struct emit *e);
+/* Called by them. Returns the code to go on with. */
+const u8 *bt_service(struct bt_state *st, u32 site);
+const u8 *bt_faulted(struct bt_state *st, u64 where);
+const u8 *bt_refill(struct bt_state *st, u32 site);
+
+/* --- code cache (cache.c) --- */
+int bt_cache_init(struct bt *bt, size_t size, struct error *e);
+void bt_cache_fini(struct bt *bt);
+struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key);
+/* Room for a block of at most that much; evicts if there is none. */
+bool bt_room(struct bt *bt, size_t code, size_t meta);
+void *bt_meta(struct bt *bt, size_t size);
+void bt_publish(struct bt *bt, struct bt_block *b);
+void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to);
+void bt_kill(struct bt *bt, struct bt_block *b);
+void bt_flush(struct bt *bt);
+/* The block whose code holds this offset of code memory, or NULL. */
+struct bt_block *bt_at_code(struct bt *bt, u32 offset);
+void bt_evict(struct bt *bt, unsigned region);
+void bt_hash_drop(struct bt *bt, const struct bt_block *b);
+void bt_hash_drop_page(struct bt *bt, unsigned context, u64 va);
+void bt_hash_clear(struct bt *bt, unsigned context);
+void bt_hash_put(struct bt *bt, const struct bt_block *b);
+static inline u32 bt_hash_set(u64 va)
+{
+    return va >> 2 & (BT_HASH_SIZE - 1);
+}
+void bt_code_killed(void *owner, u64 ram_page, unsigned from, unsigned to);
+bool bt_has_code(void *owner, u64 ram_page);
+
+#endif

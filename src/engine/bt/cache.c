@@ -1,0 +1,304 @@
+/*
+ * The code cache: blocks, where they are found, how they are joined, and how they go away.
+ *
+ * Code memory is one memfd under two mappings (host.h), cut into regions; so is the memory of the blocks' descriptions. One
+ * region is filled from its start; when it is full the next one, the oldest, is emptied and filled. Emptying takes
+ * the region's blocks out of the tables and undoes the jumps into them; the other regions stay. Nothing stops for it but
+ * the vCPU that needs room: a cache belongs to one vCPU.
+ *
+ * A block is found by RAM offset, linear address and key; listed by RAM page, for writes to it; and may stand in the hash of
+ * jump targets of its context.
+ *
+ * What must stay true
+ *  1. A block in the tables has its page traced. A write to the page kills the blocks that it touches: their code stays where
+ *     it is, so a block that overwrites itself can be left in order, but nothing leads there any more.
+ *  2. Direct jumps are joined within one RAM page and key: whoever executes the one block may execute the other.
+ *  3. The patched field of a jump is 4 bytes, aligned: one store.
+ *  4. The hash of a context holds blocks that were entered under the present TLB entries of their pages; it is cleared or
+ *     picked when those go (bt_flushed in run.c).
+ */
+#include "engine/bt/bt_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define THUNKS       (8u << 10)
+#define CACHE_PRESET (24u << 20)
+#define CACHE_MIN    (256u << 10)
+
+static u64 chain_of(u64 va, u64 start, u8 key)
+{
+    return ((start ^ (u64)key << 52 ^ va << 20) * 0x9e3779b97f4a7c15ull) >> (64 - BT_CHAIN_BITS);
+}
+
+int bt_cache_init(struct bt *bt, size_t size, struct error *e)
+{
+    size = size ? MAX(size, CACHE_MIN) : CACHE_PRESET;
+    size_t code = size / 8 * 5 / BT_REGIONS & ~(size_t)4095, meta = size / 8 * 3 / BT_REGIONS & ~(size_t)4095;
+    int r = host_code_create(&bt->code, THUNKS + code * BT_REGIONS, e);
+    if (r < 0)
+        return r;
+    bt->blocks = calloc(1u << BT_TABLE_BITS, sizeof(*bt->blocks));
+    bt->chains = calloc(1u << BT_CHAIN_BITS, sizeof(*bt->chains));
+    bt->page_blocks = calloc(bt->ip.mem->size >> PAGE_SHIFT, sizeof(*bt->page_blocks));
+    u8 *room = host_map_anonymous(meta * BT_REGIONS, e);
+    if (!bt->blocks || !bt->chains || !bt->page_blocks || !room)
+        return error_set(e, ENOMEM, "binary translation: no memory for its code cache; choose a smaller --code-cache");
+    for (unsigned i = 0; i < BT_REGIONS; i++)
+        bt->regions[i] = (struct bt_region){.code = (u32)(THUNKS + i * code),
+                                            .code_end = (u32)(THUNKS + (i + 1) * code),
+                                            .code_used = (u32)(THUNKS + i * code),
+                                            .meta = room + i * meta,
+                                            .meta_size = meta};
+    bt->stats.code_limit = code * BT_REGIONS;
+    return 0;
+}
+
+void bt_cache_fini(struct bt *bt)
+{
+    host_unmap(bt->regions[0].meta, bt->regions[0].meta_size * BT_REGIONS);
+    host_code_destroy(&bt->code);
+    free(bt->blocks);
+    free(bt->chains);
+    free(bt->page_blocks);
+}
+
+/* --- the hash of jump targets --- */
+
+static const u8 *entry(const struct bt *bt, const struct bt_block *b)
+{
+    return bt->code.rx + b->code;
+}
+
+void bt_hash_clear(struct bt *bt, unsigned context)
+{
+    if (!bt->hash_used[context])
+        return;
+    bt->hash_used[context] = bt->hash_local[context] = false;
+    for (unsigned i = 0; i < BT_HASH_SIZE; i++)
+        bt->st->hash[context][i] = bt->hash_miss;
+}
+
+/* Addresses of a page fill a quarter of the hash at most: its slots are those of four pages. */
+void bt_hash_drop_page(struct bt *bt, unsigned context, u64 va)
+{
+    u32 first = bt_hash_set(va & PAGE_MASK);
+    for (u32 i = 0; i < PAGE_SIZE / 4 && bt->hash_used[context]; i++)
+        bt->st->hash[context][first + i] = bt->hash_miss;
+}
+
+void bt_hash_drop(struct bt *bt, const struct bt_block *b)
+{
+    const u8 **slot = &bt->st->hash[b->key & BK_CONTEXT][bt_hash_set(b->va)];
+    if (*slot == entry(bt, b))
+        *slot = bt->hash_miss;
+}
+
+static bool page_is_global(const struct interp *ip, unsigned context, u64 va)
+{
+    const struct tlb_journal *j = &ip->journal[context];
+    u16 slot = j->slot[tlb_index(va)];
+    return slot && (j->used[slot - 1].kind & TLB_GLOBAL);
+}
+
+void bt_hash_put(struct bt *bt, const struct bt_block *b)
+{
+    unsigned context = b->key & BK_CONTEXT;
+    if (bt->hash_key[context] != b->key) {
+        bt_hash_clear(bt, context);
+        bt->hash_key[context] = b->key;
+    }
+    bt->hash_used[context] = true;
+    bt->hash_local[context] |= !page_is_global(&bt->ip, context, b->va);
+    bt->st->hash[context][bt_hash_set(b->va)] = entry(bt, b);
+}
+
+/* --- jumps between blocks --- */
+
+static void patch(struct bt *bt, u32 field_end, u32 target)
+{
+    u32 *field = (u32 *)(void *)(bt->code.rw + field_end - 4);
+    __atomic_store_n(field, target - field_end, __ATOMIC_RELAXED);
+}
+
+void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
+{
+    if (!x->field || x->to || to->dead || x->owner->dead)
+        return;
+    x->to = to;
+    x->next_in = to->in;
+    to->in = x;
+    patch(bt, x->field, to->va <= x->owner->va ? to->at_poll : to->at_body);
+    bt->stats.links++;
+}
+
+static void unlink_in(struct bt *bt, struct bt_block *b)
+{
+    for (struct bt_exit *x = b->in; x; x = x->next_in) {
+        patch(bt, x->field, x->stub);
+        x->to = NULL;
+        bt->stats.unlinks++;
+    }
+    b->in = NULL;
+}
+
+static void unlink_out(struct bt_block *b)
+{
+    for (unsigned i = 0; i < b->n_exits; i++) {
+        struct bt_exit *x = &b->exits[i];
+        if (!x->to)
+            continue;
+        struct bt_exit **p = &x->to->in;
+        while (*p && *p != x)
+            p = &(*p)->next_in;
+        if (*p)
+            *p = x->next_in;
+        x->to = NULL;
+    }
+}
+
+/* --- in and out of the tables --- */
+
+struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
+{
+    struct bt_block *b = bt->chains[chain_of(va, start, key)];
+    while (b && (b->va != va || b->start != start || b->key != key))
+        b = b->hash_next;
+    return b;
+}
+
+void bt_publish(struct bt *bt, struct bt_block *b)
+{
+    u64 chain = chain_of(b->va, b->start, b->key), page = b->start >> PAGE_SHIFT;
+    b->hash_next = bt->chains[chain];
+    bt->chains[chain] = b;
+    b->page_next = bt->page_blocks[page];
+    bt->page_blocks[page] = b;
+    blocks_trace_page(&bt->ip, page);
+    bt->stats.blocks_made++;
+    bt->stats.block_bytes += b->bytes;
+    bt->stats.code_bytes += b->code_len;
+}
+
+static void remove_from(struct bt_block **p, struct bt_block *b, bool page)
+{
+    while (*p && *p != b)
+        p = page ? &(*p)->page_next : &(*p)->hash_next;
+    if (*p)
+        *p = page ? b->page_next : b->hash_next;
+}
+
+void bt_kill(struct bt *bt, struct bt_block *b)
+{
+    if (b->dead)
+        return;
+    b->dead = true;
+    remove_from(&bt->chains[chain_of(b->va, b->start, b->key)], b, false);
+    remove_from(&bt->page_blocks[b->start >> PAGE_SHIFT], b, true);
+    unlink_in(bt, b);
+    unlink_out(b);
+    bt_hash_drop(bt, b);
+    bt->stats.blocks_dropped++;
+}
+
+bool bt_has_code(void *owner, u64 ram_page)
+{
+    return ((struct bt *)owner)->page_blocks[ram_page] != NULL;
+}
+
+void bt_code_killed(void *owner, u64 ram_page, unsigned from, unsigned to)
+{
+    struct bt *bt = owner;
+    struct bt_block *next;
+    for (struct bt_block *b = bt->page_blocks[ram_page]; b; b = next) {
+        unsigned start = b->start & (PAGE_SIZE - 1);
+        next = b->page_next;
+        if (start < to && from < start + MAX(b->bytes, 1u))
+            bt_kill(bt, b);
+    }
+}
+
+/* --- room --- */
+
+static void empty(struct bt *bt, struct bt_region *r)
+{
+    for (u32 i = 0; i < r->n_blocks; i++) {
+        struct bt_block **slot = &bt->blocks[(r->first_index + i) & ((1u << BT_TABLE_BITS) - 1)];
+        u64 page = (*slot)->start >> PAGE_SHIFT;
+        bt->stats.code_bytes -= (*slot)->code_len;
+        bt_kill(bt, *slot);
+        blocks_untrace_page(&bt->ip, page);
+        *slot = NULL;
+    }
+    r->code_used = r->code;
+    r->meta_used = 0;
+    r->first_index = bt->next_index;
+    r->n_blocks = 0;
+}
+
+static bool fits(const struct bt_region *r, size_t code, size_t meta)
+{
+    return r->code_end - r->code_used >= code && r->meta_size - r->meta_used >= meta &&
+           r->n_blocks < (1u << BT_TABLE_BITS) / BT_REGIONS;
+}
+
+bool bt_room(struct bt *bt, size_t code, size_t meta)
+{
+    if (fits(&bt->regions[bt->region], code, meta))
+        return true;
+    bt->region = (bt->region + 1) % BT_REGIONS;
+    if (bt->regions[bt->region].n_blocks) {
+        bt->stats.evictions++;
+        empty(bt, &bt->regions[bt->region]);
+    }
+    bt->regions[bt->region].first_index = bt->next_index;
+    return fits(&bt->regions[bt->region], code, meta);
+}
+
+void bt_evict(struct bt *bt, unsigned region)
+{
+    if (!bt->regions[region].n_blocks)
+        return;
+    bt->stats.evictions++;
+    empty(bt, &bt->regions[region]);
+}
+
+void *bt_meta(struct bt *bt, size_t size)
+{
+    struct bt_region *r = &bt->regions[bt->region];
+    size = (size + 7) & ~(size_t)7;
+    if (r->meta_size - r->meta_used < size)
+        return NULL;
+    void *p = r->meta + r->meta_used;
+    r->meta_used += size;
+    return p;
+}
+
+void bt_flush(struct bt *bt)
+{
+    for (unsigned i = 0; i < BT_REGIONS; i++)
+        empty(bt, &bt->regions[i]);
+}
+
+/* --- from code to block --- */
+
+struct bt_block *bt_at_code(struct bt *bt, u32 offset)
+{
+    for (unsigned i = 0; i < BT_REGIONS; i++) {
+        const struct bt_region *r = &bt->regions[i];
+        if (offset < r->code || offset >= r->code_end)
+            continue;
+        u32 low = 0, high = r->n_blocks; /* they lie in the order of their numbers */
+        while (high - low > 1) {
+            u32 middle = (low + high) / 2;
+            const struct bt_block *b = bt->blocks[(r->first_index + middle) & ((1u << BT_TABLE_BITS) - 1)];
+            if (b->code <= offset)
+                low = middle;
+            else
+                high = middle;
+        }
+        struct bt_block *b = r->n_blocks ? bt->blocks[(r->first_index + low) & ((1u << BT_TABLE_BITS) - 1)] : NULL;
+        return b && offset >= b->code && offset - b->code < b->code_len ? b : NULL;
+    }
+    return NULL;
+}

@@ -1,0 +1,221 @@
+/*
+ * Near control transfers, and how a block is left.
+ *
+ * A direct jump inside the block's page becomes a direct jump between blocks, once the target exists (link). One to another
+ * page, and every indirect one, goes through the hash of targets: the slot of the target's address holds the code of a block
+ * that begins by comparing RCX with its own address. So a stale or foreign slot is never wrong, only slow.
+ *
+ * A jump to the block's own address or below lands on the entry that polls for events; so do all through the hash. What
+ * goes only upwards needs no poll: it comes to an end.
+ */
+#include "engine/bt/bt_internal.h"
+
+static struct haddr hash_slot(const struct bt_gen *g, u64 va)
+{
+    unsigned context = g->b->key & BK_CONTEXT;
+    return AT(H_RSP, ST(hash) + (s32)(context * sizeof(g->bt->st->hash[0]) + bt_hash_set(va) * sizeof(u8 *)));
+}
+
+static bool linkable(const struct bt_gen *g, u64 target)
+{
+    return (target ^ g->b->va) < PAGE_SIZE && !(g->bt->ip.cfg.test & ENGINE_TEST_NO_LINK);
+}
+
+static void remember_source(struct bt_gen *g, unsigned undo)
+{
+    emit_store_imm(&g->e, false, AT_ST(source), (s32)bt_site(g, SITE_INDIRECT, undo));
+}
+
+/* The hash, target in RCX and known. */
+static void jump_known(struct bt_gen *g, u64 target)
+{
+    emit_mov_imm(&g->e, SCRATCH_A, target);
+    emit_jmp_mem(&g->e, hash_slot(g, target));
+}
+
+void bt_exit_to(struct bt_gen *g, u64 target)
+{
+    unsigned x = g->n_exits++;
+    g->exit[x].target = target;
+    g->exit[x].field = NULL;
+    if (!linkable(g, target)) {
+        jump_known(g, target);
+        return;
+    }
+    emit_align_field(&g->e, 1);
+    u8 *mark = emit_jmp32(&g->e);
+    g->exit[x].field = mark;
+    bt_cold(g, mark, bt_site(g, SITE_LINK, x));
+}
+
+void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
+{
+    if (!linkable(g, target)) {
+        u8 *over = emit_jcc32(&g->e, cc ^ 1);
+        bt_exit_to(g, target);
+        emit_here32(&g->e, over);
+        return;
+    }
+    unsigned x = g->n_exits++;
+    g->exit[x].target = target;
+    emit_align_field(&g->e, 2);
+    u8 *mark = emit_jcc32(&g->e, cc);
+    g->exit[x].field = mark;
+    bt_cold(g, mark, bt_site(g, SITE_LINK, x));
+}
+
+void bt_exit_indirect(struct bt_gen *g, unsigned undo)
+{
+    struct emit *e = &g->e;
+    remember_source(g, undo);
+    emit_pext32(e, SCRATCH_B, SCRATCH_A, AT_ST(hash_mask));
+    struct haddr slot = hash_slot(g, 0);
+    slot.index = SCRATCH_B;
+    slot.shift = 3;
+    emit_jmp_mem(e, slot);
+}
+
+/* --- the instructions --- */
+
+static u64 next_ip(const struct bt_gen *g, const struct isa_insn *insn)
+{
+    return g->rip + insn->len;
+}
+
+static bool is_gpr64(const struct isa_operand *o)
+{
+    return o->kind == ISA_OP_REG && o->reg_class == ISA_REG_GPR64;
+}
+
+static const struct isa_mem stack_top = {.base = RSP, .index = ISA_NO_REG, .seg = SEG_SS, .scale = 1, .disp = 0};
+static const struct isa_mem stack_push = {.base = RSP, .index = ISA_NO_REG, .seg = SEG_SS, .scale = 1, .disp = -8};
+
+static void store_value(struct bt_gen *g, struct haddr at, u64 value)
+{
+    if (value == (u64)(s64)(s32)value) {
+        emit_store_imm(&g->e, true, at, (s32)value);
+        return;
+    }
+    emit_mov_imm(&g->e, SCRATCH_A, value);
+    emit_store(&g->e, at, SCRATCH_A);
+}
+
+static void push_return(struct bt_gen *g, const struct isa_insn *insn)
+{
+    store_value(g, bt_lookup(g, &stack_push, 8, 8, true), next_ip(g, insn));
+    emit_lea(&g->e, HOST_SP, AT(HOST_SP, -8));
+}
+
+static bool jmp(struct bt_gen *g, const struct isa_insn *insn)
+{
+    const struct isa_operand *d = &insn->op[0];
+    u64 target = next_ip(g, insn) + (u64)insn->imm;
+    if (d->kind == ISA_OP_IMM) {
+        if (!gva_canonical(GVA(target)))
+            return false;
+        bt_how(g, HOW_JUMP);
+        bt_exit_to(g, target);
+        return true;
+    }
+    if (d->kind == ISA_OP_MEM && d->size == 8)
+        emit_load(&g->e, SCRATCH_A, bt_lookup(g, &insn->mem, insn->addr_size, 8, false));
+    else if (is_gpr64(d))
+        emit_mov(&g->e, SCRATCH_A, bt_value(g, d->reg, SCRATCH_A));
+    else
+        return false;
+    bt_how(g, HOW_INDIRECT);
+    bt_exit_indirect(g, 0);
+    return true;
+}
+
+/* The return address must not be stored before the target is known to be good: RSP is put back if it is not. */
+static bool call(struct bt_gen *g, const struct isa_insn *insn)
+{
+    const struct isa_operand *d = &insn->op[0];
+    u64 target = next_ip(g, insn) + (u64)insn->imm;
+    if (d->kind == ISA_OP_IMM) {
+        if (!gva_canonical(GVA(target)))
+            return false;
+        bt_how(g, HOW_JUMP);
+        push_return(g, insn);
+        bt_exit_to(g, target);
+        return true;
+    }
+    if (d->kind == ISA_OP_MEM && d->size == 8) {
+        emit_load(&g->e, SCRATCH_A, bt_lookup(g, &insn->mem, insn->addr_size, 8, false));
+        emit_store(&g->e, AT_ST(target), SCRATCH_A);
+        push_return(g, insn);
+        emit_load(&g->e, SCRATCH_A, AT_ST(target));
+    } else if (is_gpr64(d) && d->reg != RSP) {
+        push_return(g, insn);
+        emit_mov(&g->e, SCRATCH_A, bt_value(g, d->reg, SCRATCH_A));
+    } else {
+        return false;
+    }
+    bt_how(g, HOW_INDIRECT);
+    bt_exit_indirect(g, UNDO_CALL);
+    return true;
+}
+
+static bool ret(struct bt_gen *g, const struct isa_insn *insn)
+{
+    unsigned extra = insn->imm_len ? (u16)insn->imm : 0;
+    emit_load(&g->e, SCRATCH_A, bt_lookup(g, &stack_top, 8, 8, false));
+    emit_lea(&g->e, HOST_SP, AT(HOST_SP, 8 + (s32)extra));
+    bt_how(g, HOW_INDIRECT);
+    bt_exit_indirect(g, 8 + extra);
+    return true;
+}
+
+/* LOOP, JRCXZ: 64-bit counters only. */
+static bool loop(struct bt_gen *g, const struct isa_insn *insn, bool count)
+{
+    struct emit *e = &g->e;
+    u64 next = next_ip(g, insn), target = next + (u64)insn->imm;
+    if (insn->addr_size != 8 || !gva_canonical(GVA(target)))
+        return false;
+    if (count)
+        emit_lea(e, HOST_CX, AT(HOST_CX, -1));
+    emit_mov(e, SCRATCH_A, HOST_CX);
+    u8 *zero = emit_jrcxz(e);
+    bt_exit_to(g, count ? target : next);
+    emit_here8(e, zero);
+    bt_exit_to(g, count ? next : target);
+    bt_how(g, HOW_JUMP);
+    return true;
+}
+
+static bool jcc(struct bt_gen *g, const struct isa_insn *insn)
+{
+    u64 next = next_ip(g, insn), target = next + (u64)insn->imm;
+    if (!gva_canonical(GVA(target)))
+        return false;
+    bt_exit_cond(g, insn->opcode & 15, target);
+    bt_exit_to(g, next);
+    bt_how(g, HOW_JUMP);
+    return true;
+}
+
+bool bt_flow(struct bt_gen *g, const struct isa_insn *insn)
+{
+    if (insn->cls != ISA_CONTROL || (insn->prefixes & ISA_PFX_66))
+        return false;
+    bool jcc_short = insn->map == 0 && (insn->opcode & 0xf0) == 0x70;
+    bool jcc_near = insn->map == 1 && (insn->opcode & 0xf0) == 0x80;
+    if (jcc_short || jcc_near)
+        return jcc(g, insn);
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+        return jmp(g, insn);
+    case ZYDIS_MNEMONIC_CALL:
+        return call(g, insn);
+    case ZYDIS_MNEMONIC_RET:
+        return !insn->imm_len || (u16)insn->imm <= 0xff00 ? ret(g, insn) : false;
+    case ZYDIS_MNEMONIC_LOOP:
+        return loop(g, insn, true);
+    case ZYDIS_MNEMONIC_JRCXZ:
+        return loop(g, insn, false);
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,435 @@
+/*
+ * The engine: its run loop, and what translated code calls.
+ *
+ * The run loop is the interpreter's (interp_ready): events, faults, mode. Where the mode in force has translated code, the
+ * block at RIP is entered; else the interpreter runs a block. Translated code comes back here (bt_service) for everything
+ * that it can not do by itself, and mostly goes on from here without leaving: a target to link, a miss, one instruction
+ * for the interpreter. It leaves for the run loop when there is an event, a fault to deliver, or a mode without code.
+ */
+#include "engine/bt/bt_internal.h"
+#include "machine/cpu/cpuid.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define STACK_SIZE (256u << 10)
+#define LEFT_MAX   (1ll << 30) /* the upper half of st->left is 0 while there is budget */
+#define COLD_RUNS  1u          /* times that code is interpreted before it is translated */
+
+struct engine {
+    struct bt bt;
+};
+
+/* --- mode --- */
+
+static u8 vector_key(const struct cpu *c)
+{
+    u64 avx = XCR0_SSE | XCR0_AVX, all = avx | XCR0_AVX512;
+    bool xsave = c->cr4 & CR4_OSXSAVE;
+    if (c->cr0 & (CR0_EM | CR0_TS))
+        return 0;
+    return (u8)((c->cr4 & CR4_OSFXSR ? BK_SSE : 0) | (xsave && (c->xcr0 & avx) == avx ? BK_AVX : 0) |
+                (xsave && (c->xcr0 & all) == all ? BK_AVX512 : 0) | BK_X87);
+}
+
+/* Is there translated code for the mode that the interpreter has derived? Sets bt->key. */
+static bool translated_mode(struct bt *bt)
+{
+    const struct interp *ip = &bt->ip;
+    if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER)
+        return false;
+    bt->key = (u8)(ip->context | vector_key(ip->cpu));
+    return true;
+}
+
+/* --- finding code --- */
+
+/* The block at RIP, translated if need be. NULL: *result says why not, CPU_OK to let the interpreter run it. */
+static struct bt_block *block_at_rip(struct bt *bt, int *result)
+{
+    u64 rip = bt->ip.cpu->rip;
+    *result = CPU_OK;
+    const u8 *host = tlb_fetch(&bt->ip, rip, result);
+    if (!host)
+        return NULL;
+    u64 start = (u64)(host - bt->ip.mem->ram);
+    struct bt_block *b = bt_find(bt, rip, start, bt->key);
+    if (!b)
+        b = bt_translate(bt, rip, start);
+    return b && b->n ? b : NULL;
+}
+
+static const u8 *leave(struct bt *bt, int result)
+{
+    bt->result = result;
+    return bt->leave;
+}
+
+/* Go on at cpu->rip, if that can be done here. */
+static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
+{
+    int r;
+    if (bt->st->left < 0 || *bt->st->attention || (bt->ip.cfg.test & (ENGINE_TEST_EXACT | ENGINE_TEST_EVICT)))
+        return leave(bt, CPU_OK);
+    struct bt_block *b = block_at_rip(bt, &r);
+    if (!b)
+        return leave(bt, r);
+    if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK)) {
+        if (link)
+            bt_link(bt, link, b);
+        if (hash)
+            bt_hash_put(bt, b);
+    }
+    return bt->code.rx + b->at_body;
+}
+
+/* --- one instruction by the interpreter --- */
+
+/* The instructions of the block behind number `i` were counted and will not run. */
+static void give_back(struct bt *bt, const struct bt_block *b, unsigned i)
+{
+    bt->st->left += b->n - 1 - (s64)i;
+}
+
+/* Take the flags from where they are. */
+static void settle_flags(struct bt *bt, const struct bt_block *b, unsigned i)
+{
+    if (b->map[i].flags_in_memory)
+        bt->ip.cpu->arith = bt->st->arith;
+}
+
+/*
+ * Execute instruction `i` of `b` by the interpreter, in struct cpu. STEP_DONE, or a result to leave with; then, and when
+ * it is not followed by its neighbour, the rest of the block's budget was given back.
+ */
+static int step(struct bt *bt, struct bt_block *b, unsigned i)
+{
+    struct interp *ip = &bt->ip;
+    ip->cpu->rip = b->va + b->map[i].guest;
+    settle_flags(bt, b, i);
+    ip->budget = bt->st->left + bt->kept;
+    int r = setjmp(ip->exit);
+    if (r == 0)
+        r = interp_step(ip);
+    bt->st->left = ip->budget - bt->kept;
+    if (r != STEP_DONE)
+        give_back(bt, b, i);
+    else
+        bt->stats.callouts++;
+    return r;
+}
+
+/* Behind a step: the code of the next instruction, or of where RIP is now. */
+static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
+{
+    const struct cpu *c = bt->ip.cpu;
+    bool next = c->rip == b->va + b->map[i + 1].guest && !bt->ip.in_repeat;
+    if (next && i + 1 < b->n && !b->dead && !bt->ip.stale) {
+        bt->st->want_vec = b->vectors;
+        return bt->code.rx + b->code + b->map[i + 1].host;
+    }
+    give_back(bt, b, i);
+    if (b->dead)
+        bt->stats.exit_killed++;
+    if (bt->ip.stale || bt->ip.in_repeat || b->dead)
+        return leave(bt, CPU_OK);
+    return go_on(bt, NULL, false);
+}
+
+static const u8 *callout(struct bt *bt, struct bt_block *b, unsigned i)
+{
+    int r = step(bt, b, i);
+    return r == STEP_DONE ? after_step(bt, b, i) : leave(bt, r);
+}
+
+/* A system instruction: mode and mappings may be others now. */
+static const u8 *monitor(struct bt *bt, struct bt_block *b, unsigned i)
+{
+    int r = step(bt, b, i);
+    if (r != STEP_DONE)
+        return leave(bt, r);
+    give_back(bt, b, i);
+    if (bt->ip.in_repeat || bt->ip.cpu->halted)
+        return leave(bt, CPU_OK);
+    if (bt->ip.stale)
+        interp_derive(&bt->ip);
+    if (!translated_mode(bt))
+        return leave(bt, CPU_OK);
+    return go_on(bt, NULL, false);
+}
+
+/* --- the service --- */
+
+static struct bt_block *block_of(struct bt *bt, u32 site)
+{
+    return bt->blocks[site >> 8 & ((1u << BT_TABLE_BITS) - 1)];
+}
+
+/* The jump's target is not an address: the fault is the jump's. */
+static const u8 *bad_target(struct bt *bt, struct bt_block *b, const struct bt_site *s)
+{
+    struct cpu *c = bt->ip.cpu;
+    c->rip = b->va + b->map[s->insn].guest;
+    c->gpr[RSP] = s->arg == UNDO_CALL ? c->gpr[RSP] + 8 : c->gpr[RSP] - s->arg;
+    bt->st->left++; /* it was counted and has not been executed */
+    give_back(bt, b, s->insn);
+    return leave(bt, cpu_raise_error(c, VEC_GP, 0));
+}
+
+/* A target that is not in the hash. Only an indirect jump can have one that is no address: then st->source is its. */
+static const u8 *hash_miss(struct bt *bt)
+{
+    bt->stats.exit_indirect++;
+    if (unlikely(!gva_canonical(GVA(bt->st->target)))) {
+        struct bt_block *b = block_of(bt, (u32)bt->st->source);
+        return bad_target(bt, b, &b->sites[bt->st->source & 0xff]);
+    }
+    bt->ip.cpu->rip = bt->st->target;
+    return go_on(bt, NULL, true);
+}
+
+static const u8 *direct(struct bt *bt, struct bt_block *b, const struct bt_site *s)
+{
+    bt->stats.exit_link++;
+    bt->ip.cpu->rip = b->exits[s->arg].target;
+    return go_on(bt, &b->exits[s->arg], false);
+}
+
+const u8 *bt_service(struct bt_state *st, u32 number)
+{
+    struct bt *bt = st->bt;
+    st->want_vec = 0;
+    if (number == BT_NO_SITE)
+        return hash_miss(bt);
+    struct bt_block *b = block_of(bt, number);
+    const struct bt_site *s = &b->sites[number & 0xff];
+    switch (s->kind) {
+    case SITE_MISS:
+        bt->stats.exit_slow++;
+        return callout(bt, b, s->insn);
+    case SITE_CALLOUT:
+        return callout(bt, b, s->insn);
+    case SITE_MONITOR:
+        return monitor(bt, b, s->insn);
+    case SITE_LINK:
+        return direct(bt, b, s);
+    default:
+        bt->stats.exit_poll++;
+        bt->ip.cpu->rip = b->va;
+        return leave(bt, CPU_OK);
+    }
+}
+
+/* An instruction of the guest's faulted on the host: the interpreter finds out what that means. */
+const u8 *bt_faulted(struct bt_state *st, u64 where)
+{
+    struct bt *bt = st->bt;
+    u32 offset = bt->regions[0].code + (u32)(where >> 32);
+    struct bt_block *b = bt_at_code(bt, offset);
+    st->want_vec = 0;
+    bt->stats.exit_fault++;
+    if (!b || offset - b->code < b->map[0].host) {
+        fprintf(stderr, "trapeze: binary translation: fault at offset %#x of code memory, which is no block's\n",
+                offset);
+        abort();
+    }
+    unsigned i = 0;
+    while (i + 1 < b->n && b->map[i + 1].host <= offset - b->code)
+        i++;
+    return callout(bt, b, i);
+}
+
+/* --- the run loop --- */
+
+/* From struct cpu into translated code and back. A result for interp_ready. */
+static int enter(struct bt *bt, struct bt_block *b)
+{
+    struct bt_state *st = bt->st;
+    struct interp *ip = &bt->ip;
+    void (*go)(struct bt_state *, const u8 *) = (void (*)(struct bt_state *, const u8 *))(uintptr_t)bt->enter;
+    st->cpu = ip->cpu;
+    st->attention = &ip->cpu->attention;
+    st->left = MIN(ip->budget, LEFT_MAX);
+    bt->kept = ip->budget - st->left;
+    bt->result = CPU_OK;
+    bt->stats.entries++;
+    go(st, bt->code.rx + b->at_body);
+    ip->budget = st->left + bt->kept;
+    return bt->result;
+}
+
+static int run_once(struct bt *bt)
+{
+    struct interp *ip = &bt->ip;
+    int r;
+    ip->in_repeat = false;
+    if (ip->cfg.test & ENGINE_TEST_EVICT) {
+        bt->random = bt->random * 6364136223846793005ull + 1442695040888963407ull;
+        if (bt->random >> 56 == 0)
+            bt_evict(bt, (unsigned)(bt->random >> 40) % BT_REGIONS);
+    }
+    if (!translated_mode(bt))
+        return interp_block(ip);
+    struct bt_block *b = block_at_rip(bt, &r);
+    if (b)
+        return enter(bt, b);
+    return r == CPU_OK ? interp_block(ip) : r;
+}
+
+static void run_loop(struct bt *bt, struct stop *s)
+{
+    struct interp *ip = &bt->ip;
+    int code = CPU_OK;
+    ip->stale = true;
+    while (interp_ready(ip, code, s)) {
+        /* Each time: step() has used the buffer for itself. */
+        code = setjmp(ip->exit);
+        if (code == CPU_OK)
+            code = run_once(bt);
+    }
+}
+
+static void bt_run(struct engine *en, struct cpu *c, u64 budget, struct stop *stop)
+{
+    struct bt *bt = &en->bt;
+    if (!interp_begin(&bt->ip, c, budget, stop))
+        return;
+    s64 start = bt->ip.budget;
+    run_loop(bt, stop);
+    bt->stats.instructions += (u64)(start - bt->ip.budget) - bt->ip.deliveries;
+}
+
+/* --- hooks of the interpreter's TLB --- */
+
+/* Entries of the TLB went: what was entered under them may not be reached through the hash any more. */
+static void flushed(void *owner, enum tlb_flush what, u64 va)
+{
+    struct bt *bt = owner;
+    for (unsigned context = 0; context < BT_CONTEXTS; context++) {
+        if (what == TLB_FLUSH_PAGE)
+            bt_hash_drop_page(bt, context, va);
+        else if (what == TLB_FLUSH_ALL || bt->hash_local[context])
+            bt_hash_clear(bt, context);
+    }
+}
+
+/* --- life --- */
+
+static bool bt_usable(const char **why)
+{
+    if (__builtin_cpu_supports("bmi2"))
+        return true;
+    if (why)
+        *why = "this processor has no BMI2 instructions";
+    return false;
+}
+
+static void bt_destroy(struct engine *en)
+{
+    if (!en)
+        return;
+    struct bt *bt = &en->bt;
+    if (bt->code.rx)
+        host_fault_region_remove(bt->code.rx);
+    bt_cache_fini(bt);
+    interp_fini(&bt->ip);
+    host_unmap(bt->memory, bt->memory_size);
+    free(en);
+}
+
+/* A host stack, and the state above it. */
+static int create_state(struct bt *bt, struct error *e)
+{
+    bt->memory_size = STACK_SIZE + ((sizeof(struct bt_state) + PAGE_SIZE - 1) & PAGE_MASK);
+    bt->memory = host_map_anonymous(bt->memory_size, e);
+    if (!bt->memory)
+        return -ENOMEM;
+    bt->st = (struct bt_state *)(void *)((u8 *)bt->memory + STACK_SIZE);
+    bt->st->bt = bt;
+    bt->st->vec_missing = bt->st->x87_missing = 1;
+    bt->st->hash_mask = (BT_HASH_SIZE - 1) << 2;
+    __asm__ volatile("stmxcsr %0" : "=m"(bt->st->host_mxcsr));
+    bt->ip.tables_memory = bt->st->tlb;
+    bt->ip.owner = bt;
+    bt->ip.flushed = flushed;
+    bt->ip.code_killed = bt_code_killed;
+    bt->ip.has_code = bt_has_code;
+    return 0;
+}
+
+static int create_code(struct bt *bt, struct error *e)
+{
+    struct emit em = {
+        .start = bt->code.rw, .p = bt->code.rw, .end = bt->code.rw + bt->regions[0].code, .rx = bt->code.rx};
+    bt->vec_width = __builtin_cpu_supports("avx512bw") ? 64 : __builtin_cpu_supports("avx") ? 32 : 16;
+    bt_thunks(bt, &em);
+    if (em.full)
+        return error_set(e, EINVAL, "binary translation: its own code does not fit");
+    for (unsigned context = 0; context < BT_CONTEXTS; context++) {
+        bt->hash_used[context] = true;
+        bt_hash_clear(bt, context);
+    }
+    int r = host_fault_init(e);
+    if (r == 0)
+        r = host_fault_region_add(bt->code.rx + bt->regions[0].code, bt->code.rx + bt->code.size, bt->fault, true);
+    return r < 0 ? error_set(e, -r, "binary translation: too many code caches in one process") : 0;
+}
+
+static int bt_create(struct engine **out, const struct engine_config *cfg, struct error *e)
+{
+    struct engine *en = calloc(1, sizeof(*en));
+    if (!en)
+        return error_set(e, ENOMEM, "binary translation: out of memory");
+    struct bt *bt = &en->bt;
+    struct engine_config cold = *cfg;
+    cold.code_cache = cfg->code_cache ? cfg->code_cache / 8 : 2u << 20;
+    int r = create_state(bt, e);
+    if (r == 0)
+        r = interp_init(&bt->ip, &cold, e);
+    if (r == 0)
+        r = bt_cache_init(bt, cfg->code_cache, e);
+    if (r == 0)
+        r = create_code(bt, e);
+    if (r < 0) {
+        bt_destroy(en);
+        return r;
+    }
+    *out = en;
+    return 0;
+}
+
+static void bt_state_changed(struct engine *en, struct cpu *c)
+{
+    tlb_flush_all(&en->bt.ip);
+    blocks_flush(&en->bt.ip);
+    bt_flush(&en->bt);
+}
+
+static void bt_stats(const struct engine *en, struct engine_stats *out)
+{
+    const struct bt *bt = &en->bt;
+    const struct engine_stats *cold = &bt->ip.stats;
+    *out = bt->stats;
+    out->monitor = cold->monitor;
+    out->native = cold->native;
+    out->blocks_made += cold->blocks_made;
+    out->blocks_dropped += cold->blocks_dropped;
+    out->tlb_fills = cold->tlb_fills;
+    out->tlb_flushes = cold->tlb_flushes;
+    out->code_writes = cold->code_writes;
+    out->exceptions = cold->exceptions;
+    out->interrupts = cold->interrupts;
+    out->pio = cold->pio;
+    out->mmio = cold->mmio;
+}
+
+const struct engine_ops engine_bt = {
+    .name = "bt",
+    .usable = bt_usable,
+    .create = bt_create,
+    .destroy = bt_destroy,
+    .run = bt_run,
+    .state_changed = bt_state_changed,
+    .stats = bt_stats,
+};

@@ -1,0 +1,348 @@
+/*
+ * Translation of a block: decode, look at flags, write the hot code, then the cold code behind it.
+ *
+ *   code:     compare RCX with the block's address   (reached through the hash)
+ *   at_poll:  event or end of the budget? to cold code
+ *   at_body:  count the instructions; vectors in place?
+ *             the instructions, and the exits
+ *             cold code: push site; jmp slow
+ */
+#include "engine/bt/bt_internal.h"
+
+#include <stddef.h>
+
+const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H_RSI, H_RDI,
+                                 H_R8,  H_R9,  NO_HOST, NO_HOST, H_R12, H_R13, H_R14, NO_HOST};
+
+/* The most that one block may take. */
+#define CODE_MAX (16u << 10)
+#define META_MAX                                                              \
+    (sizeof(struct bt_block) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
+     4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + 64)
+
+unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch)
+{
+    if (bt_host_of[guest] != NO_HOST)
+        return bt_host_of[guest];
+    emit_load(&g->e, scratch, bt_slot(guest));
+    return scratch;
+}
+
+/* --- sites and cold code --- */
+
+u32 bt_site(struct bt_gen *g, enum bt_site_kind kind, unsigned arg)
+{
+    if (g->n_sites == ARRAY_LEN(g->sites)) {
+        g->overflow = true;
+        return 0;
+    }
+    g->sites[g->n_sites] = (struct bt_site){.kind = (u8)kind, .insn = (u8)g->i, .arg = (u16)arg};
+    return g->b->index << 8 | g->n_sites++;
+}
+
+u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write)
+{
+    u32 number = bt_site(g, SITE_MISS, 0);
+    struct bt_site *s = &g->sites[number & 0xff];
+    bool rip = m->base == ISA_RIP_REG;
+    s->base = rip ? ISA_NO_REG : m->base;
+    s->index = m->index;
+    s->shift = (u8)__builtin_ctz(m->scale ? m->scale : 1) & 3;
+    s->addr32 = addr_size == 4;
+    s->write = write;
+    s->seg = m->seg & 7;
+    s->size = (u8)size;
+    s->disp = (u64)m->disp + (rip ? g->rip + g->insn[g->i].len : 0);
+    return number;
+}
+
+void bt_cold(struct bt_gen *g, u8 *mark, u32 site)
+{
+    if (g->n_cold == ARRAY_LEN(g->cold)) {
+        g->overflow = true;
+        return;
+    }
+    g->cold[g->n_cold].mark = mark;
+    g->cold[g->n_cold++].site = site;
+}
+
+/* --- head --- */
+
+static void miss_unless_zero(struct bt_gen *g, enum bt_site_kind kind)
+{
+    u8 *ok = emit_jrcxz(&g->e);
+    u8 *mark = emit_jmp32(&g->e);
+    emit_here8(&g->e, ok);
+    bt_cold(g, mark, bt_site(g, kind, 0));
+}
+
+/* RCX - va */
+static void compare_address(struct bt_gen *g)
+{
+    u64 minus = 0 - g->b->va;
+    if (minus == (u64)(s64)(s32)minus) {
+        emit_lea(&g->e, SCRATCH_A, AT(SCRATCH_A, (s32)minus));
+    } else {
+        emit_mov_imm(&g->e, SCRATCH_B, minus);
+        emit_lea(&g->e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+    }
+    miss_unless_zero(g, SITE_RESTART);
+}
+
+/* attention, or a negative budget: its upper half is not 0 */
+static void poll(struct bt_gen *g)
+{
+    struct emit *e = &g->e;
+    emit_load(e, SCRATCH_A, AT_ST(attention));
+    emit_load32(e, SCRATCH_A, AT(SCRATCH_A, 0));
+    emit_load32(e, SCRATCH_B, AT(H_RSP, ST(left) + 4));
+    emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+    miss_unless_zero(g, SITE_POLL);
+}
+
+static void count(struct bt_gen *g)
+{
+    emit_load(&g->e, SCRATCH_A, AT_ST(left));
+    emit_lea(&g->e, SCRATCH_A, AT(SCRATCH_A, -(s32)g->n));
+    emit_store(&g->e, AT_ST(left), SCRATCH_A);
+}
+
+static bool block_uses_vectors(const struct bt_gen *g)
+{
+    for (unsigned i = 0; i < g->n; i++)
+        if (g->insn[i].cls == ISA_INNOCUOUS && bt_uses_vectors(&g->insn[i]) && !bt_uses_x87(&g->insn[i]))
+            return true;
+    return false;
+}
+
+static void load_vectors(struct bt_gen *g)
+{
+    if (!g->b->vectors)
+        return;
+    emit_movzx8_mem(&g->e, SCRATCH_A, AT_ST(vec_missing));
+    u8 *ok = emit_jrcxz(&g->e);
+    emit_call(&g->e, g->bt->vec_load);
+    emit_here8(&g->e, ok);
+}
+
+static void head(struct bt_gen *g)
+{
+    compare_address(g);
+    g->off_poll = emit_offset(&g->e);
+    poll(g);
+    g->off_body = emit_offset(&g->e);
+    count(g);
+    load_vectors(g);
+}
+
+/* --- body --- */
+
+void bt_callout(struct bt_gen *g, enum bt_site_kind kind)
+{
+    emit_push_imm(&g->e, bt_site(g, kind, 0));
+    emit_jmp(&g->e, g->bt->slow);
+    bt_how(g, kind == SITE_MONITOR ? HOW_MONITOR : HOW_CALLOUT);
+    g->ends = kind == SITE_MONITOR;
+}
+
+/* Does it end a block whatever is made of it? */
+static bool ends_block(const struct bt_gen *g, const struct isa_insn *insn)
+{
+    return insn->cls != ISA_INNOCUOUS || insn->mnemonic == ZYDIS_MNEMONIC_BOUND ||
+           insn->mnemonic == ZYDIS_MNEMONIC_ARPL || bt_missing(g, insn);
+}
+
+/* What a failed attempt must not leave behind. */
+struct mark {
+    u8 *p;
+    unsigned n_cold, n_sites, n_exits;
+    bool flags_ok, saved_ok, full, overflow;
+};
+
+static struct mark mark(const struct bt_gen *g)
+{
+    return (struct mark){g->e.p, g->n_cold, g->n_sites, g->n_exits, g->flags_ok, g->saved_ok, g->e.full, g->overflow};
+}
+
+static void undo(struct bt_gen *g, const struct mark *m)
+{
+    g->e.p = m->p, g->e.full = m->full;
+    g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits;
+    g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
+}
+
+typedef bool (*translate_fn)(struct bt_gen *g, const struct isa_insn *insn);
+
+static void instruction(struct bt_gen *g)
+{
+    static const translate_fn ways[] = {bt_flow, bt_stack, bt_system, bt_copy};
+    const struct isa_insn *insn = &g->insn[g->i];
+    struct bt_map *m = &g->b->map[g->i];
+    m->guest = (u16)(g->rip - g->b->va);
+    m->host = emit_offset(&g->e);
+    struct mark before = mark(g);
+    bool done = false;
+    for (unsigned w = 0; w < ARRAY_LEN(ways) && !done && !bt_missing(g, insn); w++) {
+        done = ways[w](g, insn);
+        if (!done)
+            undo(g, &before);
+    }
+    m->flags_in_memory = g->saved_ok;
+    if (done) {
+        bt_flags_after(g, insn);
+        g->ends = g->ends || insn->cls == ISA_CONTROL;
+    } else {
+        bt_callout(g, ends_block(g, insn) ? SITE_MONITOR : SITE_CALLOUT);
+        g->flags_ok = g->saved_ok = true;
+    }
+    g->rip += insn->len;
+}
+
+static void cold_code(struct bt_gen *g)
+{
+    struct emit *e = &g->e;
+    for (unsigned i = 0; i < g->n_cold; i++) {
+        const struct bt_site *s = &g->sites[g->cold[i].site & 0xff];
+        if (s->kind == SITE_LINK) {
+            g->exit[s->arg].stub = emit_offset(e);
+        }
+        emit_here32(e, g->cold[i].mark);
+        if (s->kind == SITE_RESTART) {
+            emit_mov_imm(e, SCRATCH_B, g->b->va);
+            emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+            emit_jmp(e, g->bt->hash_miss);
+        } else {
+            emit_push_imm(e, g->cold[i].site);
+            emit_jmp(e, g->bt->slow);
+        }
+    }
+}
+
+/* --- the block --- */
+
+/* Decode up to the end of the page, of the block, or to what does not decode. */
+static void decode(struct bt_gen *g, const u8 *host)
+{
+    unsigned room = PAGE_SIZE - (unsigned)(g->b->start & (PAGE_SIZE - 1)), off = 0;
+    unsigned max = g->bt->ip.cfg.test & ENGINE_TEST_SINGLE ? 1 : BT_BLOCK_INSNS;
+    bool end = false;
+    while (!end && g->n < max && off < room) {
+        struct isa_insn *insn = &g->insn[g->n];
+        if (isa_decode(ISA_MODE_64, host + off, MIN(room - off, (unsigned)ISA_MAX_LEN), insn) != ISA_DECODE_OK)
+            break;
+        off += insn->len;
+        g->n++;
+        end = ends_block(g, insn) && !bt_system_goes_on(g, insn);
+    }
+    g->b->bytes = (u16)off;
+    g->b->n = (u8)g->n;
+}
+
+static unsigned lookups_of(const struct isa_insn *insn)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < insn->n_ops; i++)
+        n += insn->op[i].kind == ISA_OP_MEM && insn->op[i].size;
+    return n;
+}
+
+static struct bt_block *new_block(struct bt *bt, u64 va, u64 start)
+{
+    struct bt_region *r = &bt->regions[bt->region];
+    struct bt_block *b = bt_meta(bt, sizeof(*b));
+    *b = (struct bt_block){.va = va, .start = start, .key = bt->key, .region = (u8)bt->region};
+    b->index = bt->next_index & ((1u << BT_TABLE_BITS) - 1);
+    b->code = r->code_used;
+    return b;
+}
+
+/* All is written: the block gets what it keeps, code memory what is used. */
+static void finish(struct bt_gen *g)
+{
+    struct bt *bt = g->bt;
+    struct bt_block *b = g->b;
+    struct bt_region *r = &bt->regions[bt->region];
+    b->code_len = emit_offset(&g->e);
+    b->at_poll = b->code + g->off_poll;
+    b->at_body = b->code + g->off_body;
+    b->n_sites = (u8)g->n_sites;
+    b->sites = bt_meta(bt, g->n_sites * sizeof(*b->sites));
+    memcpy(b->sites, g->sites, g->n_sites * sizeof(*b->sites));
+    b->n_exits = (u8)g->n_exits;
+    for (unsigned i = 0; i < g->n_exits; i++)
+        b->exits[i] = (struct bt_exit){.target = g->exit[i].target,
+                                       .owner = b,
+                                       .field = g->exit[i].field ? b->code + (u32)(g->exit[i].field - g->e.start) : 0,
+                                       .stub = b->code + g->exit[i].stub};
+    r->code_used += (b->code_len + 15) & ~15u;
+    r->code_used = MIN(r->code_used, r->code_end);
+    bt->blocks[b->index] = b;
+    bt->next_index++;
+    r->n_blocks++;
+}
+
+static bool write_code(struct bt_gen *g)
+{
+    head(g);
+    g->flags_ok = true;
+    g->rip = g->b->va;
+    for (g->i = 0; g->i < g->n; g->i++)
+        instruction(g);
+    g->i = g->n ? g->n - 1 : 0;
+    if (!g->ends)
+        bt_exit_to(g, g->rip);
+    g->b->map[g->n] = (struct bt_map){.guest = g->b->bytes, .host = emit_offset(&g->e)};
+    cold_code(g);
+    return !g->e.full && !g->overflow;
+}
+
+/* With fewer instructions if it came out too long. */
+static bool write_block(struct bt_gen *g)
+{
+    struct bt *bt = g->bt;
+    struct bt_region *r = &bt->regions[bt->region];
+    while (true) {
+        g->e = (struct emit){.start = bt->code.rw + g->b->code,
+                             .p = bt->code.rw + g->b->code,
+                             .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->code_end),
+                             .rx = bt->code.rx + g->b->code};
+        g->n_cold = g->n_sites = g->n_exits = 0;
+        g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
+        for (unsigned i = 0; i < g->n; i++)
+            g->lookups[i] = (u8)lookups_of(&g->insn[i]);
+        g->b->n = (u8)g->n;
+        g->b->vectors = block_uses_vectors(g);
+        bt_flags_scan(g);
+        if (write_code(g))
+            return true;
+        if (g->n <= 1)
+            return false;
+        g->n /= 2;
+        g->b->bytes = 0;
+        for (unsigned i = 0; i < g->n; i++)
+            g->b->bytes += g->insn[i].len;
+    }
+}
+
+struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start)
+{
+    static const size_t code_room = CODE_MAX;
+    struct bt_gen *g = &bt->gen;
+    if (!bt_room(bt, MIN(code_room, bt->regions[0].code_end - bt->regions[0].code), META_MAX))
+        return NULL;
+    *g = (struct bt_gen){.bt = bt};
+    g->b = new_block(bt, va, start);
+    decode(g, bt->ip.mem->ram + start);
+    g->b->map = bt_meta(bt, (g->n + 1) * sizeof(*g->b->map));
+    memset(g->b->map, 0, (g->n + 1) * sizeof(*g->b->map));
+    if (g->n && !write_block(g))
+        g->n = g->b->n = 0;
+    if (!g->n) { /* for the interpreter; still known, so that it is not tried again and again */
+        g->e = (struct emit){0};
+        g->n_sites = g->n_exits = 0;
+        g->off_poll = g->off_body = 0;
+    }
+    finish(g);
+    bt_publish(bt, g->b);
+    return g->b;
+}

@@ -1,0 +1,65 @@
+/*
+ * The software TLB: four contexts of arrays, so laid out that translated code can look an address up by itself.
+ *
+ *   index   = bits 12-27 of the address
+ *   read    = minus the page's address, if reading is allowed: so that address + read is the offset in the page
+ *   write     the same for writing, with nothing left to do: dirty bit set, nobody watching the page
+ *   exec      which RAM page the code of this linear page is in; 0: none
+ *   addend    host address - linear address
+ *
+ * An access of n bytes at `va` hits if va + read[index] <= PAGE_SIZE - n. Zeroed memory is an empty table, but for index 0,
+ * whose empty value no address of index 0 matches. Which indices are in use stands in a journal, so that a flush costs
+ * what was filled.
+ */
+#ifndef TRAPEZE_INTERP_TLB_H
+#define TRAPEZE_INTERP_TLB_H
+
+#include "base/types.h"
+
+#define TLB_BITS    16
+#define TLB_SIZE    (1u << TLB_BITS)
+#define TLB_JOURNAL 4096u /* entries in use at most, a context; then all of the context is dropped */
+
+struct tlb_tables {
+    u64 read[TLB_SIZE], write[TLB_SIZE], exec[TLB_SIZE], addend[TLB_SIZE];
+};
+
+/* Entries in use, in no order: the linear page, and what its 4 KiB are a part of. */
+struct tlb_used {
+    u64 page;
+    u16 index;
+    u8 kind; /* TLB_GLOBAL, TLB_2M, TLB_1G */
+};
+
+struct tlb_journal {
+    unsigned n;
+    struct tlb_used used[TLB_JOURNAL];
+    u16 slot[TLB_SIZE]; /* of an index in used[], plus 1; 0: not in use */
+};
+
+#define TLB_GLOBAL 1u
+#define TLB_2M     2u
+#define TLB_1G     4u
+
+enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_NEVER, TLB_CONTEXTS };
+
+/* What a flush took away. */
+enum tlb_flush { TLB_FLUSH_PAGE, TLB_FLUSH_NONGLOBAL, TLB_FLUSH_ALL };
+
+static inline unsigned tlb_index(u64 va)
+{
+    return va >> PAGE_SHIFT & (TLB_SIZE - 1);
+}
+
+static inline u64 tlb_empty(unsigned index)
+{
+    return index ? 0 : (u64)-PAGE_SIZE;
+}
+
+/* One number for linear page and RAM page: 36 and 28 bits, inverted so that 0 is none. */
+static inline u64 tlb_exec_key(u64 va, u64 ram)
+{
+    return ~((va >> PAGE_SHIFT) << 28 | ram >> PAGE_SHIFT);
+}
+
+#endif
