@@ -97,7 +97,7 @@ void bt_hash_drop(struct bt *bt, const struct bt_block *b)
 static bool page_is_global(const struct interp *ip, unsigned context, u64 va)
 {
     const struct tlb_journal *j = &ip->journal[context];
-    u16 slot = j->slot[tlb_index(va)];
+    u16 slot = j->slot[1][tlb_index(va)];
     return slot && (j->used[slot - 1].kind & TLB_GLOBAL);
 }
 

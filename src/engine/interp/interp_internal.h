@@ -301,8 +301,8 @@ void tlb_init(struct interp *ip);
 void tlb_flush_all(struct interp *ip);
 void tlb_flush_nonglobal(struct interp *ip);
 void tlb_flush_page(struct interp *ip, u64 va);
-/* Put what a walk found into the TLB of context `ctx`. */
-void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p);
+/* Put what a walk for `access` found into the TLB of context `ctx`: an entry for code, or one for data. */
+void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p, enum mmu_access access);
 /*
  * Fill the TLB for a data access in the context in force. Whether it now hits; if not, the slow path has to do it: it crosses
  * pages, faults, is no RAM, or is watched. cpu->fault may be overwritten.
@@ -334,7 +334,7 @@ static inline struct block *block_lookup(struct interp *ip, int *result)
 {
     u64 rip = ip->cpu->rip;
     unsigned i = tlb_index(rip);
-    u64 start = rip + ip->tlb->addend[i] - (u64)ip->mem->ram;
+    u64 start = rip + ip->tlb->code[i] - (u64)ip->mem->ram;
     const struct jump_entry *j = jump_at(ip, rip);
     const struct block *b = j->block;
     if (likely(j->rip == rip && b && b->start == start && b->key == ip->key &&

@@ -8,7 +8,7 @@ static int walk(struct interp *ip, u64 va, enum mmu_access access, bool user, bo
 {
     int r = mmu_walk(ip->cpu, ip->mem, GVA(va), access, user, implicit, p);
     if (r == CPU_OK && !implicit && user == ip->user)
-        tlb_fill(ip, ip->context, va, p);
+        tlb_fill(ip, ip->context, va, p, access);
     return r;
 }
 
@@ -233,7 +233,7 @@ u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
 const u8 *tlb_fetch(struct interp *ip, u64 va, int *result)
 {
     unsigned i = tlb_index(va);
-    u64 there = va + ip->tlb->addend[i];
+    u64 there = va + ip->tlb->code[i];
     if (likely(ip->tlb->exec[i] && ip->tlb->exec[i] == tlb_exec_key(va, there - (u64)ip->mem->ram)))
         return (const u8 *)there;
     struct mmu_page p;

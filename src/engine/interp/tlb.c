@@ -6,17 +6,19 @@
  */
 #include "engine/interp/interp_internal.h"
 
-static void entry_clear(struct interp *ip, unsigned ctx, unsigned i)
+static void entry_clear(struct interp *ip, unsigned ctx, unsigned i, bool exec)
 {
     struct tlb_tables *t = &ip->tlbs[ctx];
-    t->read[i] = t->write[i] = tlb_empty(i);
-    t->exec[i] = t->addend[i] = 0;
+    if (exec)
+        t->exec[i] = t->code[i] = 0;
+    else
+        t->read[i] = t->write[i] = tlb_empty(i), t->addend[i] = 0;
 }
 
 void tlb_init(struct interp *ip)
 {
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        entry_clear(ip, ctx, 0);
+        entry_clear(ip, ctx, 0, false);
 }
 
 static void tell(struct interp *ip, enum tlb_flush what, u64 va)
@@ -29,16 +31,14 @@ static void tell(struct interp *ip, enum tlb_flush what, u64 va)
 static void drop(struct interp *ip, unsigned ctx, unsigned k)
 {
     struct tlb_journal *j = &ip->journal[ctx];
-    unsigned i = j->used[k].index;
-    entry_clear(ip, ctx, i);
-    j->slot[i] = 0;
-    j->n--;
-    if (k == j->n)
+    struct tlb_used *u = &j->used[k], *last = &j->used[--j->n];
+    bool exec = u->kind & TLB_EXEC;
+    entry_clear(ip, ctx, u->index, exec);
+    j->slot[exec][u->index] = 0;
+    if (u == last)
         return;
-    j->used[k].page = j->used[j->n].page;
-    j->used[k].index = j->used[j->n].index;
-    j->used[k].kind = j->used[j->n].kind;
-    j->slot[j->used[k].index] = (u16)(k + 1);
+    u->page = last->page, u->index = last->index, u->kind = last->kind;
+    j->slot[!!(u->kind & TLB_EXEC)][u->index] = (u16)(k + 1);
 }
 
 /* Drop the entries that are not of `keep`. */
@@ -96,8 +96,9 @@ void tlb_flush_page(struct interp *ip, u64 va)
 {
     unsigned i = tlb_index(va);
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        if (ip->journal[ctx].slot[i])
-            drop(ip, ctx, ip->journal[ctx].slot[i] - 1u);
+        for (unsigned exec = 0; exec < 2; exec++)
+            if (ip->journal[ctx].slot[exec][i])
+                drop(ip, ctx, ip->journal[ctx].slot[exec][i] - 1u);
     for (unsigned size = 0; size < 2; size++)
         if (ip->large[size])
             flush_large(ip, size, va);
@@ -112,52 +113,55 @@ void tlb_protect_page(struct interp *ip, u64 ram_page)
         const struct tlb_journal *j = &ip->journal[ctx];
         for (unsigned k = 0; k < j->n; k++) {
             unsigned i = j->used[k].index;
-            if (t->addend[i] + j->used[k].page == host)
+            if (!(j->used[k].kind & TLB_EXEC) && t->addend[i] + j->used[k].page == host)
                 t->write[i] = tlb_empty(i);
         }
     }
 }
 
-/* Entry number for index i, which is used from now on. */
-static struct tlb_used *use(struct interp *ip, unsigned ctx, unsigned i)
+/* The journal's entry for index i, which is used from now on, for `page`. */
+static struct tlb_used *use(struct interp *ip, unsigned ctx, unsigned i, u64 page, bool exec)
 {
     struct tlb_journal *j = &ip->journal[ctx];
-    if (!j->slot[i]) {
+    if (!j->slot[exec][i]) {
         if (j->n == TLB_JOURNAL) {
             drop_all(ip, ctx, 0);
             tell(ip, TLB_FLUSH_ALL, 0);
         }
         j->used[j->n].index = (u16)i;
-        j->slot[i] = (u16)++j->n;
+        j->slot[exec][i] = (u16)++j->n;
+    } else if (exec && j->used[j->slot[exec][i] - 1].page != page) {
+        tell(ip, TLB_FLUSH_PAGE, j->used[j->slot[exec][i] - 1].page);
     }
-    return &j->used[j->slot[i] - 1];
+    j->used[j->slot[exec][i] - 1].page = page;
+    return &j->used[j->slot[exec][i] - 1];
 }
 
-void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p)
+void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p, enum mmu_access access)
 {
-    u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK));
+    u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK)), page = va & PAGE_MASK;
     if (ram == UINT64_MAX || ctx == TLB_NEVER)
         return;
     struct cpu *c = ip->cpu;
-    unsigned i = tlb_index(va);
-    u64 page = va & PAGE_MASK, none = tlb_empty(i);
-    bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG;
-    bool w = p->dirty && !ip->mem->trace[ram >> PAGE_SHIFT] && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
     struct tlb_tables *t = &ip->tlbs[ctx];
-    struct tlb_used *u = use(ip, ctx, i);
-    bool other = t->exec[i] && u->page != page;
-    u64 was = u->page;
-    t->read[i] = !paging || mmu_allows(c, p, MMU_READ, user, false) ? 0 - page : none;
-    t->write[i] = w ? 0 - page : none;
-    t->exec[i] = !paging || mmu_allows(c, p, MMU_EXEC, user, false) ? tlb_exec_key(va, ram) : 0;
-    t->addend[i] = (u64)ip->mem->ram + ram - page;
-    u->page = page;
-    u->kind = (u8)((p->global ? TLB_GLOBAL : 0) | (p->shift == 21 ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0));
+    unsigned i = tlb_index(va);
+    bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG, exec = access == MMU_EXEC;
+    u64 none = tlb_empty(i), addend = (u64)ip->mem->ram + ram - page;
+    struct tlb_used *u = use(ip, ctx, i, page, exec);
+    u->kind = (u8)((p->global ? TLB_GLOBAL : 0) | (p->shift == 21 ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0) |
+                   (exec ? TLB_EXEC : 0));
     ip->large[0] |= p->shift == 21;
     ip->large[1] |= p->shift == 30;
     ip->stats.tlb_fills++;
-    if (other)
-        tell(ip, TLB_FLUSH_PAGE, was);
+    if (exec) {
+        t->exec[i] = tlb_exec_key(va, ram);
+        t->code[i] = addend;
+        return;
+    }
+    bool w = p->dirty && !ip->mem->trace[ram >> PAGE_SHIFT] && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
+    t->read[i] = !paging || mmu_allows(c, p, MMU_READ, user, false) ? 0 - page : none;
+    t->write[i] = w ? 0 - page : none;
+    t->addend[i] = addend;
 }
 
 int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write)
@@ -167,6 +171,6 @@ int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write)
         return 0;
     if (mmu_walk(ip->cpu, ip->mem, GVA(va), write ? MMU_WRITE : MMU_READ, ip->user, false, &p) != CPU_OK)
         return 0;
-    tlb_fill(ip, ip->context, va, &p);
+    tlb_fill(ip, ip->context, va, &p, MMU_READ);
     return write ? tlb_write_ptr(ip, va, size) != NULL : tlb_read_ptr(ip, va, size) != NULL;
 }

@@ -4,8 +4,11 @@
  *   index   = bits 12-27 of the address
  *   read    = minus the page's address, if reading is allowed: so that address + read is the offset in the page
  *   write     the same for writing, with nothing left to do: dirty bit set, nobody watching the page
- *   exec      which RAM page the code of this linear page is in; 0: none
  *   addend    host address - linear address
+ *   exec      which RAM page the code of this linear page is in; 0: none
+ *   code      host address - linear address, for exec
+ *
+ * Code and data have entries of their own: a hot page of each may have the same index.
  *
  * An access of n bytes at `va` hits if va + read[index] <= PAGE_SIZE - n. Zeroed memory is an empty table, but for index 0,
  * whose empty value no address of index 0 matches. Which indices are in use stands in a journal, so that a flush costs
@@ -21,25 +24,26 @@
 #define TLB_JOURNAL 4096u /* entries in use at most, a context; then all of the context is dropped */
 
 struct tlb_tables {
-    u64 read[TLB_SIZE], write[TLB_SIZE], exec[TLB_SIZE], addend[TLB_SIZE];
+    u64 read[TLB_SIZE], write[TLB_SIZE], addend[TLB_SIZE], exec[TLB_SIZE], code[TLB_SIZE];
 };
 
 /* Entries in use, in no order: the linear page, and what its 4 KiB are a part of. */
 struct tlb_used {
     u64 page;
     u16 index;
-    u8 kind; /* TLB_GLOBAL, TLB_2M, TLB_1G */
+    u8 kind; /* TLB_GLOBAL, TLB_2M, TLB_1G, TLB_EXEC */
 };
 
 struct tlb_journal {
     unsigned n;
     struct tlb_used used[TLB_JOURNAL];
-    u16 slot[TLB_SIZE]; /* of an index in used[], plus 1; 0: not in use */
+    u16 slot[2][TLB_SIZE]; /* data, code: of an index in used[], plus 1; 0: not in use */
 };
 
 #define TLB_GLOBAL 1u
 #define TLB_2M     2u
 #define TLB_1G     4u
+#define TLB_EXEC   8u /* an entry for code */
 
 enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_NEVER, TLB_CONTEXTS };
 
