@@ -23,201 +23,209 @@
 #include "isa/class.h"
 #include "machine/cpu/cpuid.h"
 
+/* mnemonic, class, form, reason */
+#define ROWS(X)                                                                                                  \
+    /* near transfers of control */                                                                              \
+    X(ZYDIS_MNEMONIC_CALL, ISA_SENSITIVE, ISA_FORM_FAR, "loads CS, may pass a gate")                             \
+    X(ZYDIS_MNEMONIC_JMP, ISA_SENSITIVE, ISA_FORM_FAR, "loads CS, may pass a gate")                              \
+    X(ZYDIS_MNEMONIC_RET, ISA_SENSITIVE, ISA_FORM_FAR, "loads CS, may change the privilege level")               \
+    X(ZYDIS_MNEMONIC_CALL, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                       \
+    X(ZYDIS_MNEMONIC_JMP, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_RET, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JB, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                         \
+    X(ZYDIS_MNEMONIC_JBE, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JL, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                         \
+    X(ZYDIS_MNEMONIC_JLE, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JNB, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JNBE, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                       \
+    X(ZYDIS_MNEMONIC_JNL, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JNLE, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                       \
+    X(ZYDIS_MNEMONIC_JNO, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JNP, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JNS, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JNZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                        \
+    X(ZYDIS_MNEMONIC_JO, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                         \
+    X(ZYDIS_MNEMONIC_JP, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                         \
+    X(ZYDIS_MNEMONIC_JS, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                         \
+    X(ZYDIS_MNEMONIC_JZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                         \
+    X(ZYDIS_MNEMONIC_JCXZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                       \
+    X(ZYDIS_MNEMONIC_JECXZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                      \
+    X(ZYDIS_MNEMONIC_JRCXZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                      \
+    X(ZYDIS_MNEMONIC_LOOP, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                       \
+    X(ZYDIS_MNEMONIC_LOOPE, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                      \
+    X(ZYDIS_MNEMONIC_LOOPNE, ISA_CONTROL, ISA_FORM_ANY, "transfers control")                                     \
+    /* events and returns from them */                                                                           \
+    X(ZYDIS_MNEMONIC_IRET, ISA_SENSITIVE, ISA_FORM_ANY, "returns from an event: loads CS, SS and flags")         \
+    X(ZYDIS_MNEMONIC_IRETD, ISA_SENSITIVE, ISA_FORM_ANY, "returns from an event: loads CS, SS and flags")        \
+    X(ZYDIS_MNEMONIC_IRETQ, ISA_SENSITIVE, ISA_FORM_ANY, "returns from an event: loads CS, SS and flags")        \
+    X(ZYDIS_MNEMONIC_INT, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT")                       \
+    X(ZYDIS_MNEMONIC_INT3, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT")                      \
+    X(ZYDIS_MNEMONIC_INT1, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT")                      \
+    X(ZYDIS_MNEMONIC_INTO, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT")                      \
+    X(ZYDIS_MNEMONIC_SYSCALL, ISA_SENSITIVE, ISA_FORM_ANY, "enters the kernel through an MSR")                   \
+    X(ZYDIS_MNEMONIC_SYSENTER, ISA_SENSITIVE, ISA_FORM_ANY, "enters the kernel through an MSR")                  \
+    X(ZYDIS_MNEMONIC_SYSRET, ISA_PRIVILEGED, ISA_FORM_ANY, "leaves the kernel through an MSR")                   \
+    X(ZYDIS_MNEMONIC_SYSEXIT, ISA_PRIVILEGED, ISA_FORM_ANY, "leaves the kernel through an MSR")                  \
+    X(ZYDIS_MNEMONIC_VMCALL, ISA_SENSITIVE, ISA_FORM_ANY, "calls the hypervisor")                                \
+    X(ZYDIS_MNEMONIC_VMMCALL, ISA_SENSITIVE, ISA_FORM_ANY, "calls the hypervisor")                               \
+    /* descriptor tables, segments */                                                                            \
+    X(ZYDIS_MNEMONIC_SGDT, ISA_SENSITIVE, ISA_FORM_ANY, "shows the base of a system table")                      \
+    X(ZYDIS_MNEMONIC_SIDT, ISA_SENSITIVE, ISA_FORM_ANY, "shows the base of a system table")                      \
+    X(ZYDIS_MNEMONIC_SLDT, ISA_SENSITIVE, ISA_FORM_ANY, "shows a system selector")                               \
+    X(ZYDIS_MNEMONIC_STR, ISA_SENSITIVE, ISA_FORM_ANY, "shows a system selector")                                \
+    X(ZYDIS_MNEMONIC_SMSW, ISA_SENSITIVE, ISA_FORM_ANY, "shows CR0")                                             \
+    X(ZYDIS_MNEMONIC_LGDT, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table")                                 \
+    X(ZYDIS_MNEMONIC_LIDT, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table")                                 \
+    X(ZYDIS_MNEMONIC_LLDT, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table")                                 \
+    X(ZYDIS_MNEMONIC_LTR, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table")                                  \
+    X(ZYDIS_MNEMONIC_LMSW, ISA_PRIVILEGED, ISA_FORM_ANY, "changes CR0")                                          \
+    X(ZYDIS_MNEMONIC_CLTS, ISA_PRIVILEGED, ISA_FORM_ANY, "changes CR0")                                          \
+    X(ZYDIS_MNEMONIC_LAR, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level")             \
+    X(ZYDIS_MNEMONIC_LSL, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level")             \
+    X(ZYDIS_MNEMONIC_VERR, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level")            \
+    X(ZYDIS_MNEMONIC_VERW, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level")            \
+    X(ZYDIS_MNEMONIC_LDS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register")                               \
+    X(ZYDIS_MNEMONIC_LES, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register")                               \
+    X(ZYDIS_MNEMONIC_LFS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register")                               \
+    X(ZYDIS_MNEMONIC_LGS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register")                               \
+    X(ZYDIS_MNEMONIC_LSS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register")                               \
+    X(ZYDIS_MNEMONIC_MOV, ISA_PRIVILEGED, ISA_FORM_CONTROL, "reaches a control or debug register")               \
+    X(ZYDIS_MNEMONIC_MOV, ISA_SENSITIVE, ISA_FORM_SEG, "shows or loads a segment register")                      \
+    X(ZYDIS_MNEMONIC_PUSH, ISA_SENSITIVE, ISA_FORM_SEG, "shows or loads a segment register")                     \
+    X(ZYDIS_MNEMONIC_POP, ISA_SENSITIVE, ISA_FORM_SEG, "shows or loads a segment register")                      \
+    X(ZYDIS_MNEMONIC_RDFSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly")                   \
+    X(ZYDIS_MNEMONIC_RDGSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly")                   \
+    X(ZYDIS_MNEMONIC_WRFSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly")                   \
+    X(ZYDIS_MNEMONIC_WRGSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly")                   \
+    X(ZYDIS_MNEMONIC_SWAPGS, ISA_PRIVILEGED, ISA_FORM_ANY, "swaps the GS base")                                  \
+    /* flags */                                                                                                  \
+    X(ZYDIS_MNEMONIC_PUSHF, ISA_SENSITIVE, ISA_FORM_ANY, "shows IF and IOPL")                                    \
+    X(ZYDIS_MNEMONIC_PUSHFD, ISA_SENSITIVE, ISA_FORM_ANY, "shows IF and IOPL")                                   \
+    X(ZYDIS_MNEMONIC_PUSHFQ, ISA_SENSITIVE, ISA_FORM_ANY, "shows IF and IOPL")                                   \
+    X(ZYDIS_MNEMONIC_POPF, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "silently keeps IF and IOPL without privilege")     \
+    X(ZYDIS_MNEMONIC_POPFD, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "silently keeps IF and IOPL without privilege")    \
+    X(ZYDIS_MNEMONIC_POPFQ, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "silently keeps IF and IOPL without privilege")    \
+    X(ZYDIS_MNEMONIC_CLI, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "changes IF")                                        \
+    X(ZYDIS_MNEMONIC_STI, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "changes IF")                                        \
+    X(ZYDIS_MNEMONIC_STAC, ISA_PRIVILEGED, ISA_FORM_ANY, "changes AC")                                           \
+    X(ZYDIS_MNEMONIC_CLAC, ISA_PRIVILEGED, ISA_FORM_ANY, "changes AC")                                           \
+    /* input and output */                                                                                       \
+    X(ZYDIS_MNEMONIC_IN, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                                \
+    X(ZYDIS_MNEMONIC_OUT, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                               \
+    X(ZYDIS_MNEMONIC_INSB, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                              \
+    X(ZYDIS_MNEMONIC_INSW, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                              \
+    X(ZYDIS_MNEMONIC_INSD, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                              \
+    X(ZYDIS_MNEMONIC_OUTSB, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                             \
+    X(ZYDIS_MNEMONIC_OUTSW, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                             \
+    X(ZYDIS_MNEMONIC_OUTSD, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port")                             \
+    /* processor state */                                                                                        \
+    X(ZYDIS_MNEMONIC_HLT, ISA_PRIVILEGED, ISA_FORM_ANY, "stops the processor")                                   \
+    X(ZYDIS_MNEMONIC_RDMSR, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches an MSR")                                      \
+    X(ZYDIS_MNEMONIC_WRMSR, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches an MSR")                                      \
+    X(ZYDIS_MNEMONIC_INVLPG, ISA_PRIVILEGED, ISA_FORM_ANY, "changes cached translations")                        \
+    X(ZYDIS_MNEMONIC_INVPCID, ISA_PRIVILEGED, ISA_FORM_ANY, "changes cached translations")                       \
+    X(ZYDIS_MNEMONIC_INVD, ISA_PRIVILEGED, ISA_FORM_ANY, "drops caches")                                         \
+    X(ZYDIS_MNEMONIC_WBINVD, ISA_PRIVILEGED, ISA_FORM_ANY, "drops caches")                                       \
+    X(ZYDIS_MNEMONIC_CPUID, ISA_SENSITIVE, ISA_FORM_ANY, "shows what processor this is")                         \
+    X(ZYDIS_MNEMONIC_RDTSC, ISA_SENSITIVE, ISA_FORM_ANY, "shows the time stamp counter")                         \
+    X(ZYDIS_MNEMONIC_RDTSCP, ISA_SENSITIVE, ISA_FORM_ANY, "shows the time stamp counter")                        \
+    X(ZYDIS_MNEMONIC_RDPID, ISA_SENSITIVE, ISA_FORM_ANY, "shows the number of this processor")                   \
+    X(ZYDIS_MNEMONIC_RDPMC, ISA_SENSITIVE, ISA_FORM_ANY, "shows a performance counter")                          \
+    X(ZYDIS_MNEMONIC_XGETBV, ISA_SENSITIVE, ISA_FORM_ANY, "shows XCR0")                                          \
+    X(ZYDIS_MNEMONIC_XSETBV, ISA_PRIVILEGED, ISA_FORM_ANY, "changes XCR0")                                       \
+    /* processor state in memory: its layout and components follow XCR0, and it holds the address of x87 code */ \
+    X(ZYDIS_MNEMONIC_XSAVE, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                   \
+    X(ZYDIS_MNEMONIC_XSAVE64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                 \
+    X(ZYDIS_MNEMONIC_XSAVEC, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                  \
+    X(ZYDIS_MNEMONIC_XSAVEC64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                \
+    X(ZYDIS_MNEMONIC_XSAVEOPT, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                \
+    X(ZYDIS_MNEMONIC_XSAVEOPT64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                              \
+    X(ZYDIS_MNEMONIC_XRSTOR, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                  \
+    X(ZYDIS_MNEMONIC_XRSTOR64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0")                                \
+    X(ZYDIS_MNEMONIC_XSAVES, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state")                           \
+    X(ZYDIS_MNEMONIC_XSAVES64, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state")                         \
+    X(ZYDIS_MNEMONIC_XRSTORS, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state")                          \
+    X(ZYDIS_MNEMONIC_XRSTORS64, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state")                        \
+    X(ZYDIS_MNEMONIC_FXSAVE, ISA_SENSITIVE, ISA_FORM_ANY,                                                        \
+      "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code")                                \
+    X(ZYDIS_MNEMONIC_FXSAVE64, ISA_SENSITIVE, ISA_FORM_ANY,                                                      \
+      "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code")                                \
+    X(ZYDIS_MNEMONIC_FXRSTOR, ISA_SENSITIVE, ISA_FORM_ANY,                                                       \
+      "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code")                                \
+    X(ZYDIS_MNEMONIC_FXRSTOR64, ISA_SENSITIVE, ISA_FORM_ANY,                                                     \
+      "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code")                                \
+    /* defined to raise #UD */                                                                                   \
+    X(ZYDIS_MNEMONIC_UD0, ISA_UNSUPPORTED, ISA_FORM_ANY, "defined to raise #UD")                                 \
+    X(ZYDIS_MNEMONIC_UD1, ISA_UNSUPPORTED, ISA_FORM_ANY, "defined to raise #UD")                                 \
+    X(ZYDIS_MNEMONIC_UD2, ISA_UNSUPPORTED, ISA_FORM_ANY, "defined to raise #UD")                                 \
+    /* not offered by any model */                                                                               \
+    X(ZYDIS_MNEMONIC_RDPKRU, ISA_UNSUPPORTED, ISA_FORM_ANY, "protection keys are not offered")                   \
+    X(ZYDIS_MNEMONIC_WRPKRU, ISA_UNSUPPORTED, ISA_FORM_ANY, "protection keys are not offered")                   \
+    X(ZYDIS_MNEMONIC_MONITOR, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered")                           \
+    X(ZYDIS_MNEMONIC_MWAIT, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered")                             \
+    X(ZYDIS_MNEMONIC_MONITORX, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered")                          \
+    X(ZYDIS_MNEMONIC_MWAITX, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered")                            \
+    X(ZYDIS_MNEMONIC_UMONITOR, ISA_UNSUPPORTED, ISA_FORM_ANY, "WAITPKG is not offered")                          \
+    X(ZYDIS_MNEMONIC_UMWAIT, ISA_UNSUPPORTED, ISA_FORM_ANY, "WAITPKG is not offered")                            \
+    X(ZYDIS_MNEMONIC_TPAUSE, ISA_UNSUPPORTED, ISA_FORM_ANY, "WAITPKG is not offered")                            \
+    X(ZYDIS_MNEMONIC_XBEGIN, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered")               \
+    X(ZYDIS_MNEMONIC_XEND, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered")                 \
+    X(ZYDIS_MNEMONIC_XABORT, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered")               \
+    X(ZYDIS_MNEMONIC_XTEST, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered")                \
+    X(ZYDIS_MNEMONIC_XSUSLDTRK, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered")            \
+    X(ZYDIS_MNEMONIC_XRESLDTRK, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered")            \
+    X(ZYDIS_MNEMONIC_INVEPT, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                                \
+    X(ZYDIS_MNEMONIC_INVVPID, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                               \
+    X(ZYDIS_MNEMONIC_VMCLEAR, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                               \
+    X(ZYDIS_MNEMONIC_VMFUNC, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                                \
+    X(ZYDIS_MNEMONIC_VMLAUNCH, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                              \
+    X(ZYDIS_MNEMONIC_VMPTRLD, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                               \
+    X(ZYDIS_MNEMONIC_VMPTRST, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                               \
+    X(ZYDIS_MNEMONIC_VMREAD, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                                \
+    X(ZYDIS_MNEMONIC_VMRESUME, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                              \
+    X(ZYDIS_MNEMONIC_VMWRITE, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                               \
+    X(ZYDIS_MNEMONIC_VMXOFF, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                                \
+    X(ZYDIS_MNEMONIC_VMXON, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered")                                 \
+    X(ZYDIS_MNEMONIC_CLGI, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                                  \
+    X(ZYDIS_MNEMONIC_STGI, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                                  \
+    X(ZYDIS_MNEMONIC_INVLPGA, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                               \
+    X(ZYDIS_MNEMONIC_SKINIT, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                                \
+    X(ZYDIS_MNEMONIC_VMLOAD, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                                \
+    X(ZYDIS_MNEMONIC_VMRUN, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                                 \
+    X(ZYDIS_MNEMONIC_VMSAVE, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered")                                \
+    X(ZYDIS_MNEMONIC_GETSEC, ISA_UNSUPPORTED, ISA_FORM_ANY, "SMX is not offered")                                \
+    X(ZYDIS_MNEMONIC_ENCLS, ISA_UNSUPPORTED, ISA_FORM_ANY, "SGX is not offered")                                 \
+    X(ZYDIS_MNEMONIC_ENCLU, ISA_UNSUPPORTED, ISA_FORM_ANY, "SGX is not offered")                                 \
+    X(ZYDIS_MNEMONIC_ENCLV, ISA_UNSUPPORTED, ISA_FORM_ANY, "SGX is not offered")                                 \
+    X(ZYDIS_MNEMONIC_RSM, ISA_UNSUPPORTED, ISA_FORM_ANY, "no system management mode")                            \
+    X(ZYDIS_MNEMONIC_MOVDIR64B, ISA_UNSUPPORTED, ISA_FORM_ANY,                                                   \
+      "has a second memory operand that engines do not carry")                                                   \
+    X(ZYDIS_MNEMONIC_CLZERO, ISA_UNSUPPORTED, ISA_FORM_ANY, "CLZERO is not offered")                             \
+    X(ZYDIS_MNEMONIC_RDPRU, ISA_UNSUPPORTED, ISA_FORM_ANY, "RDPRU is not offered")                               \
+    X(ZYDIS_MNEMONIC_CLUI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered")                     \
+    X(ZYDIS_MNEMONIC_STUI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered")                     \
+    X(ZYDIS_MNEMONIC_TESTUI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered")                   \
+    X(ZYDIS_MNEMONIC_UIRET, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered")                    \
+    X(ZYDIS_MNEMONIC_SENDUIPI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered")                 \
+    X(ZYDIS_MNEMONIC_ENQCMD, ISA_UNSUPPORTED, ISA_FORM_ANY, "ENQCMD is not offered")                             \
+    X(ZYDIS_MNEMONIC_ENQCMDS, ISA_UNSUPPORTED, ISA_FORM_ANY, "ENQCMD is not offered")                            \
+    X(ZYDIS_MNEMONIC_PTWRITE, ISA_UNSUPPORTED, ISA_FORM_ANY, "PTWRITE is not offered")
+
 static const struct isa_class_row rows[] = {
-
-    /* near transfers of control */
-    {ZYDIS_MNEMONIC_CALL, ISA_SENSITIVE, ISA_FORM_FAR, "loads CS, may pass a gate"},
-    {ZYDIS_MNEMONIC_JMP, ISA_SENSITIVE, ISA_FORM_FAR, "loads CS, may pass a gate"},
-    {ZYDIS_MNEMONIC_RET, ISA_SENSITIVE, ISA_FORM_FAR, "loads CS, may change the privilege level"},
-    {ZYDIS_MNEMONIC_CALL, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JMP, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_RET, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JB, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JBE, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JL, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JLE, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNB, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNBE, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNL, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNLE, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNO, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNP, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNS, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JNZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JO, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JP, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JS, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JCXZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JECXZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_JRCXZ, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_LOOP, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_LOOPE, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-    {ZYDIS_MNEMONIC_LOOPNE, ISA_CONTROL, ISA_FORM_ANY, "transfers control"},
-
-    /* events and returns from them */
-    {ZYDIS_MNEMONIC_IRET, ISA_SENSITIVE, ISA_FORM_ANY, "returns from an event: loads CS, SS and flags"},
-    {ZYDIS_MNEMONIC_IRETD, ISA_SENSITIVE, ISA_FORM_ANY, "returns from an event: loads CS, SS and flags"},
-    {ZYDIS_MNEMONIC_IRETQ, ISA_SENSITIVE, ISA_FORM_ANY, "returns from an event: loads CS, SS and flags"},
-    {ZYDIS_MNEMONIC_INT, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT"},
-    {ZYDIS_MNEMONIC_INT3, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT"},
-    {ZYDIS_MNEMONIC_INT1, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT"},
-    {ZYDIS_MNEMONIC_INTO, ISA_SENSITIVE, ISA_FORM_ANY, "enters a handler through the IDT"},
-    {ZYDIS_MNEMONIC_SYSCALL, ISA_SENSITIVE, ISA_FORM_ANY, "enters the kernel through an MSR"},
-    {ZYDIS_MNEMONIC_SYSENTER, ISA_SENSITIVE, ISA_FORM_ANY, "enters the kernel through an MSR"},
-    {ZYDIS_MNEMONIC_SYSRET, ISA_PRIVILEGED, ISA_FORM_ANY, "leaves the kernel through an MSR"},
-    {ZYDIS_MNEMONIC_SYSEXIT, ISA_PRIVILEGED, ISA_FORM_ANY, "leaves the kernel through an MSR"},
-    {ZYDIS_MNEMONIC_VMCALL, ISA_SENSITIVE, ISA_FORM_ANY, "calls the hypervisor"},
-    {ZYDIS_MNEMONIC_VMMCALL, ISA_SENSITIVE, ISA_FORM_ANY, "calls the hypervisor"},
-
-    /* descriptor tables, segments */
-    {ZYDIS_MNEMONIC_SGDT, ISA_SENSITIVE, ISA_FORM_ANY, "shows the base of a system table"},
-    {ZYDIS_MNEMONIC_SIDT, ISA_SENSITIVE, ISA_FORM_ANY, "shows the base of a system table"},
-    {ZYDIS_MNEMONIC_SLDT, ISA_SENSITIVE, ISA_FORM_ANY, "shows a system selector"},
-    {ZYDIS_MNEMONIC_STR, ISA_SENSITIVE, ISA_FORM_ANY, "shows a system selector"},
-    {ZYDIS_MNEMONIC_SMSW, ISA_SENSITIVE, ISA_FORM_ANY, "shows CR0"},
-    {ZYDIS_MNEMONIC_LGDT, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table"},
-    {ZYDIS_MNEMONIC_LIDT, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table"},
-    {ZYDIS_MNEMONIC_LLDT, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table"},
-    {ZYDIS_MNEMONIC_LTR, ISA_PRIVILEGED, ISA_FORM_ANY, "loads a system table"},
-    {ZYDIS_MNEMONIC_LMSW, ISA_PRIVILEGED, ISA_FORM_ANY, "changes CR0"},
-    {ZYDIS_MNEMONIC_CLTS, ISA_PRIVILEGED, ISA_FORM_ANY, "changes CR0"},
-    {ZYDIS_MNEMONIC_LAR, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level"},
-    {ZYDIS_MNEMONIC_LSL, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level"},
-    {ZYDIS_MNEMONIC_VERR, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level"},
-    {ZYDIS_MNEMONIC_VERW, ISA_SENSITIVE, ISA_FORM_ANY, "reads a descriptor and the privilege level"},
-    {ZYDIS_MNEMONIC_LDS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register"},
-    {ZYDIS_MNEMONIC_LES, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register"},
-    {ZYDIS_MNEMONIC_LFS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register"},
-    {ZYDIS_MNEMONIC_LGS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register"},
-    {ZYDIS_MNEMONIC_LSS, ISA_SENSITIVE, ISA_FORM_ANY, "loads a segment register"},
-    {ZYDIS_MNEMONIC_MOV, ISA_PRIVILEGED, ISA_FORM_CONTROL, "reaches a control or debug register"},
-    {ZYDIS_MNEMONIC_MOV, ISA_SENSITIVE, ISA_FORM_SEG, "shows or loads a segment register"},
-    {ZYDIS_MNEMONIC_PUSH, ISA_SENSITIVE, ISA_FORM_SEG, "shows or loads a segment register"},
-    {ZYDIS_MNEMONIC_POP, ISA_SENSITIVE, ISA_FORM_SEG, "shows or loads a segment register"},
-    {ZYDIS_MNEMONIC_RDFSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly"},
-    {ZYDIS_MNEMONIC_RDGSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly"},
-    {ZYDIS_MNEMONIC_WRFSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly"},
-    {ZYDIS_MNEMONIC_WRGSBASE, ISA_SENSITIVE, ISA_FORM_ANY, "reaches a segment base directly"},
-    {ZYDIS_MNEMONIC_SWAPGS, ISA_PRIVILEGED, ISA_FORM_ANY, "swaps the GS base"},
-
-    /* flags */
-    {ZYDIS_MNEMONIC_PUSHF, ISA_SENSITIVE, ISA_FORM_ANY, "shows IF and IOPL"},
-    {ZYDIS_MNEMONIC_PUSHFD, ISA_SENSITIVE, ISA_FORM_ANY, "shows IF and IOPL"},
-    {ZYDIS_MNEMONIC_PUSHFQ, ISA_SENSITIVE, ISA_FORM_ANY, "shows IF and IOPL"},
-    {ZYDIS_MNEMONIC_POPF, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "silently keeps IF and IOPL without privilege"},
-    {ZYDIS_MNEMONIC_POPFD, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "silently keeps IF and IOPL without privilege"},
-    {ZYDIS_MNEMONIC_POPFQ, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "silently keeps IF and IOPL without privilege"},
-    {ZYDIS_MNEMONIC_CLI, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "changes IF"},
-    {ZYDIS_MNEMONIC_STI, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "changes IF"},
-    {ZYDIS_MNEMONIC_STAC, ISA_PRIVILEGED, ISA_FORM_ANY, "changes AC"},
-    {ZYDIS_MNEMONIC_CLAC, ISA_PRIVILEGED, ISA_FORM_ANY, "changes AC"},
-
-    /* input and output */
-    {ZYDIS_MNEMONIC_IN, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_OUT, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_INSB, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_INSW, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_INSD, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_OUTSB, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_OUTSW, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-    {ZYDIS_MNEMONIC_OUTSD, ISA_IOPL_SENSITIVE, ISA_FORM_ANY, "reaches an I/O port"},
-
-    /* processor state */
-    {ZYDIS_MNEMONIC_HLT, ISA_PRIVILEGED, ISA_FORM_ANY, "stops the processor"},
-    {ZYDIS_MNEMONIC_RDMSR, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches an MSR"},
-    {ZYDIS_MNEMONIC_WRMSR, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches an MSR"},
-    {ZYDIS_MNEMONIC_INVLPG, ISA_PRIVILEGED, ISA_FORM_ANY, "changes cached translations"},
-    {ZYDIS_MNEMONIC_INVPCID, ISA_PRIVILEGED, ISA_FORM_ANY, "changes cached translations"},
-    {ZYDIS_MNEMONIC_INVD, ISA_PRIVILEGED, ISA_FORM_ANY, "drops caches"},
-    {ZYDIS_MNEMONIC_WBINVD, ISA_PRIVILEGED, ISA_FORM_ANY, "drops caches"},
-    {ZYDIS_MNEMONIC_CPUID, ISA_SENSITIVE, ISA_FORM_ANY, "shows what processor this is"},
-    {ZYDIS_MNEMONIC_RDTSC, ISA_SENSITIVE, ISA_FORM_ANY, "shows the time stamp counter"},
-    {ZYDIS_MNEMONIC_RDTSCP, ISA_SENSITIVE, ISA_FORM_ANY, "shows the time stamp counter"},
-    {ZYDIS_MNEMONIC_RDPID, ISA_SENSITIVE, ISA_FORM_ANY, "shows the number of this processor"},
-    {ZYDIS_MNEMONIC_RDPMC, ISA_SENSITIVE, ISA_FORM_ANY, "shows a performance counter"},
-    {ZYDIS_MNEMONIC_XGETBV, ISA_SENSITIVE, ISA_FORM_ANY, "shows XCR0"},
-    {ZYDIS_MNEMONIC_XSETBV, ISA_PRIVILEGED, ISA_FORM_ANY, "changes XCR0"},
-
-    /* processor state in memory: its layout and components follow XCR0, and it holds the address of x87 code */
-    {ZYDIS_MNEMONIC_XSAVE, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XSAVE64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XSAVEC, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XSAVEC64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XSAVEOPT, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XSAVEOPT64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XRSTOR, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XRSTOR64, ISA_SENSITIVE, ISA_FORM_ANY, "state follows XCR0"},
-    {ZYDIS_MNEMONIC_XSAVES, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state"},
-    {ZYDIS_MNEMONIC_XSAVES64, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state"},
-    {ZYDIS_MNEMONIC_XRSTORS, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state"},
-    {ZYDIS_MNEMONIC_XRSTORS64, ISA_PRIVILEGED, ISA_FORM_ANY, "reaches supervisor state"},
-    {ZYDIS_MNEMONIC_FXSAVE, ISA_SENSITIVE, ISA_FORM_ANY,
-     "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code"},
-    {ZYDIS_MNEMONIC_FXSAVE64, ISA_SENSITIVE, ISA_FORM_ANY,
-     "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code"},
-    {ZYDIS_MNEMONIC_FXRSTOR, ISA_SENSITIVE, ISA_FORM_ANY,
-     "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code"},
-    {ZYDIS_MNEMONIC_FXRSTOR64, ISA_SENSITIVE, ISA_FORM_ANY,
-     "the image follows CR4.OSFXSR and EFER, and holds the address of x87 code"},
-
-    /* defined to raise #UD */
-    {ZYDIS_MNEMONIC_UD0, ISA_UNSUPPORTED, ISA_FORM_ANY, "defined to raise #UD"},
-    {ZYDIS_MNEMONIC_UD1, ISA_UNSUPPORTED, ISA_FORM_ANY, "defined to raise #UD"},
-    {ZYDIS_MNEMONIC_UD2, ISA_UNSUPPORTED, ISA_FORM_ANY, "defined to raise #UD"},
-
-    /* not offered by any model */
-    {ZYDIS_MNEMONIC_RDPKRU, ISA_UNSUPPORTED, ISA_FORM_ANY, "protection keys are not offered"},
-    {ZYDIS_MNEMONIC_WRPKRU, ISA_UNSUPPORTED, ISA_FORM_ANY, "protection keys are not offered"},
-    {ZYDIS_MNEMONIC_MONITOR, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered"},
-    {ZYDIS_MNEMONIC_MWAIT, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered"},
-    {ZYDIS_MNEMONIC_MONITORX, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered"},
-    {ZYDIS_MNEMONIC_MWAITX, ISA_UNSUPPORTED, ISA_FORM_ANY, "MONITOR is not offered"},
-    {ZYDIS_MNEMONIC_UMONITOR, ISA_UNSUPPORTED, ISA_FORM_ANY, "WAITPKG is not offered"},
-    {ZYDIS_MNEMONIC_UMWAIT, ISA_UNSUPPORTED, ISA_FORM_ANY, "WAITPKG is not offered"},
-    {ZYDIS_MNEMONIC_TPAUSE, ISA_UNSUPPORTED, ISA_FORM_ANY, "WAITPKG is not offered"},
-    {ZYDIS_MNEMONIC_XBEGIN, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered"},
-    {ZYDIS_MNEMONIC_XEND, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered"},
-    {ZYDIS_MNEMONIC_XABORT, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered"},
-    {ZYDIS_MNEMONIC_XTEST, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered"},
-    {ZYDIS_MNEMONIC_XSUSLDTRK, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered"},
-    {ZYDIS_MNEMONIC_XRESLDTRK, ISA_UNSUPPORTED, ISA_FORM_ANY, "transactional memory is not offered"},
-    {ZYDIS_MNEMONIC_INVEPT, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_INVVPID, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMCLEAR, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMFUNC, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMLAUNCH, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMPTRLD, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMPTRST, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMREAD, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMRESUME, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMWRITE, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMXOFF, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_VMXON, ISA_UNSUPPORTED, ISA_FORM_ANY, "VMX is not offered"},
-    {ZYDIS_MNEMONIC_CLGI, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_STGI, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_INVLPGA, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_SKINIT, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_VMLOAD, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_VMRUN, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_VMSAVE, ISA_UNSUPPORTED, ISA_FORM_ANY, "SVM is not offered"},
-    {ZYDIS_MNEMONIC_GETSEC, ISA_UNSUPPORTED, ISA_FORM_ANY, "SMX is not offered"},
-    {ZYDIS_MNEMONIC_ENCLS, ISA_UNSUPPORTED, ISA_FORM_ANY, "SGX is not offered"},
-    {ZYDIS_MNEMONIC_ENCLU, ISA_UNSUPPORTED, ISA_FORM_ANY, "SGX is not offered"},
-    {ZYDIS_MNEMONIC_ENCLV, ISA_UNSUPPORTED, ISA_FORM_ANY, "SGX is not offered"},
-    {ZYDIS_MNEMONIC_RSM, ISA_UNSUPPORTED, ISA_FORM_ANY, "no system management mode"},
-    {ZYDIS_MNEMONIC_MOVDIR64B, ISA_UNSUPPORTED, ISA_FORM_ANY, "has a second memory operand that engines do not carry"},
-    {ZYDIS_MNEMONIC_CLZERO, ISA_UNSUPPORTED, ISA_FORM_ANY, "CLZERO is not offered"},
-    {ZYDIS_MNEMONIC_RDPRU, ISA_UNSUPPORTED, ISA_FORM_ANY, "RDPRU is not offered"},
-    {ZYDIS_MNEMONIC_CLUI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered"},
-    {ZYDIS_MNEMONIC_STUI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered"},
-    {ZYDIS_MNEMONIC_TESTUI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered"},
-    {ZYDIS_MNEMONIC_UIRET, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered"},
-    {ZYDIS_MNEMONIC_SENDUIPI, ISA_UNSUPPORTED, ISA_FORM_ANY, "user interrupts are not offered"},
-    {ZYDIS_MNEMONIC_ENQCMD, ISA_UNSUPPORTED, ISA_FORM_ANY, "ENQCMD is not offered"},
-    {ZYDIS_MNEMONIC_ENQCMDS, ISA_UNSUPPORTED, ISA_FORM_ANY, "ENQCMD is not offered"},
-    {ZYDIS_MNEMONIC_PTWRITE, ISA_UNSUPPORTED, ISA_FORM_ANY, "PTWRITE is not offered"},
+#define X(mnemonic, cls, form, reason) {mnemonic, cls, form, reason},
+    ROWS(X)
+#undef X
 };
+
+/* Which mnemonics have a row: most instructions have none. A mnemonic with several rows is named several times. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverride-init"
+static const u8 named[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
+#define X(mnemonic, cls, form, reason) [mnemonic] = 1,
+    ROWS(X)
+#undef X
+};
+#pragma GCC diagnostic pop
 
 /* The instruction sets that somebody has looked at, and what CPUID must say for them. */
 static const struct {
@@ -412,7 +420,7 @@ enum isa_class isa_classify(const struct isa_insn *insn, const char **reason)
     if (!reason)
         reason = &dummy;
     *reason = "";
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(rows) && insn->mnemonic < ARRAY_LEN(named) && named[insn->mnemonic]; i++) {
         if (rows[i].mnemonic == insn->mnemonic && has_form(insn, rows[i].form)) {
             *reason = rows[i].reason;
             return rows[i].cls;
