@@ -36,7 +36,7 @@ struct walk {
     struct guest_mem *m;
     gva_t va;
     enum mmu_access access;
-    bool user, peek;
+    bool user, peek, bare;
     u64 addr_mask; /* bits 12..MAXPHYADDR-1 */
 };
 
@@ -72,6 +72,8 @@ static bool set_bits(const struct walk *w, u64 *p, u64 old, u64 bits)
     if ((old & bits) == bits || w->peek)
         return true;
     u64 page = (u64)((u8 *)p - w->m->ram) >> PAGE_SHIFT;
+    if (w->m->trace[page] && w->bare)
+        return false;
     if (w->m->trace[page])
         mem_traced_write(w->m, page);
     return __atomic_compare_exchange_n(p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
@@ -156,7 +158,7 @@ static int translate(struct walk *w, bool implicit, struct mmu_page *p)
     int r;
     do
         r = walk4(w, implicit, p);
-    while (r == PTE_RETRY);
+    while (r == PTE_RETRY && !w->bare);
     return r;
 }
 
@@ -171,4 +173,12 @@ int mmu_peek(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access acces
 {
     struct walk w = {.c = c, .m = m, .va = va, .access = access, .user = user, .peek = true};
     return translate(&w, false, p);
+}
+
+bool mmu_walk_bare(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, struct mmu_page *p)
+{
+    if ((c->cr0 & CR0_PG) && (!cpu_long_mode(c) || (c->cr4 & CR4_LA57)))
+        return false;
+    struct walk w = {.c = c, .m = m, .va = va, .access = access, .user = user, .bare = true};
+    return translate(&w, false, p) == CPU_OK;
 }

@@ -33,6 +33,13 @@ int mmu_walk(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access acces
              struct mmu_page *p);
 
 /*
+ * The same for callers whose vector registers are the guest's: it uses general registers only and calls nothing outside
+ * this room. False: a fault (cpu->fault is lost), or something that only mmu_walk can do, such as setting a bit in a traced
+ * table. What was done then is some accessed bits, which mmu_walk would set again.
+ */
+bool mmu_walk_bare(struct cpu *c, struct guest_mem *m, gva_t va, enum mmu_access access, bool user, struct mmu_page *p);
+
+/*
  * The same look without a trace of it: for tools, not for the guest's own accesses. Sets no accessed or dirty bits; `c` is
  * a copy of the CPU that may be scribbled on (cpu->fault, stop_reason).
  */
