@@ -1,8 +1,8 @@
 /*
  * Filling and flushing the software TLB.
  *
- * This file, and the walk, are compiled to use general registers only: translated code calls
- * them while the guest's vectors are in the host's registers.
+ * This file, and the walk, are compiled to use general registers only: translated code calls tlb_refill while the guest's
+ * vectors are in the host's registers. On that path nothing else is called: no hook, no client of a trace, no libc.
  */
 #include "engine/interp/interp_internal.h"
 
@@ -18,7 +18,8 @@ static void entry_clear(struct interp *ip, unsigned ctx, unsigned i, bool exec)
 void tlb_init(struct interp *ip)
 {
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
-        entry_clear(ip, ctx, 0, false);
+        for (unsigned i = 0; tlb_empty(i); i++)
+            entry_clear(ip, ctx, i, false);
 }
 
 static void tell(struct interp *ip, enum tlb_flush what, u64 va)
@@ -35,6 +36,7 @@ static void drop(struct interp *ip, unsigned ctx, unsigned k)
     bool exec = u->kind & TLB_EXEC;
     entry_clear(ip, ctx, u->index, exec);
     j->slot[exec][u->index] = 0;
+    j->n_code -= exec;
     if (u == last)
         return;
     u->page = last->page, u->index = last->index, u->kind = last->kind;
@@ -124,12 +126,15 @@ static struct tlb_used *use(struct interp *ip, unsigned ctx, unsigned i, u64 pag
 {
     struct tlb_journal *j = &ip->journal[ctx];
     if (!j->slot[exec][i]) {
-        if (j->n == TLB_JOURNAL) {
+        if (exec && j->n_code == TLB_CODE) {
             drop_all(ip, ctx, 0);
             tell(ip, TLB_FLUSH_ALL, 0);
+        } else if (j->n == TLB_JOURNAL) {
+            drop_all(ip, ctx, TLB_EXEC);
         }
         j->used[j->n].index = (u16)i;
         j->slot[exec][i] = (u16)++j->n;
+        j->n_code += exec;
     } else if (exec && j->used[j->slot[exec][i] - 1].page != page) {
         tell(ip, TLB_FLUSH_PAGE, j->used[j->slot[exec][i] - 1].page);
     }
@@ -169,7 +174,7 @@ int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write)
     struct mmu_page p;
     if (ip->context == TLB_NEVER || (va & (PAGE_SIZE - 1)) + size > PAGE_SIZE)
         return 0;
-    if (mmu_walk(ip->cpu, ip->mem, GVA(va), write ? MMU_WRITE : MMU_READ, ip->user, false, &p) != CPU_OK)
+    if (!mmu_walk_bare(ip->cpu, ip->mem, GVA(va), write ? MMU_WRITE : MMU_READ, ip->user, &p))
         return 0;
     tlb_fill(ip, ip->context, va, &p, MMU_READ);
     return write ? tlb_write_ptr(ip, va, size) != NULL : tlb_read_ptr(ip, va, size) != NULL;

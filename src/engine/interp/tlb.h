@@ -10,9 +10,15 @@
  *
  * Code and data have entries of their own: a hot page of each may have the same index.
  *
- * An access of n bytes at `va` hits if va + read[index] <= PAGE_SIZE - n. Zeroed memory is an empty table, but for index 0,
- * whose empty value no address of index 0 matches. Which indices are in use stands in a journal, so that a flush costs
- * what was filled.
+ * An access of n bytes at `va` hits if va + read[index] <= PAGE_SIZE - n, unsigned. The index may be that of its first byte;
+ * or that of its last, and then va + read[index] < PAGE_SIZE says the same: if it crosses a page the sum is negative.
+ *
+ * Zeroed memory is an empty table but for two indices: 0 is what page 0 itself has at index 0, and an access that crosses
+ * from page 0 into page 1 comes with index 1. The empty value of these two is that of a page which no access that comes with
+ * them starts in.
+ *
+ * Which indices are in use stands in a journal, so that a flush costs what was filled. Code has at most half of it. So there
+ * is always room for an entry for data without one for code being dropped, which the owner of code would have to hear of.
  */
 #ifndef TRAPEZE_INTERP_TLB_H
 #define TRAPEZE_INTERP_TLB_H
@@ -21,7 +27,8 @@
 
 #define TLB_BITS    16
 #define TLB_SIZE    (1u << TLB_BITS)
-#define TLB_JOURNAL 4096u /* entries in use at most, a context; then all of the context is dropped */
+#define TLB_JOURNAL 4096u /* entries in use at most, a context; then all those for data are dropped */
+#define TLB_CODE    2048u /* of these, for code; then all of the context is dropped */
 
 struct tlb_tables {
     u64 read[TLB_SIZE], write[TLB_SIZE], addend[TLB_SIZE], exec[TLB_SIZE], code[TLB_SIZE];
@@ -35,7 +42,7 @@ struct tlb_used {
 };
 
 struct tlb_journal {
-    unsigned n;
+    unsigned n, n_code; /* in use; of these, for code */
     struct tlb_used used[TLB_JOURNAL];
     u16 slot[2][TLB_SIZE]; /* data, code: of an index in used[], plus 1; 0: not in use */
 };
@@ -57,13 +64,17 @@ static inline unsigned tlb_index(u64 va)
 
 static inline u64 tlb_empty(unsigned index)
 {
-    return index ? 0 : (u64)-PAGE_SIZE;
+    return index < 2 ? (u64)-3 << PAGE_SHIFT : 0;
 }
 
-/* One number for linear page and RAM page: 36 and 28 bits, inverted so that 0 is none. */
+/*
+ * One number for linear page and RAM page: 36 and 28 bits, inverted so that 0 is none. (It would be 0 for the last linear page
+ * on the last page of 1 TiB of RAM, which therefore never hits.) XOR, because bits beyond these come from an address that
+ * differs from the entry's in its upper 16 bits only, and must not be lost: it is not canonical.
+ */
 static inline u64 tlb_exec_key(u64 va, u64 ram)
 {
-    return ~((va >> PAGE_SHIFT) << 28 | ram >> PAGE_SHIFT);
+    return ~((va >> PAGE_SHIFT) << 28 ^ ram >> PAGE_SHIFT);
 }
 
 #endif
