@@ -80,6 +80,39 @@ FOR_SIZES(DEFINE_SHIFT, ror)
 FOR_SIZES(DEFINE_SHIFT, rcl)
 FOR_SIZES(DEFINE_SHIFT, rcr)
 
+/*
+ * OF behind a rotate by more than one bit is undefined. Processors are known that compute it when the count is in CL and leave
+ * it when it is an immediate: is this one of them?
+ */
+static inline bool rotate_by_imm_keeps_of(void)
+{
+    u32 ax = 1, zero = 0; /* OF would be computed as 0 */
+    __asm__("addb $127, %%al\n\troll $2, %[zero]\n\tseto %%al" : "+&a"(ax), [zero] "+r"(zero) : : "cc");
+    return ax & 1;
+}
+
+#define DEFINE_SHIFT_IMM(name, T, bits, suffix)                       \
+    static inline T alu_##name##_imm_##bits(struct cpu *c, T a, u8 n) \
+    {                                                                 \
+        return alu_##name##_##bits(c, a, n);                          \
+    }
+#define DEFINE_ROTATE_IMM(name, T, bits, suffix)                           \
+    static inline T alu_##name##_imm_##bits(struct cpu *c, T a, u8 n)      \
+    {                                                                      \
+        u8 of = (u8)c->arith;                                              \
+        a = alu_##name##_##bits(c, a, n);                                  \
+        if ((n & (bits == 64 ? 63 : 31)) != 1 && rotate_by_imm_keeps_of()) \
+            c->arith = (u16)((c->arith & 0xff00) | of);                    \
+        return a;                                                          \
+    }
+FOR_SIZES(DEFINE_SHIFT_IMM, shl)
+FOR_SIZES(DEFINE_SHIFT_IMM, shr)
+FOR_SIZES(DEFINE_SHIFT_IMM, sar)
+FOR_SIZES(DEFINE_SHIFT_IMM, rcl)
+FOR_SIZES(DEFINE_SHIFT_IMM, rcr)
+FOR_SIZES(DEFINE_ROTATE_IMM, rol)
+FOR_SIZES(DEFINE_ROTATE_IMM, ror)
+
 #define DEFINE_NOT(name, T, bits, suffix)                   \
     static inline T alu_##name##_##bits(struct cpu *c, T a) \
     {                                                       \
@@ -219,7 +252,7 @@ FOR_SIZES(DEFINE_UNARY, not )
     static void name##_ri_##bits(struct interp *ip, const struct op *op)                    \
     {                                                                                       \
         struct cpu *c = ip->cpu;                                                            \
-        put##bits(c, op->dst, alu_##name##_##bits(c, REG(T, c, op->dst), (u8)op->imm));     \
+        put##bits(c, op->dst, alu_##name##_imm_##bits(c, REG(T, c, op->dst), (u8)op->imm)); \
         NEXT;                                                                               \
     }                                                                                       \
     static void name##_rc_##bits(struct interp *ip, const struct op *op)                    \
@@ -230,7 +263,7 @@ FOR_SIZES(DEFINE_UNARY, not )
     }                                                                                       \
     static void name##_mi_##bits(struct interp *ip, const struct op *op)                    \
     {                                                                                       \
-        RMW(T, bits, alu_##name##_##bits(ip->cpu, a, (u8)op->imm));                         \
+        RMW(T, bits, alu_##name##_imm_##bits(ip->cpu, a, (u8)op->imm));                     \
         NEXT;                                                                               \
     }                                                                                       \
     static void name##_mc_##bits(struct interp *ip, const struct op *op)                    \
