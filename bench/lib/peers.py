@@ -11,6 +11,8 @@ import signal
 import subprocess
 import time
 
+from lib.usage import idlest_cpu
+
 MEMORY_MIB = 512
 
 
@@ -79,7 +81,6 @@ class Native:
 
     def __init__(self, files):
         self.files = files
-        self.cpu = min(os.sched_getaffinity(0))
 
     def command(self, mode, args):
         if mode == "programs":
@@ -91,8 +92,9 @@ class Native:
         command = self.command(mode, args)
         # like the guest's last line, so that nobody need know whose output it is
         command = ["sh", "-c", '"$@"; echo "KIT DONE status=$?"', "sh", *command]
+        cpu = idlest_cpu()
         # the guest's /tmp is a tmpfs too
-        return Run(command, dict(os.environ, KIT_TMP="/dev/shm"), preexec=lambda: os.sched_setaffinity(0, {self.cpu}))
+        return Run(command, dict(os.environ, KIT_TMP="/dev/shm"), preexec=lambda: os.sched_setaffinity(0, {cpu}))
 
     def clean(self):
         pass

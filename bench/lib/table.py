@@ -114,7 +114,7 @@ def programs_rows(results, _):
             p: geometric_mean(results.ratio(p, "native", n) for n in names) for p in results.peers}, 4))
     if "tcg" in results.peers:
         rows.append(slower_row(results, "programs slower than TCG", names))
-    return rows
+    return rows + [busy_row(results, "programs")]
 
 
 def cache_rows(results, _):
@@ -158,7 +158,11 @@ def kit_rows(results, table):
         rows += [Row(f"kit: times faster than TCG ({len(known)} compute rows)", "", {"trapeze": faster}, 3, True),
                  slower_row(results, "kit: compute rows slower than TCG", [f"kit/{r}" for r in compute]),
                  slower_row(results, "kit: other rows slower than TCG", [f"kit/{r}" for r in table if r not in compute])]
-    return rows
+    return rows + [busy_row(results, "kit")]
+
+
+def busy_row(results, name):
+    return best_row(results, "    CPUs of the host that were busy meanwhile", "", f"{name}/busy")
 
 
 def wrong_row(results):

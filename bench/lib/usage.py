@@ -1,6 +1,7 @@
-"""What processes use: CPU time and memory, from /proc."""
+"""What processes use, and the host as a whole: CPU time and memory, from /proc (proc(5))."""
 import os
 import re
+import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -12,6 +13,25 @@ def cpu_seconds(pids):
             fields = f.read().rsplit(")", 1)[1].split()
         total += int(fields[11]) + int(fields[12])
     return total / TICKS
+
+
+def busy_seconds():
+    """CPU -> seconds that it was not idle since the host started."""
+    busy = {}
+    with open("/proc/stat") as f:
+        for line in f:
+            m = re.match(r"cpu(\d+) (\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+) (\d+)", line)
+            if m:
+                busy[int(m[1])] = sum(int(m[n]) for n in range(2, 8)) / TICKS
+    return busy
+
+
+def idlest_cpu(seconds=0.2):
+    """Of the CPUs that we may use, the one that was busy least in the next moment."""
+    before = busy_seconds()
+    time.sleep(seconds)
+    after = busy_seconds()
+    return min(os.sched_getaffinity(0), key=lambda cpu: after.get(cpu, 0) - before.get(cpu, 0))
 
 
 def pss_mib(pids, is_guest_memory):
