@@ -65,7 +65,8 @@ struct engine_config {
  * ENGINE_TEST_EXACT makes of each run a number of steps that two engines agree on. A step is an instruction executed, or
  * an exception delivered instead of one: by what `instructions` and `exceptions` grow in engine_stats.
  *  - interp executes exactly `budget` steps unless the CPU stops. bt goes on to the end of the block in which the budget
- *    is used up (a budget of 1 is one block), and may return earlier, at any boundary, after one step at least.
+ *    is used up (a budget of 1 is one block), and may return earlier, at any boundary, after one step at least; but not
+ *    in the middle of a repeated instruction that is no step yet.
  *  - An interrupt or NMI is taken at the start of a run only, and is no step. ATTN_REQUEST is looked at there only, too.
  *  - MOVS, STOS, LODS, SCAS and CMPS with a repeat prefix are one step, whatever they count, unless TF or a breakpoint
  *    makes them stop at each element: then the last element is the step. INS and OUTS are a step an element.

@@ -76,7 +76,9 @@ struct bt_state {
     u8 x87_missing;
     u8 want_vec;   /* the code that bt_service returns needs the vectors in the host's registers */
     u16 arith;     /* flags as cpu->arith, valid where the translator says so */
+    u8 key;        /* of the code that runs: STAC and CLAC change it in place */
     u32 hash_mask; /* of PEXT */
+    u64 keep_but_if, keep_but_ac, keep_arith; /* masks of flags */
     /* Cold */
     struct cpu *cpu;
     struct bt *bt;
@@ -129,8 +131,9 @@ struct bt_exit {
     struct bt_block *to;     /* linked to */
     struct bt_exit *next_in; /* next exit that is linked to the same block */
     struct bt_block *owner;
-    u32 field; /* offset in code memory of the 4-byte field that is patched */
-    u32 stub;  /* ... of the code that asks for a link */
+    bool polls; /* always goes to the entry that polls */
+    u32 field;  /* offset in code memory of the 4-byte field that is patched */
+    u32 stub;   /* ... of the code that asks for a link */
 };
 
 struct bt_block {
@@ -173,9 +176,10 @@ struct bt_gen {
     u64 rip;                            /* of the instruction at hand */
     unsigned i;                         /* its index */
     unsigned n;
-    bool flags_ok; /* EFLAGS hold the guest's flags */
-    bool saved_ok; /* st->arith does */
-    bool ends;     /* the instruction at hand ended the block */
+    bool flags_ok;   /* EFLAGS hold the guest's flags */
+    bool saved_ok;   /* st->arith does */
+    bool ends;       /* the instruction at hand ended the block */
+    unsigned shadow; /* number of the instruction behind an STI: the block ends with it, by exits that poll; 0: none */
     /* Cold code, written behind the hot part: a jump there, and what it does */
     struct {
         u8 *mark; /* of emit_jcc32 or emit_jmp32; NULL: none */
@@ -210,7 +214,6 @@ struct bt {
     u32 next_index;
     struct bt_block **chains;      /* by hash of start, va and key */
     struct bt_block **page_blocks; /* by RAM page */
-    u8 key;                        /* in force */
     u8 hash_key[BT_CONTEXTS];      /* what the entries of st->hash were made under */
     bool evicting_off;             /* a block is being written: nothing may be evicted */
     u64 random;                    /* of ENGINE_TEST_EVICT */
@@ -262,6 +265,8 @@ static inline struct haddr bt_slot(unsigned guest)
 bool bt_flow(struct bt_gen *g, const struct isa_insn *insn);   /* flow.c: jumps, calls, returns */
 bool bt_stack(struct bt_gen *g, const struct isa_insn *insn);  /* stack.c: push, pop, leave */
 bool bt_system(struct bt_gen *g, const struct isa_insn *insn); /* system.c */
+/* Is it left to isa/, and changes neither mode nor mappings? */
+bool bt_system_reads(const struct isa_insn *insn);
 /* Is it a system instruction after which the block goes on? */
 bool bt_system_goes_on(const struct bt_gen *g, const struct isa_insn *insn);
 bool bt_copy(struct bt_gen *g, const struct isa_insn *insn); /* copy.c: innocuous ones */
@@ -273,6 +278,8 @@ bool bt_missing(const struct bt_gen *g, const struct isa_insn *insn);
 
 /* Exits: the block goes on at `target`. */
 void bt_exit_to(struct bt_gen *g, u64 target);
+/* ... in the context of another key */
+void bt_exit_other(struct bt_gen *g, u8 key, u64 target);
 /* ... at the address in SCRATCH_A. `undo`: bytes that a return took from the stack. */
 void bt_exit_indirect(struct bt_gen *g, unsigned undo);
 /* A conditional exit: jcc to `target` */
@@ -292,6 +299,13 @@ void bt_thunks(struct bt *bt, struct emit *e);
 const u8 *bt_service(struct bt_state *st, u32 site);
 const u8 *bt_faulted(struct bt_state *st, u64 where);
 const u8 *bt_refill(struct bt_state *st, u32 site);
+
+/* Let the interpreter's idea of the context follow what STAC and CLAC did in translated code. */
+static inline void bt_sync(struct bt *bt)
+{
+    bt->ip.context = bt->st->key & BK_CONTEXT;
+    bt->ip.tlb = &bt->ip.tlbs[bt->ip.context];
+}
 
 /* --- code cache (cache.c) --- */
 int bt_cache_init(struct bt *bt, size_t size, struct error *e);

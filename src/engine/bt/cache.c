@@ -128,7 +128,7 @@ void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
     x->to = to;
     x->next_in = to->in;
     to->in = x;
-    patch(bt, x->field, to->va <= x->owner->va ? to->at_poll : to->at_body);
+    patch(bt, x->field, x->polls || to->va <= x->owner->va ? to->at_poll : to->at_body);
     bt->stats.links++;
 }
 

@@ -103,6 +103,15 @@ void emit_pext32(struct emit *e, unsigned to, unsigned from, struct haddr mask)
     emit_modrm_mem(e, to, mask, false);
 }
 
+void emit_keep_bits(struct emit *e, unsigned reg, struct haddr mask)
+{
+    for (unsigned pp = 2; pp <= 3; pp++) { /* PEXT packs them, PDEP puts them back */
+        vex(e, 2, pp, true, reg, reg, mask);
+        put8e(e, 0xf5);
+        emit_modrm_mem(e, reg, mask, false);
+    }
+}
+
 void emit_movzx16(struct emit *e, unsigned to, unsigned from)
 {
     unsigned rex = (to & 8 ? 4u : 0) | (from & 8 ? 1u : 0);

@@ -108,6 +108,8 @@ void emit_store_imm(struct emit *e, bool w, struct haddr a, s32 imm);
 void emit_rorx(struct emit *e, unsigned to, unsigned from, unsigned count);
 void emit_shrx(struct emit *e, unsigned to, unsigned from, unsigned count_reg);
 void emit_pext32(struct emit *e, unsigned to, unsigned from, struct haddr mask);
+/* Keep the bits of `mask` in a register; no flags are touched. */
+void emit_keep_bits(struct emit *e, unsigned reg, struct haddr mask);
 void emit_movzx16(struct emit *e, unsigned to, unsigned from);
 void emit_movzx8_mem(struct emit *e, unsigned to, struct haddr a);
 /* push imm32 (sign-extended) */

@@ -40,6 +40,8 @@ void bt_flags_scan(struct bt_gen *g)
     for (unsigned i = g->n; i-- > 0;) {
         const struct isa_insn *insn = &g->insn[i];
         unsigned touched = (insn->flags_read | insn->flags_written) & FL_ARITH;
+        if (insn->mnemonic == ZYDIS_MNEMONIC_PUSHFQ)
+            touched = FL_ARITH;
         if (overwrites_all(insn))
             g->needs_flags[i] = false;
         else

@@ -10,9 +10,9 @@
  */
 #include "engine/bt/bt_internal.h"
 
-static struct haddr hash_slot(const struct bt_gen *g, u64 va)
+static struct haddr hash_slot(const struct bt_gen *g, u8 key, u64 va)
 {
-    unsigned context = g->b->key & BK_CONTEXT;
+    unsigned context = key & BK_CONTEXT;
     return AT(H_RSP, ST(hash) + (s32)(context * sizeof(g->bt->st->hash[0]) + bt_hash_set(va) * sizeof(u8 *)));
 }
 
@@ -27,19 +27,31 @@ static void remember_source(struct bt_gen *g, unsigned undo)
 }
 
 /* The hash, target in RCX and known. */
-static void jump_known(struct bt_gen *g, u64 target)
+static void jump_known(struct bt_gen *g, u8 key, u64 target)
 {
     emit_mov_imm(&g->e, SCRATCH_A, target);
-    emit_jmp_mem(&g->e, hash_slot(g, target));
+    emit_jmp_mem(&g->e, hash_slot(g, key, target));
+}
+
+/* A new exit, which is not linkable so far. */
+static unsigned new_exit(struct bt_gen *g, u64 target)
+{
+    g->exit[g->n_exits].target = target;
+    g->exit[g->n_exits].field = NULL;
+    return g->n_exits++;
+}
+
+void bt_exit_other(struct bt_gen *g, u8 key, u64 target)
+{
+    new_exit(g, target);
+    jump_known(g, key, target);
 }
 
 void bt_exit_to(struct bt_gen *g, u64 target)
 {
-    unsigned x = g->n_exits++;
-    g->exit[x].target = target;
-    g->exit[x].field = NULL;
+    unsigned x = new_exit(g, target);
     if (!linkable(g, target)) {
-        jump_known(g, target);
+        jump_known(g, g->b->key, target);
         return;
     }
     emit_align_field(&g->e, 1);
@@ -56,8 +68,7 @@ void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
         emit_here32(&g->e, over);
         return;
     }
-    unsigned x = g->n_exits++;
-    g->exit[x].target = target;
+    unsigned x = new_exit(g, target);
     emit_align_field(&g->e, 2);
     u8 *mark = emit_jcc32(&g->e, cc);
     g->exit[x].field = mark;
@@ -69,7 +80,7 @@ void bt_exit_indirect(struct bt_gen *g, unsigned undo)
     struct emit *e = &g->e;
     remember_source(g, undo);
     emit_pext32(e, SCRATCH_B, SCRATCH_A, AT_ST(hash_mask));
-    struct haddr slot = hash_slot(g, 0);
+    struct haddr slot = hash_slot(g, g->b->key, 0);
     slot.index = SCRATCH_B;
     slot.shift = 3;
     emit_jmp_mem(e, slot);

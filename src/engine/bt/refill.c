@@ -39,6 +39,7 @@ static bool others_hit(struct interp *ip, const struct bt_block *b, const struct
 const u8 *bt_refill(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
+    bt_sync(bt);
     if (number == BT_NO_SITE)
         return NULL;
     const struct bt_block *b = bt->blocks[number >> 8 & ((1u << BT_TABLE_BITS) - 1)];

@@ -33,13 +33,13 @@ static u8 vector_key(const struct cpu *c)
                 (xsave && (c->xcr0 & all) == all ? BK_AVX512 : 0) | BK_X87);
 }
 
-/* Is there translated code for the mode that the interpreter has derived? Sets bt->key. */
+/* Is there translated code for the mode that the interpreter has derived? Sets st->key. */
 static bool translated_mode(struct bt *bt)
 {
     const struct interp *ip = &bt->ip;
     if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER)
         return false;
-    bt->key = (u8)(ip->context | vector_key(ip->cpu));
+    bt->st->key = (u8)(ip->context | vector_key(ip->cpu));
     return true;
 }
 
@@ -54,7 +54,7 @@ static struct bt_block *block_at_rip(struct bt *bt, int *result)
     if (!host)
         return NULL;
     u64 start = (u64)(host - bt->ip.mem->ram);
-    struct bt_block *b = bt_find(bt, rip, start, bt->key);
+    struct bt_block *b = bt_find(bt, rip, start, bt->st->key);
     if (!b)
         b = bt_translate(bt, rip, start);
     return b && b->n ? b : NULL;
@@ -140,6 +140,7 @@ static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
 static const u8 *callout(struct bt *bt, struct bt_block *b, unsigned i)
 {
     int r = step(bt, b, i);
+    bt->ip.stale = false; /* of system instructions, only those that change no mode come here */
     return r == STEP_DONE ? after_step(bt, b, i) : leave(bt, r);
 }
 
@@ -228,6 +229,7 @@ const u8 *bt_faulted(struct bt_state *st, u64 where)
     u32 offset = bt->regions[0].code + (u32)(where >> 32);
     struct bt_block *b = bt_at_code(bt, offset);
     st->want_vec = 0;
+    bt_sync(bt);
     bt->stats.exit_fault++;
     if (!b || offset - b->code < b->map[0].host) {
         fprintf(stderr, "trapeze: binary translation: fault at offset %#x of code memory, which is no block's\n",
@@ -349,6 +351,9 @@ static int create_state(struct bt *bt, struct error *e)
     bt->st->bt = bt;
     bt->st->vec_missing = bt->st->x87_missing = 1;
     bt->st->hash_mask = (BT_HASH_SIZE - 1) << 2;
+    bt->st->keep_but_if = ~FL_IF;
+    bt->st->keep_but_ac = ~FL_AC;
+    bt->st->keep_arith = FL_ARITH;
     __asm__ volatile("stmxcsr %0" : "=m"(bt->st->host_mxcsr));
     bt->ip.tables_memory = bt->st->tlb;
     bt->ip.owner = bt;

@@ -155,19 +155,20 @@ static bool ends_block(const struct bt_gen *g, const struct isa_insn *insn)
 /* What a failed attempt must not leave behind. */
 struct mark {
     u8 *p;
-    unsigned n_cold, n_sites, n_exits;
+    unsigned n_cold, n_sites, n_exits, shadow;
     bool flags_ok, saved_ok, full, overflow;
 };
 
 static struct mark mark(const struct bt_gen *g)
 {
-    return (struct mark){g->e.p, g->n_cold, g->n_sites, g->n_exits, g->flags_ok, g->saved_ok, g->e.full, g->overflow};
+    return (struct mark){g->e.p,      g->n_cold,   g->n_sites, g->n_exits, g->shadow,
+                         g->flags_ok, g->saved_ok, g->e.full,  g->overflow};
 }
 
 static void undo(struct bt_gen *g, const struct mark *m)
 {
     g->e.p = m->p, g->e.full = m->full;
-    g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits;
+    g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow;
     g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
 }
 
@@ -192,7 +193,8 @@ static void instruction(struct bt_gen *g)
         bt_flags_after(g, insn);
         g->ends = g->ends || insn->cls == ISA_CONTROL;
     } else {
-        bt_callout(g, ends_block(g, insn) ? SITE_MONITOR : SITE_CALLOUT);
+        bool on = !ends_block(g, insn) || (bt_system_reads(insn) && !bt_missing(g, insn));
+        bt_callout(g, on ? SITE_CALLOUT : SITE_MONITOR);
         g->flags_ok = g->saved_ok = true;
     }
     g->rip += insn->len;
@@ -232,7 +234,8 @@ static void decode(struct bt_gen *g, const u8 *host)
             break;
         off += insn->len;
         g->n++;
-        end = ends_block(g, insn) && !bt_system_goes_on(g, insn);
+        end = (ends_block(g, insn) && !bt_system_goes_on(g, insn)) ||
+              (g->n > 1 && insn[-1].mnemonic == ZYDIS_MNEMONIC_STI);
     }
     g->b->bytes = (u16)off;
     g->b->n = (u8)g->n;
@@ -250,7 +253,7 @@ static struct bt_block *new_block(struct bt *bt, u64 va, u64 start)
 {
     struct bt_region *r = &bt->regions[bt->region];
     struct bt_block *b = bt_meta(bt, sizeof(*b));
-    *b = (struct bt_block){.va = va, .start = start, .key = bt->key, .region = (u8)bt->region};
+    *b = (struct bt_block){.va = va, .start = start, .key = bt->st->key, .region = (u8)bt->region};
     b->index = bt->next_index & ((1u << BT_TABLE_BITS) - 1);
     b->code = r->code_used;
     return b;
@@ -272,6 +275,7 @@ static void finish(struct bt_gen *g)
     for (unsigned i = 0; i < g->n_exits; i++)
         b->exits[i] = (struct bt_exit){.target = g->exit[i].target,
                                        .owner = b,
+                                       .polls = g->shadow != 0,
                                        .field = g->exit[i].field ? b->code + (u32)(g->exit[i].field - g->e.start) : 0,
                                        .stub = b->code + g->exit[i].stub};
     r->code_used += (b->code_len + 15) & ~15u;
@@ -308,6 +312,7 @@ static bool write_block(struct bt_gen *g)
                              .rx = bt->code.rx + g->b->code};
         g->n_cold = g->n_sites = g->n_exits = 0;
         g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
+        g->shadow = 0;
         for (unsigned i = 0; i < g->n; i++)
             g->lookups[i] = (u8)lookups_of(&g->insn[i]);
         g->b->n = (u8)g->n;

@@ -81,8 +81,8 @@ FOR_SIZES(DEFINE_SHIFT, rcl)
 FOR_SIZES(DEFINE_SHIFT, rcr)
 
 /*
- * OF behind a rotate by more than one bit is undefined. Processors are known that compute it when the count is in CL and leave
- * it when it is an immediate: is this one of them?
+ * OF behind a rotate by more than one bit is undefined. Processors are known that compute it when the count is in CL or the
+ * operand in memory, but leave it when a register is rotated by an immediate: is this one of them?
  */
 static inline bool rotate_by_imm_keeps_of(void)
 {
@@ -263,7 +263,7 @@ FOR_SIZES(DEFINE_UNARY, not )
     }                                                                                       \
     static void name##_mi_##bits(struct interp *ip, const struct op *op)                    \
     {                                                                                       \
-        RMW(T, bits, alu_##name##_imm_##bits(ip->cpu, a, (u8)op->imm));                     \
+        RMW(T, bits, alu_##name##_##bits(ip->cpu, a, (u8)op->imm));                         \
         NEXT;                                                                               \
     }                                                                                       \
     static void name##_mc_##bits(struct interp *ip, const struct op *op)                    \

@@ -118,6 +118,7 @@ struct interp {
     bool user;      /* CPL 3 */
     bool stale;     /* key, context and vector_ok must be derived again before the next block */
     bool in_repeat; /* RIP is on a repeated string instruction that has done some of its elements */
+    bool uncounted; /* ENGINE_TEST_EXACT: a repeated instruction has done elements, but is no step yet */
     bool begun;     /* the run has come to its first boundary, where ENGINE_TEST_EXACT takes events */
     bool undo;      /* a fault gives the flags back that stood before the instruction: undo_arith */
     u16 undo_arith;

@@ -340,13 +340,15 @@ bool interp_ready(struct interp *ip, int code, struct stop *s)
             break;
         }
     } while (true);
+    bool paid = ip->budget > 0 || ip->uncounted;
+    ip->uncounted = false;
     if (unlikely(ip->cpu->halted))
         s->kind = STOP_HALT;
-    else if (unlikely(ip->budget <= 0))
+    else if (unlikely(!paid))
         s->kind = STOP_BUDGET;
     else if (unlikely(ip->stale))
         interp_derive(ip);
-    return !ip->cpu->halted && ip->budget > 0;
+    return !ip->cpu->halted && paid;
 }
 
 /* Until the budget is used up or something stops the CPU. */

@@ -267,7 +267,8 @@ static void string_rep(struct interp *ip, const struct op *op)
         if (n != count && pauses(ip, op)) {
             ip->in_repeat = true;
             ip->undo = false;
-            if (!(ip->cfg.test & ENGINE_TEST_EXACT))
+            ip->uncounted = ip->cfg.test & ENGINE_TEST_EXACT;
+            if (!ip->uncounted)
                 ip->budget--; /* op_leave gives back what the block paid: an event that waits must not make this free */
             op_leave(ip, op);
             return;
