@@ -16,6 +16,7 @@
 #include "../engines.h"
 #include "../same_cpu.h"
 #include "fuzz.h"
+#include "isa/decode.h"
 #include "machine/cpu/cpuid.h"
 #include "machine/cpu/msr.h"
 #include "machine/time/clock.h"
@@ -272,11 +273,31 @@ static u64 run(struct side *s, u64 budget, struct stop *stop)
     return after.instructions + after.exceptions - before.instructions - before.exceptions;
 }
 
-static void differ(const struct side *a, const struct side *b, const char *what, unsigned slice)
+/* Instructions from `rip` on, if they are in CODE, as they stand there now. */
+static void show_code(const struct side *s, u64 rip, u64 n)
+{
+    u64 size = CODE_PAGES * PAGE_SIZE;
+    enum isa_mode mode = cpu_code64(&s->cpu) ? ISA_MODE_64 : ISA_MODE_32;
+    for (struct isa_insn x; n && rip - CODE < size - ISA_MAX_LEN; n--, rip += x.len) {
+        char text[120];
+        const u8 *p = s->mem.ram + CODE_GPA + (rip - CODE);
+        if (isa_decode(mode, p, ISA_MAX_LEN, &x))
+            return;
+        isa_format(&x, rip, text, sizeof(text));
+        printf("# %llx  ", (unsigned long long)rip);
+        for (unsigned i = 0; i < ISA_MAX_LEN; i++)
+            i < x.len ? printf("%02x", p[i]) : printf("  ");
+        printf("  %s\n", text);
+    }
+}
+
+static void differ(const struct side *a, const struct side *b, const char *what, unsigned slice, u64 rip, u64 n)
 {
     char text[4096];
-    printf("# %s against %s: %s differ in slice %u\n", a->ops->name, b->ops->name, what, slice);
+    printf("# %s against %s: %s differ in slice %u, %llu steps from %llx\n", a->ops->name, b->ops->name, what, slice,
+           (unsigned long long)n, (unsigned long long)rip);
     cpu_show_difference(&a->cpu, &b->cpu);
+    show_code(b, rip, n);
     cpu_describe(&b->cpu, text, sizeof(text));
     printf("%s\n", text);
     fflush(stdout);
@@ -288,11 +309,12 @@ static void run_both(struct side *a, struct side *b, u64 seed)
     struct stop sa = {0}, sb = {0};
     for (unsigned i = 0; i < SLICES; i++) {
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        u64 rip = b->cpu.rip;
         u64 n = run(a, 1 + (seed >> 59), &sa), m = run(b, MAX(n, 1u), &sb);
         if (n != m || sa.kind != sb.kind)
-            differ(a, b, n != m ? "steps" : "reasons to stop", i);
+            differ(a, b, n != m ? "steps" : "reasons to stop", i, rip, n);
         if (!cpu_same(&a->cpu, &b->cpu))
-            differ(a, b, "CPUs", i);
+            differ(a, b, "CPUs", i, rip, n);
         if (sa.kind != STOP_BUDGET && sa.kind != STOP_REQUEST && sa.kind != STOP_HALT)
             break;
         if ((seed >> 50 & 7) == 0) {
@@ -303,7 +325,7 @@ static void run_both(struct side *a, struct side *b, u64 seed)
     FUZZ_CHECK(sa.kind != STOP_FAILURE);
     FUZZ_CHECK(cpu_record.check(&a->cpu, NULL) >= 0);
     if (memcmp(a->mem.ram, b->mem.ram, RAM_SIZE))
-        differ(a, b, "memories", SLICES);
+        differ(a, b, "memories", SLICES, CODE, 0);
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
