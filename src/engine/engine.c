@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* The best first: what "auto" takes. */
-static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt};
+static const struct engine_ops *const engines[] = {&engine_bt, &engine_interp};
 
 const struct engine_ops *engine_at(size_t i)
 {

@@ -37,7 +37,7 @@ static u8 vector_key(const struct cpu *c)
 static bool translated_mode(struct bt *bt)
 {
     const struct interp *ip = &bt->ip;
-    if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER)
+    if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER || ip->cpu->cpl == 1 || ip->cpu->cpl == 2)
         return false;
     bt->st->key = (u8)(ip->context | vector_key(ip->cpu));
     return true;
