@@ -13,10 +13,12 @@
 #include "oracle.h"
 #include "engine/engine.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define RAM_SIZE     (1u << 20)
 #define TABLES_GPA   0x1000u
@@ -246,6 +248,19 @@ static void store_state(const struct oracle_guest *g, struct oracle_result *r)
 
 /* ---- cases ---- */
 
+#define DEADLINE 20 /* seconds for a case: an engine that does not come back shall say with what */
+
+static u64 case_at_work; /* for the handler alone */
+
+static void on_alarm(int sig)
+{
+    char text[80];
+    int len = snprintf(text, sizeof(text), "\n# case %llu: the engine does not come back\n",
+                       (unsigned long long)case_at_work);
+    ssize_t n = write(1, text, (size_t)len);
+    _exit(n > 0 ? 2 : 3);
+}
+
 static void write_code(struct oracle_guest *g, const struct oracle_case *c, bool clear)
 {
     static const u8 int3s[ORACLE_MAX_CODE] = {[0 ... ORACLE_MAX_CODE - 1] = 0xcc};
@@ -279,8 +294,13 @@ static void run_case(struct oracle_guest *g, const struct oracle_case *c, struct
 
 void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *cases, u32 count, struct oracle_result *results)
 {
-    for (u32 i = 0; i < count; i++)
+    signal(SIGALRM, on_alarm);
+    for (u32 i = 0; i < count; i++) {
+        case_at_work = cases[i].seed;
+        alarm(DEADLINE);
         run_case(g, &cases[i], &results[i]);
+    }
+    alarm(0);
 }
 
 const u8 *oracle_guest_data(const struct oracle_guest *g)
