@@ -96,9 +96,13 @@ static void xlat(struct interp *ip, const struct op *op)
 static u64 stack_range(struct interp *ip, const struct op *op, u64 sp, bool write)
 {
     gva_t va;
-    int r = isa_linear(ip->cpu, SEG_SS, sp, 8u * op->size, write, &va);
+    struct cpu *c = ip->cpu;
+    int r = isa_linear(c, SEG_SS, sp, 8u * op->size, write, &va);
     if (r != CPU_OK)
         fault_exit(ip, op, r);
+    /* Alignment is that of one register: mem.c would see an operand of 16 or 32 bytes. */
+    if ((va.v & (op->size - 1u)) && c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FL_AC))
+        fault_exit(ip, op, cpu_raise_error(c, VEC_AC, 0));
     return va.v;
 }
 static u64 wrap(const struct interp *ip, u64 sp)
