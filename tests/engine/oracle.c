@@ -203,6 +203,8 @@ static bool either_fault(const struct oracle_case *c, const struct oracle_result
 {
     struct isa_insn x;
     const struct oracle_result *faulted = silicon->vector == VEC_BP ? engine : silicon;
+    if (engine->vector == VEC_AC && engine->out.rip < silicon->out.rip) /* of a sequence, the one that came first */
+        faulted = engine;
     bool both = silicon->vector != VEC_BP && engine->vector != VEC_BP;
     bool alignment = silicon->vector == VEC_AC || engine->vector == VEC_AC;
     if (faulted->vector == VEC_BP || !faulting_insn(c, faulted, &x))
