@@ -49,7 +49,8 @@
 #define BK_COMPAT      64u /* 32-bit flat code */
 
 #define BT_CONTEXTS    3u /* TLB_NEVER has no translated code */
-#define BT_HASH_BITS   12
+#define BT_HASH_BITS   15
+#define BT_HASH_LIST   4096u /* slots in use that are known one by one, for clearing */
 #define BT_HASH_SIZE   (1u << BT_HASH_BITS)
 #define BT_BLOCK_INSNS 40
 
@@ -101,6 +102,7 @@ enum bt_site_kind {
     SITE_MONITOR,  /* the same, and the block ends: whatever is derived from mode and mappings is derived anew */
     SITE_LINK,     /* direct jump, arg: exit number */
     SITE_INDIRECT, /* target in st->target is not in the hash; arg: bytes to take from RSP if it is not canonical */
+    SITE_CROSS,    /* the page that the block's instruction runs into is another one now, or not in the TLB */
     SITE_POLL,     /* at the block's head: an event, or the budget is used up */
     SITE_RESTART,  /* entered with an address that is not the block's: st->target */
 };
@@ -132,14 +134,25 @@ struct bt_exit {
     struct bt_exit *next_in; /* next exit that is linked to the same block */
     struct bt_block *owner;
     bool polls; /* always goes to the entry that polls */
+    u64 key;    /* of the TLB: what the page of the target must be when the jump is taken; 0: the block's own page */
     u32 field;  /* offset in code memory of the 4-byte field that is patched */
     u32 stub;   /* ... of the code that asks for a link */
 };
 
+/* A block in the list of a RAM page. */
+struct bt_ref {
+    struct bt_block *block;
+    struct bt_ref *next;
+};
+
+#define BT_NO_PAGE UINT64_MAX
+
 struct bt_block {
-    struct bt_block *hash_next, *page_next;
+    struct bt_block *hash_next;
+    struct bt_ref refs[2]; /* in the lists of its RAM pages: the second one if its instruction crosses the page end */
     u64 va;
     u64 start;            /* RAM offset */
+    u64 second;           /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
     u32 index;            /* in bt->blocks */
     u32 code, code_len;   /* offset in code memory */
     u32 at_poll, at_body; /* entries: with a poll; without. `code` itself compares RCX with va first. */
@@ -193,14 +206,16 @@ struct bt_gen {
         u64 target;
         u8 *field; /* of a linkable exit: the patched field's end; NULL: not linkable */
         u32 stub;
+        u64 key; /* of the TLB, of the page it leads to, where that is another one; else 0 */
     } exit[2];
     unsigned n_exits;
     u32 off_poll, off_body;
 };
 
+#define BT_HEAT_BITS  16
 #define BT_REGIONS    16u
 #define BT_TABLE_BITS 18
-#define BT_CHAIN_BITS 15
+#define BT_CHAIN_BITS 17
 
 struct bt {
     struct interp ip;
@@ -212,17 +227,20 @@ struct bt {
     unsigned region;          /* being filled */
     struct bt_block **blocks; /* by index */
     u32 next_index;
-    struct bt_block **chains;      /* by hash of start, va and key */
-    struct bt_block **page_blocks; /* by RAM page */
-    u8 hash_key[BT_CONTEXTS];      /* what the entries of st->hash were made under */
-    bool evicting_off;             /* a block is being written: nothing may be evicted */
-    u64 random;                    /* of ENGINE_TEST_EVICT */
-    u8 vec_width;                  /* bytes of a vector register of this host */
-    int result;                    /* why translated code was left: CPU_*, or BT_* below */
+    struct bt_block **chains;    /* by hash of start, va and key */
+    struct bt_ref **page_blocks; /* by RAM page */
+    u8 hash_key[BT_CONTEXTS];    /* what the entries of st->hash were made under */
+    bool evicting_off;           /* a block is being written: nothing may be evicted */
+    u64 random;                  /* of ENGINE_TEST_EVICT */
+    u8 vec_width;                /* bytes of a vector register of this host */
+    int result;                  /* why translated code was left: CPU_*, or BT_* below */
     /* Thunks: entry from C, and what cold code jumps to */
     const u8 *enter, *slow, *leave, *resume, *vec_load, *fault, *hash_miss;
-    bool hash_used[BT_CONTEXTS], hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
-    s64 kept;                                             /* of the budget: what did not fit into st->left */
+    unsigned hash_n[BT_CONTEXTS]; /* slots in use: those in hash_used; more than fit: BT_HASH_LIST + 1 */
+    u16 hash_used[BT_CONTEXTS][BT_HASH_LIST];
+    bool hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
+    s64 kept;                     /* of the budget: what did not fit into st->left */
+    u8 heat[1u << BT_HEAT_BITS];  /* times that code without translation was executed */
     struct bt_gen gen;
     struct engine_stats stats;
 };
@@ -310,6 +328,8 @@ static inline void bt_sync(struct bt *bt)
 /* --- code cache (cache.c) --- */
 int bt_cache_init(struct bt *bt, size_t size, struct error *e);
 void bt_cache_fini(struct bt *bt);
+/* The same by linear address, if its page is in the TLB of the context in force and there is code to run. */
+struct bt_block *bt_known(struct bt *bt, u64 va);
 struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key);
 /* Room for a block of at most that much; evicts if there is none. */
 bool bt_room(struct bt *bt, size_t code, size_t meta);

@@ -12,7 +12,8 @@
  * What must stay true
  *  1. A block in the tables has its page traced. A write to the page kills the blocks that it touches: their code stays where
  *     it is, so a block that overwrites itself can be left in order, but nothing leads there any more.
- *  2. Direct jumps are joined within one RAM page and key: whoever executes the one block may execute the other.
+ *  2. Direct jumps are joined between blocks of one key, within one RAM page, or behind a comparison that says that the
+ *     target's page is in the TLB, and which: whoever gets there may execute the other block.
  *  3. The patched field of a jump is 4 bytes, aligned: one store.
  *  4. The hash of a context holds blocks that were entered under the present TLB entries of their pages; it is cleared or
  *     picked when those go (bt_flushed in run.c).
@@ -23,7 +24,7 @@
 #include <stdlib.h>
 
 #define THUNKS       (8u << 10)
-#define CACHE_PRESET (24u << 20)
+#define CACHE_PRESET (32u << 20)
 #define CACHE_MIN    (256u << 10)
 
 static u64 chain_of(u64 va, u64 start, u8 key)
@@ -34,7 +35,7 @@ static u64 chain_of(u64 va, u64 start, u8 key)
 int bt_cache_init(struct bt *bt, size_t size, struct error *e)
 {
     size = size ? MAX(size, CACHE_MIN) : CACHE_PRESET;
-    size_t code = size / 8 * 5 / BT_REGIONS & ~(size_t)4095, meta = size / 8 * 3 / BT_REGIONS & ~(size_t)4095;
+    size_t code = size / 2 / BT_REGIONS & ~(size_t)4095, meta = size / 2 / BT_REGIONS & ~(size_t)4095;
     int r = host_code_create(&bt->code, THUNKS + code * BT_REGIONS, e);
     if (r < 0)
         return r;
@@ -72,18 +73,21 @@ static const u8 *entry(const struct bt *bt, const struct bt_block *b)
 
 void bt_hash_clear(struct bt *bt, unsigned context)
 {
-    if (!bt->hash_used[context])
-        return;
-    bt->hash_used[context] = bt->hash_local[context] = false;
-    for (unsigned i = 0; i < BT_HASH_SIZE; i++)
-        bt->st->hash[context][i] = bt->hash_miss;
+    const u8 **hash = bt->st->hash[context];
+    unsigned n = bt->hash_n[context];
+    bt->hash_n[context] = 0;
+    bt->hash_local[context] = false;
+    for (unsigned i = 0; n <= BT_HASH_LIST && i < n; i++)
+        hash[bt->hash_used[context][i]] = bt->hash_miss;
+    for (unsigned i = 0; n > BT_HASH_LIST && i < BT_HASH_SIZE; i++)
+        hash[i] = bt->hash_miss;
 }
 
-/* Addresses of a page fill a quarter of the hash at most: its slots are those of four pages. */
+/* The slots of a page are neighbours. */
 void bt_hash_drop_page(struct bt *bt, unsigned context, u64 va)
 {
     u32 first = bt_hash_set(va & PAGE_MASK);
-    for (u32 i = 0; i < PAGE_SIZE / 4 && bt->hash_used[context]; i++)
+    for (u32 i = 0; i < PAGE_SIZE / 4 && bt->hash_n[context]; i++)
         bt->st->hash[context][first + i] = bt->hash_miss;
 }
 
@@ -108,9 +112,13 @@ void bt_hash_put(struct bt *bt, const struct bt_block *b)
         bt_hash_clear(bt, context);
         bt->hash_key[context] = b->key;
     }
-    bt->hash_used[context] = true;
+    u32 set = bt_hash_set(b->va);
+    if (bt->hash_n[context] < BT_HASH_LIST && bt->st->hash[context][set] == bt->hash_miss)
+        bt->hash_used[context][bt->hash_n[context]++] = (u16)set;
+    else if (bt->st->hash[context][set] == bt->hash_miss)
+        bt->hash_n[context] = BT_HASH_LIST + 1;
     bt->hash_local[context] |= !page_is_global(&bt->ip, context, b->va);
-    bt->st->hash[context][bt_hash_set(b->va)] = entry(bt, b);
+    bt->st->hash[context][set] = entry(bt, b);
 }
 
 /* --- jumps between blocks --- */
@@ -123,7 +131,7 @@ static void patch(struct bt *bt, u32 field_end, u32 target)
 
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 {
-    if (!x->field || x->to || to->dead || x->owner->dead)
+    if (!x->field || x->to || to->dead || x->owner->dead || (x->key && x->key != tlb_exec_key(to->va, to->start)))
         return;
     x->to = to;
     x->next_in = to->in;
@@ -167,25 +175,54 @@ struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
     return b;
 }
 
+static void add_to_page(struct bt *bt, struct bt_block *b, unsigned i, u64 ram)
+{
+    struct bt_ref **head = &bt->page_blocks[ram >> PAGE_SHIFT];
+    b->refs[i] = (struct bt_ref){b, *head};
+    *head = &b->refs[i];
+    blocks_trace_page(&bt->ip, ram >> PAGE_SHIFT);
+}
+
+static void remove_from_page(struct bt *bt, struct bt_block *b, unsigned i, u64 ram)
+{
+    struct bt_ref **p = &bt->page_blocks[ram >> PAGE_SHIFT];
+    while (*p && *p != &b->refs[i])
+        p = &(*p)->next;
+    if (*p)
+        *p = b->refs[i].next;
+}
+
+struct bt_block *bt_known(struct bt *bt, u64 va)
+{
+    const struct tlb_tables *t = &bt->ip.tlbs[bt->st->key & BK_CONTEXT];
+    unsigned i = tlb_index(va);
+    u64 start = va + t->code[i] - (u64)bt->ip.mem->ram;
+    if (!t->exec[i] || t->exec[i] != tlb_exec_key(va, start))
+        return NULL;
+    struct bt_block *b = bt_find(bt, va, start, bt->st->key);
+    return b && b->n ? b : NULL;
+}
+
 void bt_publish(struct bt *bt, struct bt_block *b)
 {
-    u64 chain = chain_of(b->va, b->start, b->key), page = b->start >> PAGE_SHIFT;
+    u64 chain = chain_of(b->va, b->start, b->key);
     b->hash_next = bt->chains[chain];
     bt->chains[chain] = b;
-    b->page_next = bt->page_blocks[page];
-    bt->page_blocks[page] = b;
-    blocks_trace_page(&bt->ip, page);
+    add_to_page(bt, b, 0, b->start);
+    if (b->second != BT_NO_PAGE)
+        add_to_page(bt, b, 1, b->second);
     bt->stats.blocks_made++;
     bt->stats.block_bytes += b->bytes;
     bt->stats.code_bytes += b->code_len;
 }
 
-static void remove_from(struct bt_block **p, struct bt_block *b, bool page)
+static void remove_from_chain(struct bt *bt, struct bt_block *b)
 {
+    struct bt_block **p = &bt->chains[chain_of(b->va, b->start, b->key)];
     while (*p && *p != b)
-        p = page ? &(*p)->page_next : &(*p)->hash_next;
+        p = &(*p)->hash_next;
     if (*p)
-        *p = page ? b->page_next : b->hash_next;
+        *p = b->hash_next;
 }
 
 void bt_kill(struct bt *bt, struct bt_block *b)
@@ -193,8 +230,10 @@ void bt_kill(struct bt *bt, struct bt_block *b)
     if (b->dead)
         return;
     b->dead = true;
-    remove_from(&bt->chains[chain_of(b->va, b->start, b->key)], b, false);
-    remove_from(&bt->page_blocks[b->start >> PAGE_SHIFT], b, true);
+    remove_from_chain(bt, b);
+    remove_from_page(bt, b, 0, b->start);
+    if (b->second != BT_NO_PAGE)
+        remove_from_page(bt, b, 1, b->second);
     unlink_in(bt, b);
     unlink_out(b);
     bt_hash_drop(bt, b);
@@ -209,11 +248,13 @@ bool bt_has_code(void *owner, u64 ram_page)
 void bt_code_killed(void *owner, u64 ram_page, unsigned from, unsigned to)
 {
     struct bt *bt = owner;
-    struct bt_block *next;
-    for (struct bt_block *b = bt->page_blocks[ram_page]; b; b = next) {
-        unsigned start = b->start & (PAGE_SIZE - 1);
-        next = b->page_next;
-        if (start < to && from < start + MAX(b->bytes, 1u))
+    struct bt_ref *next;
+    for (struct bt_ref *r = bt->page_blocks[ram_page]; r; r = next) {
+        struct bt_block *b = r->block;
+        bool first = r == &b->refs[0];
+        unsigned start = first ? b->start & (PAGE_SIZE - 1) : 0, bytes = first ? MAX(b->bytes, 1u) : ISA_MAX_LEN;
+        next = r->next;
+        if (start < to && from < start + bytes)
             bt_kill(bt, b);
     }
 }
@@ -224,10 +265,12 @@ static void empty(struct bt *bt, struct bt_region *r)
 {
     for (u32 i = 0; i < r->n_blocks; i++) {
         struct bt_block **slot = &bt->blocks[(r->first_index + i) & ((1u << BT_TABLE_BITS) - 1)];
-        u64 page = (*slot)->start >> PAGE_SHIFT;
-        bt->stats.code_bytes -= (*slot)->code_len;
-        bt_kill(bt, *slot);
-        blocks_untrace_page(&bt->ip, page);
+        struct bt_block *b = *slot;
+        bt->stats.code_bytes -= b->code_len;
+        bt_kill(bt, b);
+        blocks_untrace_page(&bt->ip, b->start >> PAGE_SHIFT);
+        if (b->second != BT_NO_PAGE)
+            blocks_untrace_page(&bt->ip, b->second >> PAGE_SHIFT);
         *slot = NULL;
     }
     r->code_used = r->code;

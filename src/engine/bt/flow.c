@@ -1,8 +1,9 @@
 /*
  * Near control transfers, and how a block is left.
  *
- * A direct jump inside the block's page becomes a direct jump between blocks, once the target exists (link). One to another
- * page, and every indirect one, goes through the hash of targets: the slot of the target's address holds the code of a block
+ * A direct jump becomes a direct jump between blocks, once the target exists (link). If it leads to another page it first
+ * compares that page's TLB entry for code with what it was when the jump was translated. Every indirect jump, and a direct
+ * one to a page that was not in the TLB, goes through the hash of targets: the slot of the target's address holds the code of a block
  * that begins by comparing RCX with its own address. So a stale or foreign slot is never wrong, only slow.
  *
  * A jump to the block's own address or below lands on the entry that polls for events; so do all through the hash. What
@@ -16,9 +17,20 @@ static struct haddr hash_slot(const struct bt_gen *g, u8 key, u64 va)
     return AT(H_RSP, ST(hash) + (s32)(context * sizeof(g->bt->st->hash[0]) + bt_hash_set(va) * sizeof(u8 *)));
 }
 
-static bool linkable(const struct bt_gen *g, u64 target)
+static bool same_page(const struct bt_gen *g, u64 target)
 {
     return (target ^ g->b->va) < PAGE_SIZE && !(g->bt->ip.cfg.test & ENGINE_TEST_NO_LINK);
+}
+
+/* Key of the page of a target elsewhere, 0 if it is not in the TLB. */
+static u64 page_key(const struct bt_gen *g, u64 target)
+{
+    const struct tlb_tables *t = &g->bt->ip.tlbs[g->b->key & BK_CONTEXT];
+    unsigned i = tlb_index(target);
+    u64 start = target + t->code[i] - (u64)g->bt->ip.mem->ram;
+    if ((g->bt->ip.cfg.test & ENGINE_TEST_NO_LINK) || t->exec[i] != tlb_exec_key(target, start))
+        return 0;
+    return t->exec[i];
 }
 
 static void remember_source(struct bt_gen *g, unsigned undo)
@@ -38,6 +50,7 @@ static unsigned new_exit(struct bt_gen *g, u64 target)
 {
     g->exit[g->n_exits].target = target;
     g->exit[g->n_exits].field = NULL;
+    g->exit[g->n_exits].key = 0;
     return g->n_exits++;
 }
 
@@ -47,12 +60,30 @@ void bt_exit_other(struct bt_gen *g, u8 key, u64 target)
     jump_known(g, key, target);
 }
 
+/* Go on only if the target's page is what it was. */
+static void check_page(struct bt_gen *g, u64 target, u64 key)
+{
+    struct emit *e = &g->e;
+    s32 exec = ST(tlb) + (s32)((g->b->key & BK_CONTEXT) * sizeof(struct tlb_tables) +
+                               offsetof(struct tlb_tables, exec) + tlb_index(target) * sizeof(u64));
+    emit_load(e, SCRATCH_A, AT(H_RSP, exec));
+    emit_mov_imm(e, SCRATCH_B, 0 - key);
+    emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+    u8 *same = emit_jrcxz(e);
+    jump_known(g, g->b->key, target);
+    emit_here8(e, same);
+}
+
 void bt_exit_to(struct bt_gen *g, u64 target)
 {
     unsigned x = new_exit(g, target);
-    if (!linkable(g, target)) {
-        jump_known(g, g->b->key, target);
-        return;
+    if (!same_page(g, target)) {
+        g->exit[x].key = page_key(g, target);
+        if (!g->exit[x].key) {
+            jump_known(g, g->b->key, target);
+            return;
+        }
+        check_page(g, target, g->exit[x].key);
     }
     emit_align_field(&g->e, 1);
     u8 *mark = emit_jmp32(&g->e);
@@ -62,7 +93,7 @@ void bt_exit_to(struct bt_gen *g, u64 target)
 
 void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
 {
-    if (!linkable(g, target)) {
+    if (!same_page(g, target)) {
         u8 *over = emit_jcc32(&g->e, cc ^ 1);
         bt_exit_to(g, target);
         emit_here32(&g->e, over);

@@ -36,16 +36,46 @@ static bool others_hit(struct interp *ip, const struct bt_block *b, const struct
     return true;
 }
 
+/* The code at `va`, if it was translated and its page is in the TLB; a jump there is linked, or entered in the hash. */
+static const u8 *known_code(struct bt *bt, u64 va, struct bt_exit *link)
+{
+    struct bt_block *b = bt_known(bt, va);
+    if (!b || bt->st->left < 0 || *bt->st->attention || bt->ip.cfg.test)
+        return NULL;
+    if (link)
+        bt_link(bt, link, b);
+    else
+        bt_hash_put(bt, b);
+    bt->ip.cpu->rip = va;
+    return bt->code.rx + b->at_body;
+}
+
+static const u8 *jump(struct bt *bt, u32 number)
+{
+    if (number == BT_NO_SITE) {
+        const u8 *code = known_code(bt, bt->st->target, NULL);
+        bt->stats.exit_indirect += code != NULL; /* else bt_service counts it */
+        return code;
+    }
+    struct bt_block *b = bt->blocks[number >> 8 & ((1u << BT_TABLE_BITS) - 1)];
+    const struct bt_site *s = &b->sites[number & 0xff];
+    if (s->kind != SITE_LINK)
+        return NULL;
+    const u8 *code = known_code(bt, b->exits[s->arg].target, &b->exits[s->arg]);
+    bt->stats.exit_link += code != NULL;
+    return code;
+}
+
 const u8 *bt_refill(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
     bt_sync(bt);
     if (number == BT_NO_SITE)
-        return NULL;
+        return jump(bt, number);
     const struct bt_block *b = bt->blocks[number >> 8 & ((1u << BT_TABLE_BITS) - 1)];
     const struct bt_site *s = &b->sites[number & 0xff];
     if (s->kind != SITE_MISS)
-        return NULL;
+        return jump(bt, number);
     bt->stats.tlb_misses++;
     const struct bt_map *m = &b->map[s->insn];
     if (m->flags_in_memory)

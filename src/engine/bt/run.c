@@ -15,7 +15,7 @@
 
 #define STACK_SIZE (256u << 10)
 #define LEFT_MAX   (1ll << 30) /* the upper half of st->left is 0 while there is budget */
-#define COLD_RUNS  1u          /* times that code is interpreted before it is translated */
+#define HOT_RUNS   16u         /* times that code is interpreted before it is translated */
 
 struct engine {
     struct bt bt;
@@ -45,8 +45,21 @@ static bool translated_mode(struct bt *bt)
 
 /* --- finding code --- */
 
-/* The block at RIP, translated if need be. NULL: *result says why not, CPU_OK to let the interpreter run it. */
-static struct bt_block *block_at_rip(struct bt *bt, int *result)
+/* Has the code at `start` been executed often enough to be worth a translation? */
+static bool hot(struct bt *bt, u64 va, u64 start)
+{
+    u8 *heat = &bt->heat[((start ^ va << 13) * 0x9e3779b97f4a7c15ull) >> (64 - BT_HEAT_BITS)];
+    if (*heat >= HOT_RUNS || (bt->ip.cfg.test & ENGINE_TEST_EAGER))
+        return true;
+    ++*heat;
+    return false;
+}
+
+/*
+ * The block at RIP, translated if need be. NULL: *result says why not, CPU_OK to let the interpreter run it. `count`:
+ * it is executed now, in any case.
+ */
+static struct bt_block *block_at_rip(struct bt *bt, int *result, bool count)
 {
     u64 rip = bt->ip.cpu->rip;
     *result = CPU_OK;
@@ -55,7 +68,7 @@ static struct bt_block *block_at_rip(struct bt *bt, int *result)
         return NULL;
     u64 start = (u64)(host - bt->ip.mem->ram);
     struct bt_block *b = bt_find(bt, rip, start, bt->st->key);
-    if (!b)
+    if (!b && count && hot(bt, rip, start))
         b = bt_translate(bt, rip, start);
     return b && b->n ? b : NULL;
 }
@@ -72,7 +85,7 @@ static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
     int r;
     if (bt->st->left < 0 || *bt->st->attention || (bt->ip.cfg.test & (ENGINE_TEST_EXACT | ENGINE_TEST_EVICT)))
         return leave(bt, CPU_OK);
-    struct bt_block *b = block_at_rip(bt, &r);
+    struct bt_block *b = block_at_rip(bt, &r, false);
     if (!b)
         return leave(bt, r);
     if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK)) {
@@ -197,6 +210,23 @@ static const u8 *direct(struct bt *bt, struct bt_block *b, const struct bt_site 
     return go_on(bt, &b->exits[s->arg], false);
 }
 
+/* The second page of the block's instruction: again the same, another one, or none. */
+static const u8 *crossing(struct bt *bt, struct bt_block *b)
+{
+    u64 va = b->va + b->bytes;
+    int r;
+    bt->ip.cpu->rip = b->va;
+    const u8 *host = tlb_fetch(&bt->ip, va, &r);
+    if (!host) {
+        bt->st->left--; /* as the block would have counted it */
+        return callout(bt, b, 0);
+    }
+    if ((u64)(host - bt->ip.mem->ram) == b->second)
+        return bt->code.rx + b->at_body;
+    bt_kill(bt, b);
+    return go_on(bt, NULL, false);
+}
+
 const u8 *bt_service(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
@@ -215,6 +245,8 @@ const u8 *bt_service(struct bt_state *st, u32 number)
         return monitor(bt, b, s->insn);
     case SITE_LINK:
         return direct(bt, b, s);
+    case SITE_CROSS:
+        return crossing(bt, b);
     default:
         bt->stats.exit_poll++;
         bt->ip.cpu->rip = b->va;
@@ -273,7 +305,7 @@ static int run_once(struct bt *bt)
     }
     if (!translated_mode(bt))
         return interp_block(ip);
-    struct bt_block *b = block_at_rip(bt, &r);
+    struct bt_block *b = block_at_rip(bt, &r, true);
     if (b)
         return enter(bt, b);
     return r == CPU_OK ? interp_block(ip) : r;
@@ -372,7 +404,7 @@ static int create_code(struct bt *bt, struct error *e)
     if (em.full)
         return error_set(e, EINVAL, "binary translation: its own code does not fit");
     for (unsigned context = 0; context < BT_CONTEXTS; context++) {
-        bt->hash_used[context] = true;
+        bt->hash_n[context] = BT_HASH_LIST + 1;
         bt_hash_clear(bt, context);
     }
     int r = host_fault_init(e);

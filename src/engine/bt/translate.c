@@ -125,12 +125,26 @@ static void load_vectors(struct bt_gen *g)
     emit_here8(&g->e, ok);
 }
 
+/* The next page must still be the one whose bytes were translated. */
+static void check_second(struct bt_gen *g)
+{
+    u64 va = g->b->va + g->b->bytes;
+    s32 exec = ST(tlb) + (s32)((g->b->key & BK_CONTEXT) * sizeof(struct tlb_tables) +
+                               offsetof(struct tlb_tables, exec) + tlb_index(va) * sizeof(u64));
+    emit_load(&g->e, SCRATCH_A, AT(H_RSP, exec));
+    emit_mov_imm(&g->e, SCRATCH_B, 0 - tlb_exec_key(va, g->b->second));
+    emit_lea(&g->e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+    miss_unless_zero(g, SITE_CROSS);
+}
+
 static void head(struct bt_gen *g)
 {
     compare_address(g);
     g->off_poll = emit_offset(&g->e);
     poll(g);
     g->off_body = emit_offset(&g->e);
+    if (g->b->second != BT_NO_PAGE)
+        check_second(g);
     count(g);
     load_vectors(g);
 }
@@ -222,6 +236,28 @@ static void cold_code(struct bt_gen *g)
 
 /* --- the block --- */
 
+/* The one instruction that begins here and ends in the next page. False: that page can not be fetched now. */
+static bool decode_crossing(struct bt_gen *g, const u8 *host)
+{
+    u8 bytes[ISA_MAX_LEN];
+    int result;
+    struct bt_block *b = g->b;
+    unsigned head = PAGE_SIZE - (unsigned)(b->start & (PAGE_SIZE - 1));
+    if (head >= ISA_MAX_LEN)
+        return true;
+    const u8 *next = tlb_fetch(&g->bt->ip, b->va + head, &result);
+    if (!next)
+        return false;
+    memcpy(bytes, host, head);
+    memcpy(bytes + head, next, ISA_MAX_LEN - head);
+    if (isa_decode(ISA_MODE_64, bytes, ISA_MAX_LEN, &g->insn[0]) != ISA_DECODE_OK || g->insn[0].len <= head)
+        return true;
+    b->second = (u64)(next - g->bt->ip.mem->ram);
+    b->bytes = (u16)head;
+    g->n = b->n = 1;
+    return true;
+}
+
 /* Decode up to the end of the page, of the block, or to what does not decode. */
 static void decode(struct bt_gen *g, const u8 *host)
 {
@@ -253,7 +289,8 @@ static struct bt_block *new_block(struct bt *bt, u64 va, u64 start)
 {
     struct bt_region *r = &bt->regions[bt->region];
     struct bt_block *b = bt_meta(bt, sizeof(*b));
-    *b = (struct bt_block){.va = va, .start = start, .key = bt->st->key, .region = (u8)bt->region};
+    *b =
+        (struct bt_block){.va = va, .start = start, .second = BT_NO_PAGE, .key = bt->st->key, .region = (u8)bt->region};
     b->index = bt->next_index & ((1u << BT_TABLE_BITS) - 1);
     b->code = r->code_used;
     return b;
@@ -275,6 +312,7 @@ static void finish(struct bt_gen *g)
     for (unsigned i = 0; i < g->n_exits; i++)
         b->exits[i] = (struct bt_exit){.target = g->exit[i].target,
                                        .owner = b,
+                                       .key = g->exit[i].key,
                                        .polls = g->shadow != 0,
                                        .field = g->exit[i].field ? b->code + (u32)(g->exit[i].field - g->e.start) : 0,
                                        .stub = b->code + g->exit[i].stub};
@@ -295,7 +333,7 @@ static bool write_code(struct bt_gen *g)
     g->i = g->n ? g->n - 1 : 0;
     if (!g->ends)
         bt_exit_to(g, g->rip);
-    g->b->map[g->n] = (struct bt_map){.guest = g->b->bytes, .host = emit_offset(&g->e)};
+    g->b->map[g->n] = (struct bt_map){.guest = (u16)(g->rip - g->b->va), .host = emit_offset(&g->e)};
     cold_code(g);
     return !g->e.full && !g->overflow;
 }
@@ -336,8 +374,13 @@ struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start)
     if (!bt_room(bt, MIN(code_room, bt->regions[0].code_end - bt->regions[0].code), META_MAX))
         return NULL;
     *g = (struct bt_gen){.bt = bt};
+    size_t meta = bt->regions[bt->region].meta_used;
     g->b = new_block(bt, va, start);
     decode(g, bt->ip.mem->ram + start);
+    if (!g->n && !decode_crossing(g, bt->ip.mem->ram + start)) {
+        bt->regions[bt->region].meta_used = meta; /* not worth remembering: it may be there the next time */
+        return NULL;
+    }
     g->b->map = bt_meta(bt, (g->n + 1) * sizeof(*g->b->map));
     memset(g->b->map, 0, (g->n + 1) * sizeof(*g->b->map));
     if (g->n && !write_block(g))
