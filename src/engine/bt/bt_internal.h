@@ -143,6 +143,7 @@ struct bt_exit {
 struct bt_ref {
     struct bt_block *block;
     struct bt_ref *next;
+    struct bt_ref **from; /* what points at this one */
 };
 
 #define BT_NO_PAGE UINT64_MAX
@@ -151,10 +152,11 @@ struct bt_block {
     struct bt_block *hash_next;
     struct bt_ref refs[2]; /* in the lists of its RAM pages: the second one if its instruction crosses the page end */
     u64 va;
-    u64 start;            /* RAM offset */
-    u64 second;           /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
-    u32 index;            /* in bt->blocks */
-    u32 code, code_len;   /* offset in code memory */
+    u64 start;          /* RAM offset */
+    u64 second;         /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
+    u32 index;          /* in bt->blocks */
+    u32 code, code_len; /* offset in code memory */
+    u32 cold;
     u32 at_poll, at_body; /* entries: with a poll; without. `code` itself compares RCX with va first. */
     u16 bytes;            /* of guest code */
     u8 n;                 /* instructions; 0: this address is for the interpreter */
@@ -172,8 +174,9 @@ struct bt_block {
 /* A part of the code cache: filled from its start, emptied as a whole. */
 struct bt_region {
     u32 code, code_end; /* offsets in code memory */
-    u32 code_used;
-    u8 *meta; /* blocks, maps, sites */
+    u32 code_used;      /* hot code from the start up */
+    u32 cold;           /* cold code from the end down */
+    u8 *meta;           /* blocks, maps, sites */
     size_t meta_size, meta_used;
     u32 first_index, n_blocks; /* of bt->blocks: consecutive, modulo the table's size */
 };
@@ -224,6 +227,7 @@ struct bt {
     size_t memory_size;
     struct host_code code;
     struct bt_region regions[BT_REGIONS];
+    unsigned n_regions;
     unsigned region;          /* being filled */
     struct bt_block **blocks; /* by index */
     u32 next_index;

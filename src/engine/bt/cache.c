@@ -25,6 +25,7 @@
 
 #define THUNKS       (8u << 10)
 #define CACHE_PRESET (32u << 20)
+#define CACHE_LARGE  (1u << 20) /* from here on, many regions */
 #define CACHE_MIN    (256u << 10)
 
 static u64 chain_of(u64 va, u64 start, u8 key)
@@ -35,29 +36,31 @@ static u64 chain_of(u64 va, u64 start, u8 key)
 int bt_cache_init(struct bt *bt, size_t size, struct error *e)
 {
     size = size ? MAX(size, CACHE_MIN) : CACHE_PRESET;
-    size_t code = size / 2 / BT_REGIONS & ~(size_t)4095, meta = size / 2 / BT_REGIONS & ~(size_t)4095;
-    int r = host_code_create(&bt->code, THUNKS + code * BT_REGIONS, e);
+    bt->n_regions = size >= CACHE_LARGE ? BT_REGIONS : BT_REGIONS / 4;
+    size_t code = size / 2 / bt->n_regions & ~(size_t)4095, meta = size / 2 / bt->n_regions & ~(size_t)4095;
+    int r = host_code_create(&bt->code, THUNKS + code * bt->n_regions, e);
     if (r < 0)
         return r;
     bt->blocks = calloc(1u << BT_TABLE_BITS, sizeof(*bt->blocks));
     bt->chains = calloc(1u << BT_CHAIN_BITS, sizeof(*bt->chains));
     bt->page_blocks = calloc(bt->ip.mem->size >> PAGE_SHIFT, sizeof(*bt->page_blocks));
-    u8 *room = host_map_anonymous(meta * BT_REGIONS, e);
+    u8 *room = host_map_anonymous(meta * bt->n_regions, e);
     if (!bt->blocks || !bt->chains || !bt->page_blocks || !room)
         return error_set(e, ENOMEM, "binary translation: no memory for its code cache; choose a smaller --code-cache");
-    for (unsigned i = 0; i < BT_REGIONS; i++)
+    for (unsigned i = 0; i < bt->n_regions; i++)
         bt->regions[i] = (struct bt_region){.code = (u32)(THUNKS + i * code),
                                             .code_end = (u32)(THUNKS + (i + 1) * code),
                                             .code_used = (u32)(THUNKS + i * code),
+                                            .cold = (u32)(THUNKS + (i + 1) * code),
                                             .meta = room + i * meta,
                                             .meta_size = meta};
-    bt->stats.code_limit = code * BT_REGIONS;
+    bt->stats.code_limit = code * bt->n_regions;
     return 0;
 }
 
 void bt_cache_fini(struct bt *bt)
 {
-    host_unmap(bt->regions[0].meta, bt->regions[0].meta_size * BT_REGIONS);
+    host_unmap(bt->regions[0].meta, bt->regions[0].meta_size * bt->n_regions);
     host_code_destroy(&bt->code);
     free(bt->blocks);
     free(bt->chains);
@@ -178,18 +181,18 @@ struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
 static void add_to_page(struct bt *bt, struct bt_block *b, unsigned i, u64 ram)
 {
     struct bt_ref **head = &bt->page_blocks[ram >> PAGE_SHIFT];
-    b->refs[i] = (struct bt_ref){b, *head};
+    b->refs[i] = (struct bt_ref){b, *head, head};
+    if (*head)
+        (*head)->from = &b->refs[i].next;
     *head = &b->refs[i];
     blocks_trace_page(&bt->ip, ram >> PAGE_SHIFT);
 }
 
-static void remove_from_page(struct bt *bt, struct bt_block *b, unsigned i, u64 ram)
+static void remove_from_page(struct bt_ref *r)
 {
-    struct bt_ref **p = &bt->page_blocks[ram >> PAGE_SHIFT];
-    while (*p && *p != &b->refs[i])
-        p = &(*p)->next;
-    if (*p)
-        *p = b->refs[i].next;
+    *r->from = r->next;
+    if (r->next)
+        r->next->from = r->from;
 }
 
 struct bt_block *bt_known(struct bt *bt, u64 va)
@@ -231,9 +234,9 @@ void bt_kill(struct bt *bt, struct bt_block *b)
         return;
     b->dead = true;
     remove_from_chain(bt, b);
-    remove_from_page(bt, b, 0, b->start);
+    remove_from_page(&b->refs[0]);
     if (b->second != BT_NO_PAGE)
-        remove_from_page(bt, b, 1, b->second);
+        remove_from_page(&b->refs[1]);
     unlink_in(bt, b);
     unlink_out(b);
     bt_hash_drop(bt, b);
@@ -274,6 +277,7 @@ static void empty(struct bt *bt, struct bt_region *r)
         *slot = NULL;
     }
     r->code_used = r->code;
+    r->cold = r->code_end;
     r->meta_used = 0;
     r->first_index = bt->next_index;
     r->n_blocks = 0;
@@ -281,7 +285,7 @@ static void empty(struct bt *bt, struct bt_region *r)
 
 static bool fits(const struct bt_region *r, size_t code, size_t meta)
 {
-    return r->code_end - r->code_used >= code && r->meta_size - r->meta_used >= meta &&
+    return r->cold - r->code_used >= code && r->meta_size - r->meta_used >= meta &&
            r->n_blocks < (1u << BT_TABLE_BITS) / BT_REGIONS;
 }
 
@@ -289,7 +293,7 @@ bool bt_room(struct bt *bt, size_t code, size_t meta)
 {
     if (fits(&bt->regions[bt->region], code, meta))
         return true;
-    bt->region = (bt->region + 1) % BT_REGIONS;
+    bt->region = (bt->region + 1) % bt->n_regions;
     if (bt->regions[bt->region].n_blocks) {
         bt->stats.evictions++;
         empty(bt, &bt->regions[bt->region]);
@@ -319,7 +323,7 @@ void *bt_meta(struct bt *bt, size_t size)
 
 void bt_flush(struct bt *bt)
 {
-    for (unsigned i = 0; i < BT_REGIONS; i++)
+    for (unsigned i = 0; i < bt->n_regions; i++)
         empty(bt, &bt->regions[i]);
 }
 
@@ -327,7 +331,7 @@ void bt_flush(struct bt *bt)
 
 struct bt_block *bt_at_code(struct bt *bt, u32 offset)
 {
-    for (unsigned i = 0; i < BT_REGIONS; i++) {
+    for (unsigned i = 0; i < bt->n_regions; i++) {
         const struct bt_region *r = &bt->regions[i];
         if (offset < r->code || offset >= r->code_end)
             continue;

@@ -301,7 +301,7 @@ static int run_once(struct bt *bt)
     if (ip->cfg.test & ENGINE_TEST_EVICT) {
         bt->random = bt->random * 6364136223846793005ull + 1442695040888963407ull;
         if (bt->random >> 56 == 0)
-            bt_evict(bt, (unsigned)(bt->random >> 40) % BT_REGIONS);
+            bt_evict(bt, (unsigned)(bt->random >> 40) % bt->n_regions);
     }
     if (!translated_mode(bt))
         return interp_block(ip);

@@ -15,7 +15,8 @@ const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H
                                  H_R8,  H_R9,  NO_HOST, NO_HOST, H_R12, H_R13, H_R14, NO_HOST};
 
 /* The most that one block may take. */
-#define CODE_MAX (16u << 10)
+#define CODE_MAX (8u << 10)
+#define COLD_MAX (4 * BT_BLOCK_INSNS * 24u)
 #define META_MAX                                                              \
     (sizeof(struct bt_block) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
      4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + 64)
@@ -214,24 +215,40 @@ static void instruction(struct bt_gen *g)
     g->rip += insn->len;
 }
 
+/*
+ * Cold code lies at the far end of the region, so that hot code is dense: push site; jmp slow. What comes here with another
+ * address than the block's puts it together again first.
+ */
+#define COLD_ROOM 24u
+
 static void cold_code(struct bt_gen *g)
 {
-    struct emit *e = &g->e;
+    struct bt *bt = g->bt;
+    struct bt_region *r = &bt->regions[bt->region];
+    u32 at = (r->cold - COLD_ROOM * g->n_cold) & ~3u;
+    if (at < g->b->code + CODE_MAX) {
+        g->overflow = true;
+        return;
+    }
+    struct emit e = {
+        .start = bt->code.rw + at, .p = bt->code.rw + at, .end = bt->code.rw + r->cold, .rx = bt->code.rx + at};
+    g->b->cold = at;
     for (unsigned i = 0; i < g->n_cold; i++) {
         const struct bt_site *s = &g->sites[g->cold[i].site & 0xff];
-        if (s->kind == SITE_LINK) {
-            g->exit[s->arg].stub = emit_offset(e);
-        }
-        emit_here32(e, g->cold[i].mark);
+        if (s->kind == SITE_LINK)
+            g->exit[s->arg].stub = at + emit_offset(&e);
+        if (!g->e.full)
+            emit_here32(&e, g->cold[i].mark);
         if (s->kind == SITE_RESTART) {
-            emit_mov_imm(e, SCRATCH_B, g->b->va);
-            emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
-            emit_jmp(e, g->bt->hash_miss);
+            emit_mov_imm(&e, SCRATCH_B, g->b->va);
+            emit_lea(&e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+            emit_jmp(&e, bt->hash_miss);
         } else {
-            emit_push_imm(e, g->cold[i].site);
-            emit_jmp(e, g->bt->slow);
+            emit_push_imm(&e, g->cold[i].site);
+            emit_jmp(&e, bt->slow);
         }
     }
+    g->e.full |= e.full;
 }
 
 /* --- the block --- */
@@ -315,9 +332,9 @@ static void finish(struct bt_gen *g)
                                        .key = g->exit[i].key,
                                        .polls = g->shadow != 0,
                                        .field = g->exit[i].field ? b->code + (u32)(g->exit[i].field - g->e.start) : 0,
-                                       .stub = b->code + g->exit[i].stub};
+                                       .stub = g->exit[i].stub};
     r->code_used += (b->code_len + 15) & ~15u;
-    r->code_used = MIN(r->code_used, r->code_end);
+    r->cold = b->cold ? b->cold : r->cold;
     bt->blocks[b->index] = b;
     bt->next_index++;
     r->n_blocks++;
@@ -346,7 +363,7 @@ static bool write_block(struct bt_gen *g)
     while (true) {
         g->e = (struct emit){.start = bt->code.rw + g->b->code,
                              .p = bt->code.rw + g->b->code,
-                             .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->code_end),
+                             .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->cold),
                              .rx = bt->code.rx + g->b->code};
         g->n_cold = g->n_sites = g->n_exits = 0;
         g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
@@ -369,9 +386,8 @@ static bool write_block(struct bt_gen *g)
 
 struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start)
 {
-    static const size_t code_room = CODE_MAX;
     struct bt_gen *g = &bt->gen;
-    if (!bt_room(bt, MIN(code_room, bt->regions[0].code_end - bt->regions[0].code), META_MAX))
+    if (!bt_room(bt, CODE_MAX + COLD_MAX, META_MAX))
         return NULL;
     *g = (struct bt_gen){.bt = bt};
     size_t meta = bt->regions[bt->region].meta_used;
