@@ -74,11 +74,12 @@ struct bt_state {
     u64 source; /* site of the last indirect jump */
     u64 spill;
     u8 vec_missing; /* 1: vector registers, opmasks and MXCSR of the guest are in cpu->fpu, 0: in the host's registers */
-    u8 x87_missing;
-    u8 want_vec;   /* the code that bt_service returns needs the vectors in the host's registers */
-    u16 arith;     /* flags as cpu->arith, valid where the translator says so */
-    u8 key;        /* of the code that runs: STAC and CLAC change it in place */
-    u32 hash_mask; /* of PEXT */
+    u8 x87_missing; /* the same for the x87 unit */
+    u8 want_units;  /* BT_UNIT_*: what the code that bt_service returns needs in the host's registers */
+    u8 upper;       /* not 0: struct cpu may hold vectors with upper halves that are not zero */
+    u16 arith;      /* flags as cpu->arith, valid where the translator says so */
+    u8 key;         /* of the code that runs: STAC and CLAC change it in place */
+    u32 hash_mask;  /* of PEXT */
     u64 keep_but_if, keep_but_ac, keep_arith; /* masks of flags */
     /* Cold */
     struct cpu *cpu;
@@ -86,6 +87,7 @@ struct bt_state {
     u64 host_rsp;
     u64 site; /* that called */
     u32 host_mxcsr;
+    u8 x87[576] __attribute__((aligned(64)));  /* XSAVE area: the x87 state as it was loaded */
     const u8 *hash[BT_CONTEXTS][BT_HASH_SIZE]; /* code that begins by comparing RCX with its address */
     struct tlb_tables tlb[TLB_CONTEXTS];
 };
@@ -148,6 +150,10 @@ struct bt_ref {
 
 #define BT_NO_PAGE UINT64_MAX
 
+/* Parts of the guest's state that come into the host's registers when they are needed. */
+#define BT_UNIT_VECTORS 1u
+#define BT_UNIT_X87     2u
+
 struct bt_block {
     struct bt_block *hash_next;
     struct bt_ref refs[2]; /* in the lists of its RAM pages: the second one if its instruction crosses the page end */
@@ -164,7 +170,7 @@ struct bt_block {
     u8 key;
     u8 dead;
     u8 region;
-    u8 vectors;         /* some instruction uses the guest's vectors: they are loaded at the head */
+    u8 units;           /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
     struct bt_exit *in; /* exits linked to this block */
     struct bt_exit exits[2];
     struct bt_map *map; /* n + 1: the last one is the end */
@@ -239,13 +245,15 @@ struct bt {
     u8 vec_width;                /* bytes of a vector register of this host */
     int result;                  /* why translated code was left: CPU_*, or BT_* below */
     /* Thunks: entry from C, and what cold code jumps to */
-    const u8 *enter, *slow, *leave, *resume, *vec_load, *fault, *hash_miss;
+    const u8 *enter, *slow, *leave, *resume, *vec_load, *x87_load, *fault, *hash_miss;
     unsigned hash_n[BT_CONTEXTS]; /* slots in use: those in hash_used; more than fit: BT_HASH_LIST + 1 */
     u16 hash_used[BT_CONTEXTS][BT_HASH_LIST];
     bool hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
     s64 kept;                     /* of the budget: what did not fit into st->left */
     u8 heat[1u << BT_HEAT_BITS];  /* times that code without translation was executed */
     struct bt_gen gen;
+    bool knows_in_use;    /* the host tells what vector state is in use (XGETBV with ECX = 1) */
+    bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */
     struct engine_stats stats;
 };
 
@@ -322,11 +330,29 @@ const u8 *bt_service(struct bt_state *st, u32 site);
 const u8 *bt_faulted(struct bt_state *st, u64 where);
 const u8 *bt_refill(struct bt_state *st, u32 site);
 
+/* --- the x87 unit (x87.c) --- */
+/* Is it an instruction of the unit that is the interpreter's? */
+bool bt_x87_left(const struct isa_insn *insn);
+/* Thunk: the guest's x87 state into the host's unit. */
+void bt_x87_load(struct bt *bt, struct emit *e);
+/* Code: back, if it is there; RAX and RCX only. bt_x87_saved is to be called then; the jump returned goes round that. */
+u8 *bt_x87_save(struct emit *e);
+void bt_x87_saved(struct bt_state *st);
+
 /* Let the interpreter's idea of the context follow what STAC and CLAC did in translated code. */
 static inline void bt_sync(struct bt *bt)
 {
     bt->ip.context = bt->st->key & BK_CONTEXT;
     bt->ip.tlb = &bt->ip.tlbs[bt->ip.context];
+}
+
+/* Number of the instruction whose code is at that offset of code memory, in its block. */
+static inline unsigned bt_insn_at(const struct bt_block *b, u32 offset)
+{
+    unsigned i = 0;
+    while (i + 1 < b->n && b->map[i + 1].host <= offset - b->code)
+        i++;
+    return i;
 }
 
 /* --- code cache (cache.c) --- */

@@ -87,12 +87,20 @@ static bool cache_line(const struct isa_insn *insn)
            insn->mnemonic == ZYDIS_MNEMONIC_CLWB;
 }
 
+/* From memory to MMX: by MXCSR, although no vector register is named. */
+static bool converts_to_mmx(u16 mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_CVTPS2PI || mnemonic == ZYDIS_MNEMONIC_CVTTPS2PI ||
+           mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+}
+
 bool bt_uses_vectors(const struct isa_insn *insn)
 {
-    return insn->vec_used || insn->vec_written || insn->mask_used || insn->mask_written || insn->uses_mxcsr ||
-           insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL ||
-           insn->mnemonic == ZYDIS_MNEMONIC_LDMXCSR || insn->mnemonic == ZYDIS_MNEMONIC_STMXCSR ||
-           insn->mnemonic == ZYDIS_MNEMONIC_VLDMXCSR || insn->mnemonic == ZYDIS_MNEMONIC_VSTMXCSR;
+    return converts_to_mmx(insn->mnemonic) || insn->vec_used || insn->vec_written || insn->mask_used ||
+           insn->mask_written || insn->uses_mxcsr || insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+           insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL || insn->mnemonic == ZYDIS_MNEMONIC_LDMXCSR ||
+           insn->mnemonic == ZYDIS_MNEMONIC_STMXCSR || insn->mnemonic == ZYDIS_MNEMONIC_VLDMXCSR ||
+           insn->mnemonic == ZYDIS_MNEMONIC_VSTMXCSR;
 }
 
 bool bt_uses_x87(const struct isa_insn *insn)
@@ -105,7 +113,7 @@ bool bt_uses_x87(const struct isa_insn *insn)
 static bool unit_allowed(const struct bt_gen *g, const struct isa_insn *insn)
 {
     u8 key = g->b->key;
-    if (bt_uses_x87(insn))
+    if (bt_uses_x87(insn) && (!(key & BK_X87) || bt_x87_left(insn)))
         return false;
     if (!bt_uses_vectors(insn))
         return true;

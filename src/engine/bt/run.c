@@ -9,6 +9,7 @@
 #include "engine/bt/bt_internal.h"
 #include "machine/cpu/cpuid.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,23 @@ static bool translated_mode(struct bt *bt)
         return false;
     bt->st->key = (u8)(ip->context | vector_key(ip->cpu));
     return true;
+}
+
+/* --- vectors --- */
+
+/* After C has changed the guest's vectors: are there upper halves that are not zero? */
+static void note_upper(struct bt *bt)
+{
+    const struct cpu_fpu *f = &bt->ip.cpu->fpu;
+    u64 any = 0;
+    bt->vectors_changed = false;
+    for (unsigned n = 0; n < 16; n++)
+        for (unsigned i = 16; i < bt->vec_width; i += 8) {
+            u64 part;
+            memcpy(&part, f->zmm[n].b + i, 8);
+            any |= part;
+        }
+    bt->st->upper = any != 0;
 }
 
 /* --- finding code --- */
@@ -126,6 +144,9 @@ static int step(struct bt *bt, struct bt_block *b, unsigned i)
     if (r == 0)
         r = interp_step(ip);
     bt->st->left = ip->budget - bt->kept;
+    bt->vectors_changed |= b->units || b->map[i].how == HOW_MONITOR;
+    if (bt->vectors_changed)
+        note_upper(bt);
     if (r != STEP_DONE)
         give_back(bt, b, i);
     else
@@ -139,7 +160,7 @@ static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
     const struct cpu *c = bt->ip.cpu;
     bool next = c->rip == b->va + b->map[i + 1].guest && !bt->ip.in_repeat;
     if (next && i + 1 < b->n && !b->dead && !bt->ip.stale) {
-        bt->st->want_vec = b->vectors;
+        bt->st->want_units = b->units;
         return bt->code.rx + b->code + b->map[i + 1].host;
     }
     give_back(bt, b, i);
@@ -230,7 +251,7 @@ static const u8 *crossing(struct bt *bt, struct bt_block *b)
 const u8 *bt_service(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
-    st->want_vec = 0;
+    st->want_units = 0;
     if (number == BT_NO_SITE)
         return hash_miss(bt);
     struct bt_block *b = block_of(bt, number);
@@ -260,7 +281,7 @@ const u8 *bt_faulted(struct bt_state *st, u64 where)
     struct bt *bt = st->bt;
     u32 offset = bt->regions[0].code + (u32)(where >> 32);
     struct bt_block *b = bt_at_code(bt, offset);
-    st->want_vec = 0;
+    st->want_units = 0;
     bt_sync(bt);
     bt->stats.exit_fault++;
     if (!b || offset - b->code < b->map[0].host) {
@@ -268,10 +289,7 @@ const u8 *bt_faulted(struct bt_state *st, u64 where)
                 offset);
         abort();
     }
-    unsigned i = 0;
-    while (i + 1 < b->n && b->map[i + 1].host <= offset - b->code)
-        i++;
-    return callout(bt, b, i);
+    return callout(bt, b, bt_insn_at(b, offset));
 }
 
 /* --- the run loop --- */
@@ -287,10 +305,19 @@ static int enter(struct bt *bt, struct bt_block *b)
     st->left = MIN(ip->budget, LEFT_MAX);
     bt->kept = ip->budget - st->left;
     bt->result = CPU_OK;
+    if (bt->vectors_changed)
+        note_upper(bt);
     bt->stats.entries++;
     go(st, bt->code.rx + b->at_body);
     ip->budget = st->left + bt->kept;
     return bt->result;
+}
+
+/* A block by the interpreter. */
+static int cold_block(struct bt *bt)
+{
+    bt->vectors_changed = true;
+    return interp_block(&bt->ip);
 }
 
 static int run_once(struct bt *bt)
@@ -304,11 +331,11 @@ static int run_once(struct bt *bt)
             bt_evict(bt, (unsigned)(bt->random >> 40) % bt->n_regions);
     }
     if (!translated_mode(bt))
-        return interp_block(ip);
+        return cold_block(bt);
     struct bt_block *b = block_at_rip(bt, &r, true);
     if (b)
         return enter(bt, b);
-    return r == CPU_OK ? interp_block(ip) : r;
+    return r == CPU_OK ? cold_block(bt) : r;
 }
 
 static void run_loop(struct bt *bt, struct stop *s)
@@ -330,6 +357,7 @@ static void bt_run(struct engine *en, struct cpu *c, u64 budget, struct stop *st
     if (!interp_begin(&bt->ip, c, budget, stop))
         return;
     s64 start = bt->ip.budget;
+    bt->vectors_changed = true; /* from outside, since the last run */
     run_loop(bt, stop);
     bt->stats.instructions += (u64)(start - bt->ip.budget) - bt->ip.deliveries;
 }
@@ -382,6 +410,7 @@ static int create_state(struct bt *bt, struct error *e)
     bt->st = (struct bt_state *)(void *)((u8 *)bt->memory + STACK_SIZE);
     bt->st->bt = bt;
     bt->st->vec_missing = bt->st->x87_missing = 1;
+    bt->st->x87[512] = XCR0_X87; /* XSTATE_BV: the area has that component */
     bt->st->hash_mask = (BT_HASH_SIZE - 1) << 2;
     bt->st->keep_but_if = ~FL_IF;
     bt->st->keep_but_ac = ~FL_AC;
@@ -395,11 +424,19 @@ static int create_state(struct bt *bt, struct error *e)
     return 0;
 }
 
+/* CPUID leaf 0Dh, subleaf 1, EAX bit 2. */
+static bool xgetbv_in_use(void)
+{
+    u32 a, b, c, d;
+    return __builtin_cpu_supports("avx") && __get_cpuid_count(13, 1, &a, &b, &c, &d) && (a & 4);
+}
+
 static int create_code(struct bt *bt, struct error *e)
 {
     struct emit em = {
         .start = bt->code.rw, .p = bt->code.rw, .end = bt->code.rw + bt->regions[0].code, .rx = bt->code.rx};
     bt->vec_width = __builtin_cpu_supports("avx512bw") ? 64 : __builtin_cpu_supports("avx") ? 32 : 16;
+    bt->knows_in_use = xgetbv_in_use();
     bt_thunks(bt, &em);
     if (em.full)
         return error_set(e, EINVAL, "binary translation: its own code does not fit");

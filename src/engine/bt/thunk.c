@@ -8,6 +8,7 @@
  *   resume    the guest's registers from struct cpu; jumps to the code address in RAX
  *   leave     back to the caller of enter
  *   vec_load  called at the head of blocks that use vectors: the guest's vector state comes into the host's registers
+ *   x87_load  the same for the x87 unit (x87.c)
  *
  * Vector registers stay the guest's in the host's registers until C runs that might use them: bt_refill and all that it
  * calls is compiled to use general registers alone. RSP is the state's base while translated code runs; C runs on the stack below it.
@@ -84,9 +85,16 @@ static void move_vector(struct emit *e, unsigned width, unsigned n, bool load)
     }
 }
 
-static void move_vectors(struct emit *e, unsigned width, bool load)
+static void move_low(struct emit *e, unsigned width, bool load)
 {
-    for (unsigned n = 0; n < (width == 64 ? 32 : 16); n++)
+    for (unsigned n = 0; n < 16; n++)
+        move_vector(e, width, n, load);
+}
+
+/* What AVX-512 has beyond the first sixteen registers. */
+static void move_high(struct emit *e, unsigned width, bool load)
+{
+    for (unsigned n = 16; width == 64 && n < 32; n++)
         move_vector(e, width, n, load);
     for (unsigned n = 0; width == 64 && n < 8; n++) { /* kmovq k, [] and back */
         put8e(e, 0xc4);
@@ -97,6 +105,13 @@ static void move_vectors(struct emit *e, unsigned width, bool load)
     }
 }
 
+static void store_byte(struct emit *e, struct haddr a, u8 value)
+{
+    put8e(e, 0xc6);
+    emit_modrm_mem(e, 0, a, false);
+    put8e(e, value);
+}
+
 /* LDMXCSR (/2) and STMXCSR (/3) */
 static void mxcsr(struct emit *e, unsigned digit, struct haddr a)
 {
@@ -105,34 +120,69 @@ static void mxcsr(struct emit *e, unsigned digit, struct haddr a)
     emit_modrm_mem(e, digit, a, false);
 }
 
-/* Called: RSP is 8 lower. */
+/*
+ * Loading the whole of a register marks its upper part as in use, even with zeros, and then each of the guest's SSE
+ * instructions waits for it. So while all upper parts are zero (st->upper) only the low 128 bits travel.
+ */
+
+/* Called: RSP is 8 lower. Touches RCX, and no flags. */
 static void emit_vec_load(struct bt *bt, struct emit *e)
 {
     bt->vec_load = emit_rx(e);
+    emit_movzx8_mem(e, H_RCX, AT(H_RSP, ST(upper) + 8));
+    u8 *zero = emit_jrcxz(e);
+    u8 *whole = emit_jmp32(e);
+    emit_here8(e, zero);
     emit_load(e, H_RCX, AT(H_RSP, ST(cpu) + 8));
-    move_vectors(e, bt->vec_width, true);
+    if (bt->vec_width > 16)
+        CODE(e, "\xc5\xf8\x77"); /* vzeroupper */
+    move_low(e, 16, true);
+    u8 *low = emit_jmp32(e);
+    emit_here32(e, whole);
+    emit_load(e, H_RCX, AT(H_RSP, ST(cpu) + 8));
+    move_low(e, bt->vec_width, true);
+    emit_here32(e, low);
+    move_high(e, bt->vec_width, true);
     mxcsr(e, 2, AT(H_RCX, CPU_MXCSR));
-    put8e(e, 0xc6); /* mov byte [vec_missing], 0 */
-    emit_modrm_mem(e, 0, AT(H_RSP, ST(vec_missing) + 8), false);
-    put8e(e, 0);
+    store_byte(e, AT(H_RSP, ST(vec_missing) + 8), 0);
     put8e(e, 0xc3);
 }
 
-/* The guest's vectors to struct cpu if they are in the host's registers. RCX only. */
+/* EAX: bits 2 and 6 are set if upper halves (256, 512 bits) are in use. */
+static void upper_in_use(struct bt *bt, struct emit *e)
+{
+    if (bt->knows_in_use) {
+        emit_mov_imm(e, H_RCX, 1);
+        CODE(e, "\x0f\x01\xd0"); /* xgetbv */
+    } else {
+        emit_mov_imm(e, H_RAX, bt->vec_width > 16 ? 0x44 : 0);
+    }
+}
+
+/* The guest's vectors to struct cpu if they are in the host's registers. RAX, RCX, RDX and flags are free. */
 static void vec_save(struct bt *bt, struct emit *e)
 {
     emit_movzx8_mem(e, H_RCX, AT_ST(vec_missing));
     CODE(e, "\x85\xc9"); /* test ecx, ecx */
     u8 *skip = emit_jcc32(e, 5);
+    upper_in_use(bt, e);
     emit_load(e, H_RCX, AT_ST(cpu));
-    move_vectors(e, bt->vec_width, false);
+    emit_movzx8_mem(e, H_RDX, AT_ST(upper)); /* what stands in struct cpu now */
+    CODE(e, "\x24\x44");                     /* and al, 0x44 */
+    emit_mem(e, false, 0x88, H_RAX, AT_ST(upper));
+    CODE(e, "\x08\xc2"); /* or dl, al */
+    u8 *whole = emit_jcc32(e, 5);
+    move_low(e, 16, false);
+    u8 *low = emit_jmp32(e);
+    emit_here32(e, whole);
+    move_low(e, bt->vec_width, false);
+    emit_here32(e, low);
+    move_high(e, bt->vec_width, false);
     mxcsr(e, 3, AT(H_RCX, CPU_MXCSR));
     mxcsr(e, 2, AT_ST(host_mxcsr));
-    put8e(e, 0xc6); /* mov byte [vec_missing], 1 */
-    emit_modrm_mem(e, 0, AT_ST(vec_missing), false);
-    put8e(e, 1);
+    store_byte(e, AT_ST(vec_missing), 1);
     if (bt->vec_width > 16)
-        CODE(e, "\xc5\xf8\x77"); /* vzeroupper: C's SSE code pays for dirty upper halves */
+        CODE(e, "\xc5\xf8\x77"); /* vzeroupper: for C's SSE code */
     emit_here32(e, skip);
 }
 
@@ -180,13 +230,30 @@ static void emit_enter(struct bt *bt, struct emit *e)
     emit_jmp(e, bt->resume);
 }
 
-/* Back into the middle of a block that uses vectors? */
-static void reload_vectors(struct bt *bt, struct emit *e)
+static void reload_unit(struct emit *e, unsigned unit, const u8 *load)
 {
-    emit_movzx8_mem(e, H_RCX, AT_ST(want_vec));
-    u8 *no = emit_jrcxz(e);
-    emit_call(e, bt->vec_load);
-    emit_here8(e, no);
+    put8e(e, 0xf6); /* test byte [want_units], unit */
+    emit_modrm_mem(e, 0, AT_ST(want_units), false);
+    put8e(e, unit);
+    u8 *no = emit_jcc32(e, 4);
+    emit_call(e, load);
+    emit_here32(e, no);
+}
+
+/* Back into the middle of a block that uses vectors, or the x87 unit? RAX is kept. */
+static void reload_units(struct bt *bt, struct emit *e)
+{
+    reload_unit(e, BT_UNIT_X87, bt->x87_load);
+    reload_unit(e, BT_UNIT_VECTORS, bt->vec_load);
+}
+
+/* Whatever C may use and the guest has in the host's registers, to struct cpu. */
+static void save_units(struct bt *bt, struct emit *e)
+{
+    vec_save(bt, e);
+    u8 *none = bt_x87_save(e);
+    call_c(e, bt_x87_saved);
+    emit_here32(e, none);
 }
 
 static void emit_slow(struct bt *bt, struct emit *e)
@@ -199,10 +266,10 @@ static void emit_slow(struct bt *bt, struct emit *e)
     call_c(e, bt_refill);
     CODE(e, "\x48\x85\xc0"); /* test rax, rax */
     u8 *helped = emit_jcc32(e, 5);
-    vec_save(bt, e);
+    save_units(bt, e);
     emit_mem(e, false, 0x8b, H_RSI, AT_ST(site));
     call_c(e, bt_service);
-    reload_vectors(bt, e);
+    reload_units(bt, e);
     emit_here32(e, helped);
     emit_jmp(e, bt->resume);
 }
@@ -215,10 +282,10 @@ static void emit_fault(struct bt *bt, struct emit *e)
     emit_load(e, H_RAX, AT(H_RSP, -8));
     emit_load(e, H_RDX, AT(H_RSP, -16));
     save_guest(e);
-    vec_save(bt, e);
+    save_units(bt, e);
     emit_load(e, H_RSI, AT_ST(site));
     call_c(e, bt_faulted);
-    reload_vectors(bt, e);
+    reload_units(bt, e);
     emit_jmp(e, bt->resume);
 }
 
@@ -233,6 +300,7 @@ static void emit_hash_miss(struct bt *bt, struct emit *e)
 
 void bt_thunks(struct bt *bt, struct emit *e)
 {
+    bt_x87_load(bt, e);
     emit_vec_load(bt, e);
     emit_leave(bt, e);
     emit_resume(bt, e);

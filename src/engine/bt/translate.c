@@ -3,7 +3,7 @@
  *
  *   code:     compare RCX with the block's address   (reached through the hash)
  *   at_poll:  event or end of the budget? to cold code
- *   at_body:  count the instructions; vectors in place?
+ *   at_body:  count the instructions; vectors, x87 unit in place?
  *             the instructions, and the exits
  *             cold code: push site; jmp slow
  */
@@ -108,22 +108,33 @@ static void count(struct bt_gen *g)
     emit_store(&g->e, AT_ST(left), SCRATCH_A);
 }
 
-static bool block_uses_vectors(const struct bt_gen *g)
+static u8 units_used(const struct bt_gen *g)
 {
-    for (unsigned i = 0; i < g->n; i++)
-        if (g->insn[i].cls == ISA_INNOCUOUS && bt_uses_vectors(&g->insn[i]) && !bt_uses_x87(&g->insn[i]))
-            return true;
-    return false;
+    u8 units = 0;
+    for (unsigned i = 0; i < g->n; i++) {
+        const struct isa_insn *insn = &g->insn[i];
+        bool x87 = bt_uses_x87(insn);
+        if (insn->cls != ISA_INNOCUOUS || (x87 && !(g->b->key & BK_X87)) || bt_x87_left(insn))
+            continue;
+        units |= (x87 ? BT_UNIT_X87 : 0) | (bt_uses_vectors(insn) ? BT_UNIT_VECTORS : 0);
+    }
+    return units;
 }
 
-static void load_vectors(struct bt_gen *g)
+static void load_unit(struct bt_gen *g, struct haddr missing, const u8 *load)
 {
-    if (!g->b->vectors)
-        return;
-    emit_movzx8_mem(&g->e, SCRATCH_A, AT_ST(vec_missing));
+    emit_movzx8_mem(&g->e, SCRATCH_A, missing);
     u8 *ok = emit_jrcxz(&g->e);
-    emit_call(&g->e, g->bt->vec_load);
+    emit_call(&g->e, load);
     emit_here8(&g->e, ok);
+}
+
+static void load_units(struct bt_gen *g)
+{
+    if (g->b->units & BT_UNIT_X87)
+        load_unit(g, AT_ST(x87_missing), g->bt->x87_load);
+    if (g->b->units & BT_UNIT_VECTORS)
+        load_unit(g, AT_ST(vec_missing), g->bt->vec_load);
 }
 
 /* The next page must still be the one whose bytes were translated. */
@@ -147,7 +158,7 @@ static void head(struct bt_gen *g)
     if (g->b->second != BT_NO_PAGE)
         check_second(g);
     count(g);
-    load_vectors(g);
+    load_units(g);
 }
 
 /* --- body --- */
@@ -371,7 +382,7 @@ static bool write_block(struct bt_gen *g)
         for (unsigned i = 0; i < g->n; i++)
             g->lookups[i] = (u8)lookups_of(&g->insn[i]);
         g->b->n = (u8)g->n;
-        g->b->vectors = block_uses_vectors(g);
+        g->b->units = units_used(g);
         bt_flags_scan(g);
         if (write_code(g))
             return true;

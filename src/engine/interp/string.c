@@ -3,8 +3,8 @@
  *
  * A repeated instruction works in stretches: as many elements as lie in one page on both sides are done at once through
  * host pointers, registers are brought up to date, and events are looked for; so it is interruptible between elements as
- * the manual asks (RIP stays on it), and a fault leaves the registers at the element that faulted. Going downwards,
- * and wherever there is no direct access, it goes element by element.
+ * the manual asks (RIP stays on it), and a fault leaves the registers at the element that faulted. Wherever there is no
+ * direct access, it goes element by element.
  */
 #include "engine/interp/interp_internal.h"
 
@@ -141,74 +141,64 @@ static void element(struct interp *ip, const struct op *op)
         advance(c, op, RDI, step);
 }
 
-static u64 in_page(u64 va)
+/* Elements from `va` on, upwards or downwards, that lie in its page. */
+static u64 in_page(u64 va, unsigned size, bool down)
 {
-    return PAGE_SIZE - (va & 0xfff);
+    u64 off = va & (PAGE_SIZE - 1);
+    if (!down)
+        return (PAGE_SIZE - off) / size;
+    return off + size <= PAGE_SIZE ? off / size + 1 : 0;
 }
 
 /* The host's own string instructions: they give overlapping copies the same result element for element. */
-static void host_movs(u8 *to, const u8 *from, u64 n, unsigned size)
-{
-    switch (size) {
-    case 1:
-        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-        break;
-    case 2:
-        __asm__ volatile("rep movsw" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-        break;
-    case 4:
-        __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-        break;
-    default:
-        __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+#define HOST_STRING(name)                                                                           \
+    static void host_##name(u8 *to, const u8 *from, u64 v, u64 n, unsigned size, bool down)         \
+    {                                                                                               \
+        if (down)                                                                                   \
+            __asm__ volatile("std" ::: "cc");                                                       \
+        switch (size) {                                                                             \
+        case 1:                                                                                     \
+            __asm__ volatile("rep " #name "b" : "+D"(to), "+S"(from), "+c"(n) : "a"(v) : "memory"); \
+            break;                                                                                  \
+        case 2:                                                                                     \
+            __asm__ volatile("rep " #name "w" : "+D"(to), "+S"(from), "+c"(n) : "a"(v) : "memory"); \
+            break;                                                                                  \
+        case 4:                                                                                     \
+            __asm__ volatile("rep " #name "l" : "+D"(to), "+S"(from), "+c"(n) : "a"(v) : "memory"); \
+            break;                                                                                  \
+        default:                                                                                    \
+            __asm__ volatile("rep " #name "q" : "+D"(to), "+S"(from), "+c"(n) : "a"(v) : "memory"); \
+        }                                                                                           \
+        if (down)                                                                                   \
+            __asm__ volatile("cld" ::: "cc");                                                       \
     }
-}
-static void host_stos(u8 *to, u64 v, u64 n, unsigned size)
-{
-    switch (size) {
-    case 1:
-        __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(v) : "memory");
-        break;
-    case 2:
-        __asm__ volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(v) : "memory");
-        break;
-    case 4:
-        __asm__ volatile("rep stosl" : "+D"(to), "+c"(n) : "a"(v) : "memory");
-        break;
-    default:
-        __asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(v) : "memory");
-    }
-}
+HOST_STRING(movs)
+HOST_STRING(stos)
 
 /*
- * Upwards MOVS and STOS within pages that the TLB gives directly: returns the elements done, 0 if it can't. Under TF each
- * element is a step.
+ * MOVS and STOS within pages that the TLB gives directly: returns the elements done, 0 if it can't. Under TF each element is
+ * a step; under RF, which an interrupt in the middle leaves, it is not.
  */
 static u64 stretch(struct interp *ip, const struct op *op, u64 count)
 {
     struct cpu *c = ip->cpu;
-    if (op->src > STR_STOS || (c->sysflags & FL_DF) || op->addr_size != 8 ||
-        (ip->key & (KEY_MODE | KEY_SINGLE)) != ISA_MODE_64)
+    if (op->src > STR_STOS || op->addr_size != 8 || (ip->key & KEY_MODE) != ISA_MODE_64 || (c->sysflags & FL_TF))
         return 0;
-    u64 to = target(ip, op, true), from = to;
-    u64 n = MIN(count, in_page(to) / op->size);
-    if (op->src == STR_MOVS) {
-        from = source(ip, op);
-        n = MIN(n, in_page(from) / op->size);
-    }
+    bool down = c->sysflags & FL_DF, movs = op->src == STR_MOVS;
+    u64 to = target(ip, op, true), from = movs ? source(ip, op) : to;
+    u64 n = MIN(count, in_page(to, op->size, down));
+    n = MIN(n, in_page(from, op->size, down));
     if (n == 0)
         return 0;
-    const u8 *s = op->src == STR_MOVS ? tlb_read_ptr(ip, from, 1) : NULL;
+    const u8 *s = movs ? tlb_read_ptr(ip, from, 1) : NULL;
     u8 *d = tlb_write_ptr(ip, to, 1);
-    if (!d || (op->src == STR_MOVS && !s))
+    if (!d || (movs && !s))
         return 0;
-    if (op->src == STR_MOVS) {
-        host_movs(d, s, n, op->size);
-        c->gpr[RSI] += n * op->size;
-    } else {
-        host_stos(d, c->gpr[RAX], n, op->size);
-    }
-    c->gpr[RDI] += n * op->size;
+    u64 by = n * op->size;
+    (movs ? host_movs : host_stos)(d, s, c->gpr[RAX], n, op->size, down);
+    if (movs)
+        c->gpr[RSI] += down ? 0 - by : by;
+    c->gpr[RDI] += down ? 0 - by : by;
     return n;
 }
 
