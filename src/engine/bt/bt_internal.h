@@ -226,6 +226,11 @@ struct bt_gen {
 #define BT_TABLE_BITS 18
 #define BT_CHAIN_BITS 17
 
+/* How often code without translation was executed: by a hash of its addresses, the last one counts. */
+struct bt_heat {
+    u32 tag, runs;
+};
+
 struct bt {
     struct interp ip;
     struct bt_state *st;
@@ -250,7 +255,7 @@ struct bt {
     u16 hash_used[BT_CONTEXTS][BT_HASH_LIST];
     bool hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
     s64 kept;                     /* of the budget: what did not fit into st->left */
-    u8 heat[1u << BT_HEAT_BITS];  /* times that code without translation was executed */
+    struct bt_heat heat[1u << BT_HEAT_BITS];
     struct bt_gen gen;
     bool knows_in_use;    /* the host tells what vector state is in use (XGETBV with ECX = 1) */
     bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */

@@ -66,10 +66,12 @@ static void note_upper(struct bt *bt)
 /* Has the code at `start` been executed often enough to be worth a translation? */
 static bool hot(struct bt *bt, u64 va, u64 start)
 {
-    u8 *heat = &bt->heat[((start ^ va << 13) * 0x9e3779b97f4a7c15ull) >> (64 - BT_HEAT_BITS)];
-    if (*heat >= HOT_RUNS || (bt->ip.cfg.test & ENGINE_TEST_EAGER))
+    u64 hash = (start ^ va << 13) * 0x9e3779b97f4a7c15ull;
+    struct bt_heat *heat = &bt->heat[hash >> (64 - BT_HEAT_BITS)];
+    if (heat->tag != (u32)hash)
+        *heat = (struct bt_heat){.tag = (u32)hash};
+    if (++heat->runs > HOT_RUNS || (bt->ip.cfg.test & ENGINE_TEST_EAGER))
         return true;
-    ++*heat;
     return false;
 }
 
@@ -457,7 +459,7 @@ static int bt_create(struct engine **out, const struct engine_config *cfg, struc
         return error_set(e, ENOMEM, "binary translation: out of memory");
     struct bt *bt = &en->bt;
     struct engine_config cold = *cfg;
-    cold.code_cache = cfg->code_cache ? cfg->code_cache / 8 : 2u << 20;
+    cold.code_cache = cfg->code_cache ? cfg->code_cache / 4 : 8u << 20;
     int r = create_state(bt, e);
     if (r == 0)
         r = interp_init(&bt->ip, &cold, e);
