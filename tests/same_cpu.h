@@ -14,7 +14,8 @@
 #define PART_WHOLE(field) PART(field, sizeof(((struct cpu *)0)->field))
 #define PART_SEGMENT(n)   PART(seg[n], offsetof(struct cpu_segment, reserved))
 #define PART_TABLE(field) PART(field, offsetof(struct cpu_table, reserved))
-#define PART_FX_VISIBLE   160u /* x87, MXCSR; the XMM part is scratch */
+/* Of the FXSAVE image: the x87 environment and MXCSR; not its mask; the x87 registers. The XMM part is scratch. */
+#define PART_FX PART(fpu.fx, 28), PART(fpu.fx[32], 128)
 
 static const struct {
     const char *name;
@@ -30,7 +31,7 @@ static const struct {
     PART_WHOLE(cr0),         PART_WHOLE(cr2),       PART_WHOLE(cr3),
     PART_WHOLE(cr4),         PART_WHOLE(cr8),       PART_WHOLE(efer),
     PART_WHOLE(xcr0),        PART_WHOLE(dr),        PART_WHOLE(msr),
-    PART_WHOLE(tsc_offset),  PART_WHOLE(fpu.zmm),   PART(fpu.fx, PART_FX_VISIBLE),
+    PART_WHOLE(tsc_offset),  PART_WHOLE(fpu.zmm),   PART_FX,
     PART_WHOLE(fpu.k),
 };
 
