@@ -46,7 +46,8 @@
 #define BK_AVX         8u
 #define BK_AVX512      16u
 #define BK_X87         32u
-#define BK_COMPAT      64u /* 32-bit flat code */
+#define BK_COMPAT      64u  /* 32-bit flat code */
+#define BK_PLAIN       128u /* without groups: see group.c */
 
 #define BT_CONTEXTS    3u /* TLB_NEVER has no translated code */
 #define BT_HASH_BITS   15
@@ -63,6 +64,8 @@ extern const u8 bt_host_of[CPU_GPRS];
 
 struct bt;
 
+#define BT_GROUPS 4u
+
 /* What translated code reaches relative to RSP. Hot fields first: they have one-byte displacements. */
 struct bt_state {
     u8 below[16];
@@ -70,8 +73,9 @@ struct bt_state {
     s64 left;    /* budget: instructions; blocks count themselves when entered */
     u32 *attention;
     u64 fs_base, gs_base;
-    u64 target; /* of an indirect jump on its way */
-    u64 source; /* site of the last indirect jump */
+    u64 addend[BT_GROUPS]; /* of groups of accesses */
+    u64 target;            /* of an indirect jump on its way */
+    u64 source;            /* site of the last indirect jump */
     u64 spill;
     u8 vec_missing; /* 1: vector registers, opmasks and MXCSR of the guest are in cpu->fpu, 0: in the host's registers */
     u8 x87_missing; /* the same for the x87 unit */
@@ -117,7 +121,7 @@ struct bt_site {
     u16 arg;
     /* SITE_MISS: the access, from the guest's registers */
     u8 base, index; /* guest registers or ISA_NO_REG */
-    u8 shift : 2, addr32 : 1, write : 1, seg : 3;
+    u8 shift : 2, addr32 : 1, write : 1, seg : 3, group : 1;
     u8 size;
     u64 disp; /* the instruction pointer added already */
 };
@@ -127,6 +131,7 @@ struct bt_map {
     u16 guest;
     u16 how : 6;             /* enum engine_how */
     u16 flags_in_memory : 1; /* st->arith has the flags at this instruction's accesses */
+    u16 grouped : 1;         /* groups live before this instruction: only the one before may lead here */
     u32 host;
 };
 
@@ -187,6 +192,14 @@ struct bt_region {
     u32 first_index, n_blocks; /* of bt->blocks: consecutive, modulo the table's size */
 };
 
+/* Accesses of a block that share a look-up: bytes [lo, hi) from `base`, RSP counted from the block's start. */
+struct bt_group {
+    bool live, write;
+    bool fresh; /* its look-up is being written */
+    u8 base;
+    s64 lo, hi;
+};
+
 /* One block being written. */
 struct bt_gen {
     struct bt *bt;
@@ -208,6 +221,9 @@ struct bt_gen {
         u32 site;
     } cold[4 * BT_BLOCK_INSNS];
     unsigned n_cold;
+    struct bt_group groups[BT_GROUPS];
+    unsigned next_group;
+    s64 stack_shift; /* RSP less what it was at the block's start */
     struct bt_site sites[4 * BT_BLOCK_INSNS];
     unsigned n_sites;
     bool overflow;
@@ -266,6 +282,22 @@ struct bt {
 #define UNDO_CALL 0xffffu
 
 /* --- translation (translate.c and its helpers) --- */
+
+/* What bt_group says of an access. */
+struct bt_shared {
+    bool member; /* it needs no look-up: the addend is in its slot */
+    s32 disp;    /* else the range to look up, from the base register as it is now */
+    unsigned size;
+    s32 slot; /* offset in st->addend */
+};
+/* Does the access belong to a group, or begin one? (group.c) */
+bool bt_group(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write,
+              struct bt_shared *s);
+/* An instruction is written: groups whose base it changed end. */
+void bt_groups_after(struct bt_gen *g, const struct isa_insn *insn);
+/* All groups end: C may have run. */
+void bt_groups_end(struct bt_gen *g);
+bool bt_grouped(const struct bt_gen *g);
 
 /* Fill needs_flags of all instructions (flags.c). */
 void bt_flags_scan(struct bt_gen *g);
@@ -326,7 +358,7 @@ static inline void bt_how(struct bt_gen *g, enum engine_how how)
 }
 
 /* The block at `va`, whose first byte is at `start` of RAM. NULL: no memory, or *result is a fault to raise. */
-struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start);
+struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key);
 
 /* --- thunks (thunk.c) --- */
 void bt_thunks(struct bt *bt, struct emit *e);

@@ -218,9 +218,31 @@ static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, un
     return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
 }
 
+/* One of a group: the first looks all of them up and keeps the addend. */
+static struct haddr lookup_shared(struct bt_gen *g, const struct shape *s, const struct isa_mem *m,
+                                  const struct bt_shared *group, bool write)
+{
+    struct haddr keep = AT(H_RSP, ST(addend) + group->slot);
+    if (group->member) {
+        emit_load(&g->e, SCRATCH_B, keep);
+    } else {
+        struct isa_mem range = *m;
+        range.disp = group->disp;
+        u32 site = bt_access_site(g, &range, 8, group->size, write);
+        g->sites[site & 0xff].group = true;
+        bool cheap = bt_flags_free(g);
+        lookup_simple(g, s, group->disp, group->size, write, cheap, site);
+        emit_store(&g->e, keep, SCRATCH_B);
+    }
+    return (struct haddr){s->host, SCRATCH_B, 0, (s32)m->disp};
+}
+
 struct haddr bt_lookup(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write)
 {
     struct shape s = shape_of(g, m, addr_size);
+    struct bt_shared group;
+    if (bt_group(g, m, addr_size, size, write, &group))
+        return lookup_shared(g, &s, m, &group, write);
     u32 site = bt_access_site(g, m, addr_size, size, write);
     if (s.constant && (s.value & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
         return lookup_constant(g, s.value, write, site);

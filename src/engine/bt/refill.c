@@ -66,6 +66,16 @@ static const u8 *jump(struct bt *bt, u32 number)
     return code;
 }
 
+/* The look-up of a group failed: the block's twin without groups, from this instruction on, if there is one. */
+static const u8 *twin(struct bt *bt, const struct bt_block *b, unsigned i)
+{
+    struct bt_block *t = bt_find(bt, b->va + b->map[i].guest, b->start + b->map[i].guest, b->key | BK_PLAIN);
+    if (!t || !t->n)
+        return NULL;
+    bt->st->left += b->n - (s64)i;
+    return bt->code.rx + t->at_body;
+}
+
 const u8 *bt_refill(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
@@ -81,6 +91,6 @@ const u8 *bt_refill(struct bt_state *st, u32 number)
     if (m->flags_in_memory)
         bt->ip.cpu->arith = st->arith;
     if (!tlb_refill(&bt->ip, address(bt->ip.cpu, s), s->size, s->write) || !others_hit(&bt->ip, b, s))
-        return NULL;
+        return s->group ? twin(bt, b, s->insn) : NULL;
     return bt->code.rx + b->code + m->host;
 }

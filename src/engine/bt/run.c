@@ -89,7 +89,7 @@ static struct bt_block *block_at_rip(struct bt *bt, int *result, bool count)
     u64 start = (u64)(host - bt->ip.mem->ram);
     struct bt_block *b = bt_find(bt, rip, start, bt->st->key);
     if (!b && count && hot(bt, rip, start))
-        b = bt_translate(bt, rip, start);
+        b = bt_translate(bt, rip, start, bt->st->key);
     return b && b->n ? b : NULL;
 }
 
@@ -161,7 +161,7 @@ static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
 {
     const struct cpu *c = bt->ip.cpu;
     bool next = c->rip == b->va + b->map[i + 1].guest && !bt->ip.in_repeat;
-    if (next && i + 1 < b->n && !b->dead && !bt->ip.stale) {
+    if (next && i + 1 < b->n && !b->dead && !bt->ip.stale && !b->map[i + 1].grouped) {
         bt->st->want_units = b->units;
         return bt->code.rx + b->code + b->map[i + 1].host;
     }
@@ -250,6 +250,23 @@ static const u8 *crossing(struct bt *bt, struct bt_block *b)
     return go_on(bt, NULL, false);
 }
 
+/* The look-up of a group failed: the accesses one by one. */
+static const u8 *plain_twin(struct bt *bt, struct bt_block *b, unsigned i)
+{
+    u64 va = b->va + b->map[i].guest, start = b->start + b->map[i].guest;
+    struct bt_block *twin;
+    settle_flags(bt, b, i);
+    bt->ip.cpu->rip = va;
+    if (bt->st->left < 0)
+        return NULL;
+    s64 left = b->n - (s64)i; /* the translation may drop the block itself */
+    twin = bt_translate(bt, va, start, b->key | BK_PLAIN);
+    if (!twin || !twin->n)
+        return NULL;
+    bt->st->left += left;
+    return bt->code.rx + twin->at_body;
+}
+
 const u8 *bt_service(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
@@ -261,6 +278,11 @@ const u8 *bt_service(struct bt_state *st, u32 number)
     switch (s->kind) {
     case SITE_MISS:
         bt->stats.exit_slow++;
+        if (s->group) {
+            const u8 *code = plain_twin(bt, b, s->insn);
+            if (code)
+                return code;
+        }
         return callout(bt, b, s->insn);
     case SITE_CALLOUT:
         return callout(bt, b, s->insn);

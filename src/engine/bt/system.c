@@ -100,7 +100,7 @@ static bool set_ac(struct bt_gen *g, const struct isa_insn *insn, bool set)
     u64 next = g->rip + insn->len;
     if (!gva_canonical(GVA(next)))
         return false;
-    u8 key = (u8)((g->b->key & ~BK_CONTEXT) | (set ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR));
+    u8 key = (u8)((g->b->key & ~(BK_CONTEXT | BK_PLAIN)) | (set ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR));
     change_sysflags(g, AT_ST(keep_but_ac), set ? FL_AC : 0);
     emit_mem(&g->e, false, 0xc6, 0, AT_ST(key)); /* mov byte [key], key */
     put8e(&g->e, key);

@@ -183,12 +183,15 @@ struct mark {
     u8 *p;
     unsigned n_cold, n_sites, n_exits, shadow;
     bool flags_ok, saved_ok, full, overflow;
+    struct bt_group groups[BT_GROUPS];
 };
 
 static struct mark mark(const struct bt_gen *g)
 {
-    return (struct mark){g->e.p,      g->n_cold,   g->n_sites, g->n_exits, g->shadow,
-                         g->flags_ok, g->saved_ok, g->e.full,  g->overflow};
+    struct mark m = {g->e.p,      g->n_cold,   g->n_sites, g->n_exits,  g->shadow,
+                     g->flags_ok, g->saved_ok, g->e.full,  g->overflow, {{0}}};
+    memcpy(m.groups, g->groups, sizeof(m.groups));
+    return m;
 }
 
 static void undo(struct bt_gen *g, const struct mark *m)
@@ -196,6 +199,7 @@ static void undo(struct bt_gen *g, const struct mark *m)
     g->e.p = m->p, g->e.full = m->full;
     g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow;
     g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
+    memcpy(g->groups, m->groups, sizeof(g->groups));
 }
 
 typedef bool (*translate_fn)(struct bt_gen *g, const struct isa_insn *insn);
@@ -207,6 +211,7 @@ static void instruction(struct bt_gen *g)
     struct bt_map *m = &g->b->map[g->i];
     m->guest = (u16)(g->rip - g->b->va);
     m->host = emit_offset(&g->e);
+    m->grouped = bt_grouped(g);
     struct mark before = mark(g);
     bool done = false;
     for (unsigned w = 0; w < ARRAY_LEN(ways) && !done && !bt_missing(g, insn); w++) {
@@ -217,11 +222,14 @@ static void instruction(struct bt_gen *g)
     m->flags_in_memory = g->saved_ok;
     if (done) {
         bt_flags_after(g, insn);
+        bt_groups_after(g, insn);
         g->ends = g->ends || insn->cls == ISA_CONTROL;
     } else {
         bool on = !ends_block(g, insn) || (bt_system_reads(insn) && !bt_missing(g, insn));
         bt_callout(g, on ? SITE_CALLOUT : SITE_MONITOR);
         g->flags_ok = g->saved_ok = true;
+        bt_groups_end(g);
+        g->stack_shift = 0;
     }
     g->rip += insn->len;
 }
@@ -313,12 +321,11 @@ static unsigned lookups_of(const struct isa_insn *insn)
     return n;
 }
 
-static struct bt_block *new_block(struct bt *bt, u64 va, u64 start)
+static struct bt_block *new_block(struct bt *bt, u64 va, u64 start, u8 key)
 {
     struct bt_region *r = &bt->regions[bt->region];
     struct bt_block *b = bt_meta(bt, sizeof(*b));
-    *b =
-        (struct bt_block){.va = va, .start = start, .second = BT_NO_PAGE, .key = bt->st->key, .region = (u8)bt->region};
+    *b = (struct bt_block){.va = va, .start = start, .second = BT_NO_PAGE, .key = key, .region = (u8)bt->region};
     b->index = bt->next_index & ((1u << BT_TABLE_BITS) - 1);
     b->code = r->code_used;
     return b;
@@ -379,6 +386,9 @@ static bool write_block(struct bt_gen *g)
         g->n_cold = g->n_sites = g->n_exits = 0;
         g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
         g->shadow = 0;
+        bt_groups_end(g);
+        g->next_group = 0;
+        g->stack_shift = 0;
         for (unsigned i = 0; i < g->n; i++)
             g->lookups[i] = (u8)lookups_of(&g->insn[i]);
         g->b->n = (u8)g->n;
@@ -395,14 +405,14 @@ static bool write_block(struct bt_gen *g)
     }
 }
 
-struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start)
+struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
 {
     struct bt_gen *g = &bt->gen;
     if (!bt_room(bt, CODE_MAX + COLD_MAX, META_MAX))
         return NULL;
     *g = (struct bt_gen){.bt = bt};
     size_t meta = bt->regions[bt->region].meta_used;
-    g->b = new_block(bt, va, start);
+    g->b = new_block(bt, va, start, key);
     decode(g, bt->ip.mem->ram + start);
     if (!g->n && !decode_crossing(g, bt->ip.mem->ram + start)) {
         bt->regions[bt->region].meta_used = meta; /* not worth remembering: it may be there the next time */
