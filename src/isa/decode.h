@@ -13,7 +13,7 @@
 #include <Zydis/Mnemonic.h>
 
 #define ISA_MAX_LEN 15
-#define ISA_MAX_OPS 6
+#define ISA_MAX_OPS 8
 
 /* Width of code: what CS.L and CS.D select. */
 enum isa_mode { ISA_MODE_16, ISA_MODE_32, ISA_MODE_64 };

@@ -24,9 +24,9 @@
  *  1. C that may free code runs behind bt_x87_saved only: the block that FIP points into is there, alive or not.
  *  2. Where both are missing, x87_load comes before vec_load.
  *
- * Not done: FDP is exact when the instruction's registers still give its operand's address, or its page is found in the TLB
- * while an exception is pending. Else it stays what was loaded last (processors of the last ten years change FDP only for
- * an instruction with an unmasked exception), or is 0.
+ * Not done: FDP is searched for if the instruction's registers have changed since, or another instruction followed that has
+ * no operand: in the TLB, so the address may be another one of the same memory, or 0. (Processors of the last ten years
+ * change FDP only for an instruction with an unmasked exception.) FOP keeps the copy's ModRM if it is what was loaded.
  */
 #include "engine/bt/bt_internal.h"
 
@@ -147,43 +147,49 @@ static bool decode(const struct bt *bt, const struct bt_block *b, unsigned i, st
     return isa_decode(b->key & BK_COMPAT ? ISA_MODE_32 : ISA_MODE_64, bytes, n, insn) == ISA_DECODE_OK;
 }
 
-static bool is_at(const struct tlb_tables *t, u64 va, u64 host)
+/* Does the guest reach the byte at `host` by that address? */
+static bool is_at(struct interp *ip, u64 va, u64 host)
 {
-    unsigned i = tlb_index(va);
-    return va + t->read[i] < PAGE_SIZE && va + t->addend[i] == host;
+    struct mmu_page p;
+    if (mmu_peek(ip->cpu, ip->mem, GVA(va), MMU_READ, ip->user, &p) != CPU_OK)
+        return false;
+    return (u64)(uintptr_t)mem_at(ip->mem, p.gpa, 1) == host;
 }
 
-/* A linear address that leads to `host` under the TLB's entries; false if none does. */
-static bool search(const struct interp *ip, unsigned context, u64 host, u64 *va)
+/* An address that leads to `host` by the TLB's entries; 0 if none does. */
+static u64 search(const struct interp *ip, u64 host)
 {
-    const struct tlb_journal *j = &ip->journal[context];
+    const struct tlb_journal *j = &ip->journal[ip->context];
     for (unsigned i = 0; i < j->n; i++) {
-        *va = j->used[i].page | (host & (PAGE_SIZE - 1));
-        if (!(j->used[i].kind & TLB_EXEC) && is_at(&ip->tlbs[context], *va, host))
-            return true;
+        u64 va = j->used[i].page | (host & (PAGE_SIZE - 1));
+        if (!(j->used[i].kind & TLB_EXEC) && va + ip->tlb->addend[j->used[i].index] == host)
+            return va;
     }
-    return false;
-}
-
-/* The guest's address of the operand of instruction `i`, which was at `host`. */
-static u64 operand(struct bt *bt, const struct bt_block *b, unsigned i, const struct isa_insn *insn, u64 host)
-{
-    struct cpu *c = bt->ip.cpu;
-    const u8 *fx = c->fpu.fx;
-    bool based = insn->mem.seg == SEG_FS || insn->mem.seg == SEG_GS;
-    u64 base = based ? c->seg[insn->mem.seg].base : 0, va, rip = c->rip;
-    unsigned context = b->key & BK_CONTEXT;
-    c->rip = b->va + b->map[i].guest;
-    va = isa_ea(c, insn) + base;
-    c->rip = rip;
-    if (is_at(&bt->ip.tlbs[context], va, host) || ((fx[2] & 0x80) && search(&bt->ip, context, host, &va)))
-        return va - base;
-    return fx[2] & 0x80 ? 0 : get64(bt->st->x87 + FX_FDP);
+    return 0;
 }
 
 static bool has_memory(const struct isa_insn *insn)
 {
     return insn->off_modrm && insn->modrm < 0xc0;
+}
+
+/*
+ * The guest's address of an operand that was at `host`: that of the instruction at `rip`, if it is known and its registers
+ * have not changed.
+ */
+static u64 operand(struct interp *ip, const struct isa_insn *insn, u64 rip, u64 host)
+{
+    struct cpu *c = ip->cpu;
+    if (insn && has_memory(insn)) {
+        bool based = insn->mem.seg == SEG_FS || insn->mem.seg == SEG_GS;
+        u64 now = c->rip;
+        c->rip = rip;
+        u64 ea = isa_ea(c, insn);
+        c->rip = now;
+        if (is_at(ip, ea + (based ? c->seg[insn->mem.seg].base : 0), host))
+            return ea;
+    }
+    return search(ip, host);
 }
 
 void bt_x87_saved(struct bt_state *st)
@@ -192,17 +198,19 @@ void bt_x87_saved(struct bt_state *st)
     u8 *fx = st->cpu->fpu.fx;
     const struct guest_mem *mem = bt->ip.mem;
     u64 fip = get64(fx + FX_FIP), fdp = get64(fx + FX_FDP), code = (u64)(uintptr_t)bt->code.rx;
-    if (fip == get64(st->x87 + FX_FIP) || fip - code >= bt->code.size)
-        return;
-    u32 offset = (u32)(fip - code);
-    struct bt_block *b = bt_at_code(bt, offset);
     struct isa_insn insn;
-    unsigned i = b ? bt_insn_at(b, offset) : 0;
-    bool known = b && decode(bt, b, i, &insn);
-    fip = b ? b->va + b->map[i].guest : 0;
-    memcpy(fx + FX_FIP, &fip, sizeof(fip));
+    bool known = false;
+    if (fip != get64(st->x87 + FX_FIP) && fip - code < bt->code.size) {
+        u32 offset = (u32)(fip - code);
+        const struct bt_block *b = bt_at_code(bt, offset);
+        unsigned i = b ? bt_insn_at(b, offset) : 0;
+        known = b && decode(bt, b, i, &insn);
+        fip = b ? b->va + b->map[i].guest : 0;
+        memcpy(fx + FX_FIP, &fip, sizeof(fip));
+    }
     if (fdp != get64(st->x87 + FX_FDP) && fdp - (u64)(uintptr_t)mem->ram < mem->size) {
-        fdp = known && has_memory(&insn) ? operand(bt, b, i, &insn, fdp) : 0;
+        bt_sync(bt);
+        fdp = operand(&bt->ip, known ? &insn : NULL, fip, fdp);
         memcpy(fx + FX_FDP, &fdp, sizeof(fdp));
     }
     if (known && memcmp(fx + FX_FOP, st->x87 + FX_FOP, 2)) {
