@@ -65,6 +65,7 @@ extern const u8 bt_host_of[CPU_GPRS];
 struct bt;
 
 #define BT_GROUPS 4u
+#define BT_EXITS  8u /* of a block: two at its end, the others in its middle */
 
 /* What translated code reaches relative to RSP. Hot fields first: they have one-byte displacements. */
 struct bt_state {
@@ -111,6 +112,7 @@ enum bt_site_kind {
     SITE_CROSS,    /* the page that the block's instruction runs into is another one now, or not in the TLB */
     SITE_POLL,     /* at the block's head: an event, or the budget is used up */
     SITE_RESTART,  /* entered with an address that is not the block's: st->target */
+    SITE_SIDE,     /* not a site of its own: a conditional exit in the middle of a block */
 };
 
 #define BT_NO_SITE 0xffffffffu /* a target that is not in the hash */
@@ -177,7 +179,7 @@ struct bt_block {
     u8 region;
     u8 units;           /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
     struct bt_exit *in; /* exits linked to this block */
-    struct bt_exit exits[2];
+    struct bt_exit *exits;
     struct bt_map *map; /* n + 1: the last one is the end */
     struct bt_site *sites;
 };
@@ -219,7 +221,10 @@ struct bt_gen {
     struct {
         u8 *mark; /* of emit_jcc32 or emit_jmp32; NULL: none */
         u32 site;
+        u64 target; /* SITE_SIDE */
+        u8 insn;
     } cold[4 * BT_BLOCK_INSNS];
+    unsigned n_side;
     unsigned n_cold;
     struct bt_group groups[BT_GROUPS];
     unsigned next_group;
@@ -232,7 +237,7 @@ struct bt_gen {
         u8 *field; /* of a linkable exit: the patched field's end; NULL: not linkable */
         u32 stub;
         u64 key; /* of the TLB, of the page it leads to, where that is another one; else 0 */
-    } exit[2];
+    } exit[BT_EXITS];
     unsigned n_exits;
     u32 off_poll, off_body;
 };
@@ -242,7 +247,7 @@ struct bt_gen {
 #define BT_TABLE_BITS 18
 #define BT_CHAIN_BITS 17
 
-/* How often code without translation was executed: by a hash of its addresses, the last one counts. */
+/* How often code without translation was executed: by a hash of its addresses, two places for each. */
 struct bt_heat {
     u32 tag, runs;
 };
@@ -271,7 +276,7 @@ struct bt {
     u16 hash_used[BT_CONTEXTS][BT_HASH_LIST];
     bool hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
     s64 kept;                     /* of the budget: what did not fit into st->left */
-    struct bt_heat heat[1u << BT_HEAT_BITS];
+    struct bt_heat heat[1u << BT_HEAT_BITS][2];
     struct bt_gen gen;
     bool knows_in_use;    /* the host tells what vector state is in use (XGETBV with ECX = 1) */
     bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */
@@ -329,7 +334,9 @@ static inline struct haddr bt_slot(unsigned guest)
 }
 
 /* Translate the instruction at hand: each returns false if it is not one of theirs. */
-bool bt_flow(struct bt_gen *g, const struct isa_insn *insn);   /* flow.c: jumps, calls, returns */
+bool bt_flow(struct bt_gen *g, const struct isa_insn *insn); /* flow.c: jumps, calls, returns */
+/* Is it a conditional jump behind which the block goes on? `before`: such jumps so far. */
+bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned before);
 bool bt_stack(struct bt_gen *g, const struct isa_insn *insn);  /* stack.c: push, pop, leave */
 bool bt_system(struct bt_gen *g, const struct isa_insn *insn); /* system.c */
 /* Is it left to isa/, and changes neither mode nor mappings? */
@@ -351,6 +358,8 @@ void bt_exit_other(struct bt_gen *g, u8 key, u64 target);
 void bt_exit_indirect(struct bt_gen *g, unsigned undo);
 /* A conditional exit: jcc to `target` */
 void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target);
+/* The same in the middle of the block. */
+void bt_exit_side(struct bt_gen *g, unsigned cc, u64 target);
 
 static inline void bt_how(struct bt_gen *g, enum engine_how how)
 {

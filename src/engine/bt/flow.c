@@ -6,6 +6,9 @@
  * one to a page that was not in the TLB, goes through the hash of targets: the slot of the target's address holds the code of a block
  * that begins by comparing RCX with its own address. So a stale or foreign slot is never wrong, only slow.
  *
+ * A conditional jump forward does not end its block: what follows is likely to be executed next. The way out is cold code,
+ * which gives back the instructions that were counted and do not run.
+ *
  * A jump to the block's own address or below lands on the entry that polls for events; so do all through the hash. What
  * goes only upwards needs no poll: it comes to an end.
  */
@@ -104,6 +107,15 @@ void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
     u8 *mark = emit_jcc32(&g->e, cc);
     g->exit[x].field = mark;
     bt_cold(g, mark, bt_site(g, SITE_LINK, x));
+}
+
+void bt_exit_side(struct bt_gen *g, unsigned cc, u64 target)
+{
+    u8 *mark = emit_jcc32(&g->e, cc);
+    bt_cold(g, mark, SITE_SIDE);
+    g->cold[g->n_cold - 1].target = target;
+    g->cold[g->n_cold - 1].insn = (u8)g->i;
+    g->n_side++;
 }
 
 void bt_exit_indirect(struct bt_gen *g, unsigned undo)
@@ -232,19 +244,33 @@ static bool jcc(struct bt_gen *g, const struct isa_insn *insn)
     u64 next = next_ip(g, insn), target = next + (u64)insn->imm;
     if (!gva_canonical(GVA(target)))
         return false;
-    bt_exit_cond(g, insn->opcode & 15, target);
-    bt_exit_to(g, next);
+    if (g->i + 1 < g->n) {
+        bt_exit_side(g, insn->opcode & 15, target);
+    } else {
+        bt_exit_cond(g, insn->opcode & 15, target);
+        bt_exit_to(g, next);
+    }
     bt_how(g, HOW_JUMP);
     return true;
+}
+
+static bool is_jcc(const struct isa_insn *insn)
+{
+    return insn->cls == ISA_CONTROL &&
+           ((insn->map == 0 && (insn->opcode & 0xf0) == 0x70) || (insn->map == 1 && (insn->opcode & 0xf0) == 0x80));
+}
+
+bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned before)
+{
+    return is_jcc(insn) && insn->imm > 0 && !(insn->prefixes & ISA_PFX_66) && before < BT_EXITS - 2 &&
+           !(g->bt->ip.cfg.test & ENGINE_TEST_SINGLE);
 }
 
 bool bt_flow(struct bt_gen *g, const struct isa_insn *insn)
 {
     if (insn->cls != ISA_CONTROL || (insn->prefixes & ISA_PFX_66))
         return false;
-    bool jcc_short = insn->map == 0 && (insn->opcode & 0xf0) == 0x70;
-    bool jcc_near = insn->map == 1 && (insn->opcode & 0xf0) == 0x80;
-    if (jcc_short || jcc_near)
+    if (is_jcc(insn))
         return jcc(g, insn);
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP:

@@ -67,9 +67,12 @@ static void note_upper(struct bt *bt)
 static bool hot(struct bt *bt, u64 va, u64 start)
 {
     u64 hash = (start ^ va << 13) * 0x9e3779b97f4a7c15ull;
-    struct bt_heat *heat = &bt->heat[hash >> (64 - BT_HEAT_BITS)];
-    if (heat->tag != (u32)hash)
+    struct bt_heat *two = bt->heat[hash >> (64 - BT_HEAT_BITS)];
+    struct bt_heat *heat = two[0].tag == (u32)hash ? &two[0] : &two[1];
+    if (heat->tag != (u32)hash) {
+        heat = &two[two[0].runs > two[1].runs]; /* the colder one makes room */
         *heat = (struct bt_heat){.tag = (u32)hash};
+    }
     if (++heat->runs > HOT_RUNS || (bt->ip.cfg.test & ENGINE_TEST_EAGER))
         return true;
     return false;

@@ -16,9 +16,9 @@ const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H
 
 /* The most that one block may take. */
 #define CODE_MAX (8u << 10)
-#define COLD_MAX (4 * BT_BLOCK_INSNS * 24u)
-#define META_MAX                                                              \
-    (sizeof(struct bt_block) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
+#define COLD_MAX (4 * BT_BLOCK_INSNS * 24u + BT_EXITS * 112u)
+#define META_MAX                                                                                                  \
+    (sizeof(struct bt_block) + BT_EXITS * sizeof(struct bt_exit) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
      4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + 64)
 
 unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch)
@@ -63,6 +63,7 @@ void bt_cold(struct bt_gen *g, u8 *mark, u32 site)
         g->overflow = true;
         return;
     }
+    g->cold[g->n_cold].target = 0;
     g->cold[g->n_cold].mark = mark;
     g->cold[g->n_cold++].site = site;
 }
@@ -181,15 +182,16 @@ static bool ends_block(const struct bt_gen *g, const struct isa_insn *insn)
 /* What a failed attempt must not leave behind. */
 struct mark {
     u8 *p;
-    unsigned n_cold, n_sites, n_exits, shadow;
+    unsigned n_cold, n_sites, n_exits, shadow, n_side;
     bool flags_ok, saved_ok, full, overflow;
     struct bt_group groups[BT_GROUPS];
 };
 
 static struct mark mark(const struct bt_gen *g)
 {
-    struct mark m = {g->e.p,      g->n_cold,   g->n_sites, g->n_exits,  g->shadow,
-                     g->flags_ok, g->saved_ok, g->e.full,  g->overflow, {{0}}};
+    struct mark m = {.p = g->e.p, .n_cold = g->n_cold, .n_sites = g->n_sites, .n_exits = g->n_exits};
+    m.shadow = g->shadow, m.n_side = g->n_side;
+    m.flags_ok = g->flags_ok, m.saved_ok = g->saved_ok, m.full = g->e.full, m.overflow = g->overflow;
     memcpy(m.groups, g->groups, sizeof(m.groups));
     return m;
 }
@@ -197,7 +199,8 @@ static struct mark mark(const struct bt_gen *g)
 static void undo(struct bt_gen *g, const struct mark *m)
 {
     g->e.p = m->p, g->e.full = m->full;
-    g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow;
+    g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow,
+    g->n_side = m->n_side;
     g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
     memcpy(g->groups, m->groups, sizeof(g->groups));
 }
@@ -223,7 +226,7 @@ static void instruction(struct bt_gen *g)
     if (done) {
         bt_flags_after(g, insn);
         bt_groups_after(g, insn);
-        g->ends = g->ends || insn->cls == ISA_CONTROL;
+        g->ends = g->ends || (insn->cls == ISA_CONTROL && g->i + 1 == g->n);
     } else {
         bool on = !ends_block(g, insn) || (bt_system_reads(insn) && !bt_missing(g, insn));
         bt_callout(g, on ? SITE_CALLOUT : SITE_MONITOR);
@@ -239,35 +242,60 @@ static void instruction(struct bt_gen *g)
  * address than the block's puts it together again first.
  */
 #define COLD_ROOM 24u
+#define SIDE_ROOM 112u /* a side exit, and its link */
+
+/* Out of the middle of the block: the instructions behind the jump do not run. */
+static void side_exit(struct bt_gen *g, unsigned insn, u64 target)
+{
+    struct emit *e = &g->e;
+    g->i = insn;
+    emit_load(e, SCRATCH_A, AT_ST(left));
+    emit_lea(e, SCRATCH_A, AT(SCRATCH_A, (s32)(g->n - insn - 1)));
+    emit_store(e, AT_ST(left), SCRATCH_A);
+    bt_exit_to(g, target);
+}
+
+static void cold_part(struct bt_gen *g, unsigned i, u32 at)
+{
+    struct bt *bt = g->bt;
+    struct emit *e = &g->e;
+    u32 site = g->cold[i].site;
+    if (!e->full)
+        emit_here32(e, g->cold[i].mark);
+    if (site == SITE_SIDE && g->cold[i].target) {
+        side_exit(g, g->cold[i].insn, g->cold[i].target);
+        return;
+    }
+    const struct bt_site *s = &g->sites[site & 0xff];
+    if (s->kind == SITE_LINK)
+        g->exit[s->arg].stub = at + emit_offset(e);
+    if (s->kind == SITE_RESTART) {
+        emit_mov_imm(e, SCRATCH_B, g->b->va);
+        emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+        emit_jmp(e, bt->hash_miss);
+    } else {
+        emit_push_imm(e, site);
+        emit_jmp(e, bt->slow);
+    }
+}
 
 static void cold_code(struct bt_gen *g)
 {
     struct bt *bt = g->bt;
     struct bt_region *r = &bt->regions[bt->region];
-    u32 at = (r->cold - COLD_ROOM * g->n_cold) & ~3u;
+    u32 at = (r->cold - COLD_ROOM * g->n_cold - SIDE_ROOM * g->n_side) & ~3u;
     if (at < g->b->code + CODE_MAX) {
         g->overflow = true;
         return;
     }
-    struct emit e = {
+    struct emit hot = g->e;
+    g->e = (struct emit){
         .start = bt->code.rw + at, .p = bt->code.rw + at, .end = bt->code.rw + r->cold, .rx = bt->code.rx + at};
     g->b->cold = at;
-    for (unsigned i = 0; i < g->n_cold; i++) {
-        const struct bt_site *s = &g->sites[g->cold[i].site & 0xff];
-        if (s->kind == SITE_LINK)
-            g->exit[s->arg].stub = at + emit_offset(&e);
-        if (!g->e.full)
-            emit_here32(&e, g->cold[i].mark);
-        if (s->kind == SITE_RESTART) {
-            emit_mov_imm(&e, SCRATCH_B, g->b->va);
-            emit_lea(&e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
-            emit_jmp(&e, bt->hash_miss);
-        } else {
-            emit_push_imm(&e, g->cold[i].site);
-            emit_jmp(&e, bt->slow);
-        }
-    }
-    g->e.full |= e.full;
+    for (unsigned i = 0; i < g->n_cold; i++) /* side exits add links to the list */
+        cold_part(g, i, at);
+    hot.full |= g->e.full;
+    g->e = hot;
 }
 
 /* --- the block --- */
@@ -299,6 +327,7 @@ static void decode(struct bt_gen *g, const u8 *host)
 {
     unsigned room = PAGE_SIZE - (unsigned)(g->b->start & (PAGE_SIZE - 1)), off = 0;
     unsigned max = g->bt->ip.cfg.test & ENGINE_TEST_SINGLE ? 1 : BT_BLOCK_INSNS;
+    unsigned sides = 0;
     bool end = false;
     while (!end && g->n < max && off < room) {
         struct isa_insn *insn = &g->insn[g->n];
@@ -306,7 +335,9 @@ static void decode(struct bt_gen *g, const u8 *host)
             break;
         off += insn->len;
         g->n++;
-        end = (ends_block(g, insn) && !bt_system_goes_on(g, insn)) ||
+        bool on = bt_flow_goes_on(g, insn, sides);
+        sides += on;
+        end = (ends_block(g, insn) && !bt_system_goes_on(g, insn) && !on) ||
               (g->n > 1 && insn[-1].mnemonic == ZYDIS_MNEMONIC_STI);
     }
     g->b->bytes = (u16)off;
@@ -344,12 +375,13 @@ static void finish(struct bt_gen *g)
     b->sites = bt_meta(bt, g->n_sites * sizeof(*b->sites));
     memcpy(b->sites, g->sites, g->n_sites * sizeof(*b->sites));
     b->n_exits = (u8)g->n_exits;
+    b->exits = bt_meta(bt, g->n_exits * sizeof(*b->exits));
     for (unsigned i = 0; i < g->n_exits; i++)
         b->exits[i] = (struct bt_exit){.target = g->exit[i].target,
                                        .owner = b,
                                        .key = g->exit[i].key,
                                        .polls = g->shadow != 0,
-                                       .field = g->exit[i].field ? b->code + (u32)(g->exit[i].field - g->e.start) : 0,
+                                       .field = g->exit[i].field ? (u32)(g->exit[i].field - bt->code.rw) : 0,
                                        .stub = g->exit[i].stub};
     r->code_used += (b->code_len + 15) & ~15u;
     r->cold = b->cold ? b->cold : r->cold;
@@ -383,7 +415,7 @@ static bool write_block(struct bt_gen *g)
                              .p = bt->code.rw + g->b->code,
                              .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->cold),
                              .rx = bt->code.rx + g->b->code};
-        g->n_cold = g->n_sites = g->n_exits = 0;
+        g->n_cold = g->n_sites = g->n_exits = g->n_side = 0;
         g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
         g->shadow = 0;
         bt_groups_end(g);

@@ -26,16 +26,21 @@
  *
  * Not done: FDP is searched for if the instruction's registers have changed since, or another instruction followed that has
  * no operand: in the TLB, so the address may be another one of the same memory, or 0. (Processors of the last ten years
- * change FDP only for an instruction with an unmasked exception.) FOP keeps the copy's ModRM if it is what was loaded.
+ * change FDP only for an instruction with an unmasked exception.) FOP of an earlier instruction keeps the copy's
+ * addressing form.
  */
 #include "engine/bt/bt_internal.h"
 
-#define FX_FOP      6u
-#define FX_FIP      8u
-#define FX_FDP      16u
-#define FX_MXCSR    24u
-#define FX_ST       32u
-#define FX_END      160u /* of the x87 registers */
+#define FX_FOP   6u
+#define FX_FIP   8u
+#define FX_FDP   16u
+#define FX_MXCSR 24u
+#define FX_ST    32u
+#define FX_END   160u /* of the x87 registers */
+
+/* FOP is the opcode's low three bits and ModRM, of which a copy with a memory operand has these as the host needs them. */
+#define FOP_MOD     0xc0u
+#define FOP_RM      7u
 
 #define CPU_FX(off) ((s32)(offsetof(struct cpu, fpu) + offsetof(struct cpu_fpu, fx) + (off)))
 
@@ -213,8 +218,10 @@ void bt_x87_saved(struct bt_state *st)
         fdp = operand(&bt->ip, known ? &insn : NULL, fip, fdp);
         memcpy(fx + FX_FDP, &fdp, sizeof(fdp));
     }
-    if (known && memcmp(fx + FX_FOP, st->x87 + FX_FOP, 2)) {
-        u16 fop = (u16)((insn.opcode & 7) << 8 | insn.modrm);
-        memcpy(fx + FX_FOP, &fop, sizeof(fop));
+    if (known && has_memory(&insn) && memcmp(fx + FX_FOP, st->x87 + FX_FOP, 2)) {
+        u16 fop, own = (u16)((insn.opcode & 7) << 8 | insn.modrm);
+        memcpy(&fop, fx + FX_FOP, sizeof(fop));
+        if ((fop & FOP_MOD) != FOP_MOD && !((fop ^ own) & ~(FOP_MOD | FOP_RM)))
+            memcpy(fx + FX_FOP, &own, sizeof(own));
     }
 }
