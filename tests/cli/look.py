@@ -10,8 +10,6 @@ import threading
 
 from harness import LINUX, PATIENCE, Skip, run_tests
 
-MAY_BE_SILENT = {"bt"}  # engines that may say that they have nothing to explain yet
-
 CLASSES = {"innocuous", "control", "privileged", "IOPL-sensitive", "sensitive", "unsupported"}
 
 
@@ -35,9 +33,7 @@ def explaining(place):
     """Each engine that explains, with a machine that it runs."""
     for engine in engines(place):
         spinning(place, engine)
-        _, _, err = place.run("explain", "web")
-        if engine not in MAY_BE_SILENT or "has nothing to show" not in err:
-            yield engine
+        yield engine
         place.good("rm", "-f", "web")
 
 

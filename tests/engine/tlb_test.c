@@ -531,10 +531,10 @@ static void test_refill_keeps_vectors(void **state)
     context(f, TLB_USER);
     map(f, 0x40000000, 0, 21, US | RW);
     map(f, 0x40200000, 0, 21, US | RW);
-    for (u64 n = 0; n < 16; n++)
+    for (u64 n = 0; n < 40; n++)
         for (u64 p = 0; p < 512; p++)
             map(f, 0x80000000 + (n << 21) + (p << PAGE_SHIFT), p << PAGE_SHIFT, 12, US | RW | (n & 1 ? G : 0));
-    for (unsigned n = 0; n < 20000; n++) {
+    for (unsigned n = 0; n < 50000; n++) {
         struct vector_call c = {.fn = tlb_refill};
         u8 v[16][16];
         for (unsigned i = 0; i < sizeof(v); i++)
@@ -542,7 +542,7 @@ static void test_refill_keeps_vectors(void **state)
         memcpy(c.v, v, sizeof(v));
         u64 r = random64(&s);
         c.a[0] = (u64)f->ip;
-        c.a[1] = (n % 8 ? 0x80000000 + (u64)(n % 8192 << PAGE_SHIFT) : 0x40000000 + (r & 0x4fffff)) +
+        c.a[1] = (n % 8 ? 0x80000000 + (u64)(n % 20480 << PAGE_SHIFT) : 0x40000000 + (r & 0x4fffff)) +
                  (r >> 20 & 0xfff) + (r >> 44 & 15 ? 0 : 1ull << 28);
         c.a[2] = 8;
         c.a[3] = r >> 40 & 1;

@@ -401,6 +401,12 @@ static inline unsigned bt_insn_at(const struct bt_block *b, u32 offset)
     return i;
 }
 
+/* --- the engine (run.c, explain.c) --- */
+/* Is there translated code for the mode that the interpreter has derived? Sets st->key. */
+bool bt_mode(struct bt *bt);
+/* As engine_ops.explain. */
+int bt_explain(struct bt *bt, struct cpu *c, u64 va, struct engine_explain *out);
+
 /* --- code cache (cache.c) --- */
 int bt_cache_init(struct bt *bt, size_t size, struct error *e);
 void bt_cache_fini(struct bt *bt);

@@ -35,7 +35,7 @@ static u8 vector_key(const struct cpu *c)
 }
 
 /* Is there translated code for the mode that the interpreter has derived? Sets st->key. */
-static bool translated_mode(struct bt *bt)
+bool bt_mode(struct bt *bt)
 {
     const struct interp *ip = &bt->ip;
     if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER || ip->cpu->cpl == 1 || ip->cpu->cpl == 2)
@@ -154,7 +154,7 @@ static int step(struct bt *bt, struct bt_block *b, unsigned i)
         note_upper(bt);
     if (r != STEP_DONE)
         give_back(bt, b, i);
-    else
+    else if (b->map[i].how != HOW_MONITOR)
         bt->stats.callouts++;
     return r;
 }
@@ -194,7 +194,7 @@ static const u8 *monitor(struct bt *bt, struct bt_block *b, unsigned i)
         return leave(bt, CPU_OK);
     if (bt->ip.stale)
         interp_derive(&bt->ip);
-    if (!translated_mode(bt))
+    if (!bt_mode(bt))
         return leave(bt, CPU_OK);
     return go_on(bt, NULL, false);
 }
@@ -343,8 +343,11 @@ static int enter(struct bt *bt, struct bt_block *b)
 /* A block by the interpreter. */
 static int cold_block(struct bt *bt)
 {
+    s64 before = bt->ip.budget;
     bt->vectors_changed = true;
-    return interp_block(&bt->ip);
+    int r = interp_block(&bt->ip);
+    bt->stats.interpreted += (u64)(before - bt->ip.budget);
+    return r;
 }
 
 static int run_once(struct bt *bt)
@@ -357,7 +360,7 @@ static int run_once(struct bt *bt)
         if (bt->random >> 56 == 0)
             bt_evict(bt, (unsigned)(bt->random >> 40) % bt->n_regions);
     }
-    if (!translated_mode(bt))
+    if (!bt_mode(bt))
         return cold_block(bt);
     struct bt_block *b = block_at_rip(bt, &r, true);
     if (b)
@@ -525,6 +528,11 @@ static void bt_stats(const struct engine *en, struct engine_stats *out)
     out->mmio = cold->mmio;
 }
 
+static int explain(struct engine *en, struct cpu *c, u64 va, struct engine_explain *out)
+{
+    return bt_explain(&en->bt, c, va, out);
+}
+
 const struct engine_ops engine_bt = {
     .name = "bt",
     .usable = bt_usable,
@@ -533,4 +541,5 @@ const struct engine_ops engine_bt = {
     .run = bt_run,
     .state_changed = bt_state_changed,
     .stats = bt_stats,
+    .explain = explain,
 };

@@ -1,0 +1,83 @@
+/*
+ * What translation makes of the code at an address, for people (`trapeze explain`): the block that holds it, or a new one.
+ *
+ * Only hot code is shown: cold code lies elsewhere and is the same for all, push site; jmp slow.
+ */
+#include "engine/bt/bt_internal.h"
+
+#include <errno.h>
+
+/* Does an instruction of the block begin at `va`? */
+static bool begins_at(const struct bt_block *b, u64 va)
+{
+    for (unsigned i = 0; i < b->n; i++)
+        if (b->va + b->map[i].guest == va)
+            return true;
+    return false;
+}
+
+/* The block that begins there, else one that holds the instruction. */
+static struct bt_block *block_with(struct bt *bt, u64 va, u64 ram)
+{
+    struct bt_block *b = bt_find(bt, va, ram, bt->st->key);
+    if (b)
+        return b;
+    for (const struct bt_ref *r = bt->page_blocks[ram >> PAGE_SHIFT]; r; r = r->next)
+        if (r->block->key == bt->st->key && begins_at(r->block, va))
+            return r->block;
+    return NULL;
+}
+
+/* The guest's bytes, which are still those that were translated: a write would have killed the block. */
+static void copy_bytes(struct bt *bt, const struct bt_block *b, unsigned i, struct engine_explain_insn *x)
+{
+    const u8 *ram = bt->ip.mem->ram;
+    unsigned from = b->map[i].guest, head = MIN((unsigned)x->len, (unsigned)b->bytes - from);
+    memcpy(x->bytes, ram + b->start + from, head);
+    if (head < x->len && b->second != BT_NO_PAGE)
+        memcpy(x->bytes + head, ram + b->second, x->len - head);
+}
+
+static void describe(struct bt *bt, const struct bt_block *b, struct engine_explain *out)
+{
+    *out = (struct engine_explain){.start = b->va, .cpl = bt->ip.cpu->cpl, .n = b->n, .exits = b->n_exits};
+    out->code_address = (u64)(uintptr_t)(bt->code.rx + b->code);
+    out->code_bytes = MIN(b->code_len, (u32)EXPLAIN_CODE);
+    memcpy(out->code, bt->code.rw + b->code, out->code_bytes);
+    for (unsigned i = 0; i < b->n; i++) {
+        const struct bt_map *m = &b->map[i];
+        struct engine_explain_insn *x = &out->insn[i];
+        *x = (struct engine_explain_insn){.rip = b->va + m->guest, .mode = ISA_MODE_64, .how = m->how};
+        x->len = (u8)(m[1].guest - m->guest);
+        x->code_off = MIN(m->host, out->code_bytes);
+        x->code_len = MIN(m[1].host, out->code_bytes) - x->code_off;
+        copy_bytes(bt, b, i, x);
+    }
+    for (unsigned i = 0; i < b->n_exits; i++)
+        out->links += b->exits[i].to != NULL;
+}
+
+int bt_explain(struct bt *bt, struct cpu *c, u64 va, struct engine_explain *out)
+{
+    struct mmu_page page;
+    struct cpu scratch = *c;
+    bt->ip.cpu = bt->ip.isa.cpu = c;
+    interp_derive(&bt->ip);
+    bt->ip.stale = true;
+    if (!bt_mode(bt))
+        return interp_explain(&bt->ip, c, va, out);
+    if (mmu_peek(&scratch, bt->ip.mem, GVA(va), MMU_EXEC, c->cpl == 3, &page) != CPU_OK)
+        return -ENOENT;
+    u64 ram = mem_offset(bt->ip.mem, page.gpa);
+    if (ram == UINT64_MAX)
+        return -ENOENT;
+    struct bt_block *b = block_with(bt, va, ram);
+    if (!b)
+        b = bt_translate(bt, va, ram, bt->st->key);
+    if (!b || !b->n)
+        return interp_explain(&bt->ip, c, va, out);
+    describe(bt, b, out);
+    return 0;
+}
+
+_Static_assert(BT_BLOCK_INSNS <= EXPLAIN_INSNS, "a block fits into its explanation");
