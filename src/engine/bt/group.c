@@ -17,7 +17,7 @@
  */
 #include "engine/bt/bt_internal.h"
 
-#define RANGE_MAX 128 /* bytes; and fits struct bt_site */
+#define RANGE_MAX 80 /* bytes; and fits struct bt_site */
 
 /* An access of an instruction relative to a register. */
 struct access {

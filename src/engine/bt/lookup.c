@@ -187,19 +187,45 @@ static struct haddr lookup_constant(struct bt_gen *g, u64 va, bool write, u32 si
     return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
 }
 
+/*
+ * [base + index * scale + disp], all in host registers: computed three times, for the last byte's page, for the sum with the
+ * tag, and for the access; EFLAGS stay.
+ */
+static struct haddr lookup_indexed(struct bt_gen *g, const struct isa_mem *m, unsigned size, bool write, u32 site)
+{
+    struct emit *e = &g->e;
+    struct isa_mem last = *m;
+    struct haddr scaled = {SCRATCH_A, bt_host_of[m->index], (u8)__builtin_ctz(m->scale ? m->scale : 1), (s32)m->disp};
+    last.disp += size - 1;
+    offset_into_a(g, &last, 8);
+    index_of(e, SCRATCH_A);
+    emit_load(e, SCRATCH_A, tag_table(g, write));
+    if (m->base != ISA_NO_REG)
+        emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, bt_host_of[m->base], 0, 0});
+    emit_lea(e, SCRATCH_A, scaled);
+    emit_shrx(e, SCRATCH_A, SCRATCH_A, H_RSP);
+    miss_unless_zero(g, site);
+    emit_load(e, SCRATCH_B, addend_table(g));
+    offset_into_a(g, m, 8);
+    return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
+}
+
 static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, const struct shape *s,
                                    unsigned size, bool write, bool cheap, u32 site)
 {
     struct emit *e = &g->e;
+    if (!cheap && s->one_lea && m->index != ISA_NO_REG && m->disp < INT32_MAX - (s32)PAGE_SIZE)
+        return lookup_indexed(g, m, size, write, site);
     bt_address(g, m, addr_size, 0);
     if (cheap) {
         index_of(e, SCRATCH_A);
         check_cheap(g, size, write, site);
-        if (!s->one_lea)
+        if (s->one_lea)
+            offset_into_a(g, m, addr_size);
+        else
             emit_mem(e, true, 0x2b, SCRATCH_A, tag_table(g, write)); /* the address again */
     } else {
-        if (!s->one_lea)
-            emit_store(e, AT_ST(spill), SCRATCH_A);
+        emit_store(e, AT_ST(spill), SCRATCH_A);
         if (size > 1)
             emit_lea(e, SCRATCH_B, AT(SCRATCH_A, (s32)size - 1));
         index_of(e, size > 1 ? SCRATCH_B : SCRATCH_A);
@@ -207,13 +233,9 @@ static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, un
         emit_lea(e, SCRATCH_B, (struct haddr){SCRATCH_B, SCRATCH_A, 0, 0});
         emit_shrx(e, SCRATCH_A, SCRATCH_B, H_RSP);
         miss_unless_zero(g, site);
-        if (!s->one_lea)
-            emit_load(e, SCRATCH_A, AT_ST(spill));
-    }
-    if (s->one_lea)
-        offset_into_a(g, m, addr_size);
-    if (!cheap)
+        emit_load(e, SCRATCH_A, AT_ST(spill));
         index_of(e, SCRATCH_A);
+    }
     emit_load(e, SCRATCH_B, addend_table(g));
     return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
 }
