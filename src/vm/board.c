@@ -33,7 +33,7 @@
 
 #define N_CPUS           1u
 #define MAX_DEVICES      16u
-#define SLICE            65536u        /* instructions between two looks at the clock: some 150 us of interp, 50 of bt */
+#define SLICE            65536u /* instructions between two looks at the clock: some 150 us of interp, 50 of bt */
 #define CLOCK_REFRESH_NS 1000000000ull /* how often kvmclock follows the slewing of the host's clock */
 
 /* xAPIC registers that firmware sets up: virtual wire mode, the 8259s through LINT0, NMI through LINT1 */

@@ -2,7 +2,7 @@
  * The software TLB: what its tables say, as the interpreter's look-up reads them and as translated code does, against the
  * rules in interp/tlb.h.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 #include "machine/cpu/cpuid.h"
 
 #include <setjmp.h>

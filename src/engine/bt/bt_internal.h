@@ -37,7 +37,7 @@
 #define TRAPEZE_BT_INTERNAL_H
 
 #include "engine/bt/emit.h"
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 #include "host/host.h"
 
 /* --- key of a block: what its code takes for granted --- */
@@ -260,6 +260,7 @@ struct bt {
     struct host_code code;
     struct bt_region regions[BT_REGIONS];
     unsigned n_regions;
+    u32 hot_runs;             /* times that code is interpreted before it is translated */
     unsigned region;          /* being filled */
     struct bt_block **blocks; /* by index */
     u32 next_index;

@@ -25,7 +25,9 @@
 
 #define THUNKS       (8u << 10)
 #define CACHE_PRESET (32u << 20)
-#define CACHE_LARGE  (1u << 20) /* from here on, many regions */
+#define CACHE_LARGE  (4u << 20) /* from here on, many regions */
+#define CACHE_AMPLE  (8u << 20) /* below, code must be hotter to be worth its room */
+#define HOT_RUNS     16u        /* times that code is interpreted before it is translated */
 #define CACHE_MIN    (256u << 10)
 
 static u64 chain_of(u64 va, u64 start, u8 key)
@@ -36,6 +38,7 @@ static u64 chain_of(u64 va, u64 start, u8 key)
 int bt_cache_init(struct bt *bt, size_t size, struct error *e)
 {
     size = size ? MAX(size, CACHE_MIN) : CACHE_PRESET;
+    bt->hot_runs = size >= CACHE_AMPLE ? HOT_RUNS : (u32)(HOT_RUNS * CACHE_AMPLE / size);
     bt->n_regions = size >= CACHE_LARGE ? BT_REGIONS : BT_REGIONS / 4;
     size_t code = size / 2 / bt->n_regions & ~(size_t)4095, meta = size / 2 / bt->n_regions & ~(size_t)4095;
     int r = host_code_create(&bt->code, THUNKS + code * bt->n_regions, e);

@@ -16,7 +16,6 @@
 
 #define STACK_SIZE (256u << 10)
 #define LEFT_MAX   (1ll << 30) /* the upper half of st->left is 0 while there is budget */
-#define HOT_RUNS   16u         /* times that code is interpreted before it is translated */
 
 struct engine {
     struct bt bt;
@@ -73,7 +72,7 @@ static bool hot(struct bt *bt, u64 va, u64 start)
         heat = &two[two[0].runs > two[1].runs]; /* the colder one makes room */
         *heat = (struct bt_heat){.tag = (u32)hash};
     }
-    if (++heat->runs > HOT_RUNS || (bt->ip.cfg.test & ENGINE_TEST_EAGER))
+    if (++heat->runs > bt->hot_runs || (bt->ip.cfg.test & ENGINE_TEST_EAGER))
         return true;
     return false;
 }

@@ -4,7 +4,7 @@
  * Each operation is one line of inline assembly that runs the guest's own instruction and takes the flags with LAHF and
  * SETO. Macros then make a function for each operand size and form; the chooser at the end picks one from tables.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 /* --- the operations: T alu_NAME_BITS(struct cpu *, T a, T b) sets flags, returns the result --- */
 

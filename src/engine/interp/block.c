@@ -8,7 +8,7 @@
  * An instruction that crosses a page end makes a block of its own which belongs to no page: it is checked against the
  * bytes that stand there now each time it is entered.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 #include <errno.h>
 #include <stdlib.h>

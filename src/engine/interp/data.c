@@ -1,5 +1,5 @@
 /* Moves, addresses, exchanges, stack, conversions, conditional moves and sets, flag instructions. */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 /* --- MOV, MOVZX, MOVSX, LEA --- */
 

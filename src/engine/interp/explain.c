@@ -8,7 +8,7 @@
  * Not done: blocks of one instruction (single steps, breakpoints, shadows) are shown as the longer ones that run otherwise;
  * a segment limit of CS ends no block.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
  * Near control transfers in 64-bit mode. Those of 16- and 32-bit code, and the rare forms (66 prefix), go through isa/.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 /* Go to `target`, ending the block. A target outside the canonical range faults at the branch. */
 static inline void go(struct interp *ip, const struct op *op, u64 target)

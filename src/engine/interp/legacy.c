@@ -2,7 +2,7 @@
  * Instructions that the 64-bit host can not execute for a 16- or 32-bit guest, and XLAT: decimal adjustment, PUSHA and
  * POPA, SALC. (SDM vol. 2; flags that it leaves undefined are: OF kept, others by the result.)
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 static bool flag(const struct cpu *c, u64 f)
 {

@@ -1,5 +1,5 @@
 /* Slow paths to memory, behind the software TLB; and the operations that isa/ works with. */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* The run loop: between blocks it polls, takes events, derives the mode, finds the next block. */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 #include "host/host.h"
 
 #include <errno.h>

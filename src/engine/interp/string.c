@@ -6,7 +6,7 @@
  * the manual asks (RIP stays on it), and a fault leaves the registers at the element that faulted. Wherever there is no
  * direct access, it goes element by element.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 /* What an instruction is, in op->src; op->size is the element size, op->addr_size and op->seg belong to the source. */
 enum string_kind { STR_MOVS, STR_STOS, STR_LODS, STR_SCAS, STR_CMPS };

@@ -4,7 +4,7 @@
  * This file, and the walk, are compiled to use general registers only: translated code calls tlb_refill while the guest's
  * vectors are in the host's registers. On that path nothing else is called: no hook, no client of a trace, no libc.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 static void entry_clear(struct interp *ip, unsigned ctx, unsigned i, bool exec)
 {

@@ -28,7 +28,7 @@
 #define TLB_BITS    16
 #define TLB_SIZE    (1u << TLB_BITS)
 #define TLB_JOURNAL 16384u /* entries in use at most, a context; then all those for data are dropped */
-#define TLB_CODE    4096u /* of these, for code; then all of the context is dropped */
+#define TLB_CODE    4096u  /* of these, for code; then all of the context is dropped */
 
 struct tlb_tables {
     u64 read[TLB_SIZE], write[TLB_SIZE], addend[TLB_SIZE], exec[TLB_SIZE], code[TLB_SIZE];

@@ -1,5 +1,5 @@
 /* From a decoded instruction to an op: operands in ready form, and the function that executes it. */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 #include "isa/class.h"
 #include "machine/cpu/cpuid.h"
 

@@ -4,7 +4,7 @@
  * What decides whether SSE or AVX may be used at all (CR0.EM and TS, CR4.OSFXSR, OSXSAVE, XCR0) is derived with the mode
  * into ip->vector_ok; without it these ops take the native path, which raises what is due.
  */
-#include "engine/interp/interp_internal.h"
+#include "engine/interp/interp.h"
 
 #include <string.h>
 

@@ -24,8 +24,8 @@
  *     which kills the blocks that the write touches by making each of their ops return to the run loop.
  *  4. Killed blocks stay allocated until the run loop is back (the running op may be inside one).
  */
-#ifndef TRAPEZE_INTERP_INTERNAL_H
-#define TRAPEZE_INTERP_INTERNAL_H
+#ifndef TRAPEZE_INTERP_INTERP_H
+#define TRAPEZE_INTERP_INTERP_H
 
 #include "engine/engine.h"
 #include "engine/interp/native.h"
