@@ -87,6 +87,7 @@ struct engine_config {
     X(code_bytes, "bytes of translated code in the cache now")                              \
     X(code_limit, "bytes that the code cache may hold")                                     \
     X(evictions, "times that a part of the code cache was emptied to make room")            \
+    X(views_moved, "pages whose translations followed them to another address")             \
     X(links, "jumps between blocks made direct")                                            \
     X(unlinks, "such jumps taken back")                                                     \
     X(entries, "times that translated code was entered from the run loop")                  \

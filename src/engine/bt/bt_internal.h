@@ -65,6 +65,7 @@ extern const u8 bt_host_of[CPU_GPRS];
 struct bt;
 
 #define BT_GROUPS 4u
+#define BT_RELOCS 64u
 #define BT_EXITS  8u /* of a block: two at its end, the others in its middle */
 
 /* What translated code reaches relative to RSP. Hot fields first: they have one-byte displacements. */
@@ -85,6 +86,7 @@ struct bt_state {
     u16 arith;      /* flags as cpu->arith, valid where the translator says so */
     u8 key;         /* of the code that runs: STAC and CLAC change it in place */
     u32 hash_mask;  /* of PEXT */
+    u64 nothing;    /* 0 */
     u64 keep_but_if, keep_but_ac, keep_arith; /* masks of flags */
     /* Cold */
     struct cpu *cpu;
@@ -125,7 +127,8 @@ struct bt_site {
     u8 base, index; /* guest registers or ISA_NO_REG */
     u8 shift : 2, addr32 : 1, write : 1, seg : 3, group : 1;
     u8 size;
-    u64 disp; /* the instruction pointer added already */
+    bool moves; /* disp is an address that moves with the block */
+    u64 disp;   /* the instruction pointer added already */
 };
 
 /* Where a guest instruction and its code start, from the block's start. */
@@ -139,20 +142,35 @@ struct bt_map {
 
 struct bt_exit {
     u64 target;
-    struct bt_block *to;     /* linked to */
-    struct bt_exit *next_in; /* next exit that is linked to the same block */
+    struct bt_block *to;             /* linked to */
+    struct bt_exit *next_in, **from; /* other exits that are linked to the same block; what points at this one */
     struct bt_block *owner;
     bool polls; /* always goes to the entry that polls */
-    u64 key;    /* of the TLB: what the page of the target must be when the jump is taken; 0: the block's own page */
-    u32 field;  /* offset in code memory of the 4-byte field that is patched */
-    u32 stub;   /* ... of the code that asks for a link */
+    u32 check; /* offset in code memory of the comparison of the target's page (bt_set_check); 0: it is the block's own */
+    u32 field; /* offset in code memory of the 4-byte field that is patched */
+    u32 stub;  /* ... of the code that asks for a link */
 };
 
-/* A block in the list of a RAM page. */
+/* A block in the list of a view: a RAM page, as it is executed under one linear page. See move.c. */
 struct bt_ref {
     struct bt_block *block;
+    struct bt_view *view;
     struct bt_ref *next;
     struct bt_ref **from; /* what points at this one */
+};
+
+struct bt_view {
+    u64 va, ram; /* address of the linear page; number of the RAM page */
+    u64 used;    /* bt->clock when it last was */
+    struct bt_ref *refs;
+    struct bt_view *next;
+};
+
+/* A place in a block's code that holds an address of the guest. */
+struct bt_reloc {
+    u32 at;    /* offset in code memory */
+    u16 index; /* of a table's entry */
+    u8 kind;
 };
 
 #define BT_NO_PAGE UINT64_MAX
@@ -176,12 +194,15 @@ struct bt_block {
     u8 n_sites, n_exits;
     u8 key;
     u8 dead;
+    bool fixed; /* can not be moved to another address */
     u8 region;
+    u8 n_relocs;
     u8 units;           /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
     struct bt_exit *in; /* exits linked to this block */
     struct bt_exit *exits;
     struct bt_map *map; /* n + 1: the last one is the end */
     struct bt_site *sites;
+    struct bt_reloc *relocs;
 };
 
 /* A part of the code cache: filled from its start, emptied as a whole. */
@@ -236,16 +257,20 @@ struct bt_gen {
         u64 target;
         u8 *field; /* of a linkable exit: the patched field's end; NULL: not linkable */
         u32 stub;
-        u64 key; /* of the TLB, of the page it leads to, where that is another one; else 0 */
+        u8 *check; /* behind the displacement of the comparison of the target's page; NULL: it is the block's own */
     } exit[BT_EXITS];
     unsigned n_exits;
     u32 off_poll, off_body;
+    struct bt_reloc relocs[BT_RELOCS];
+    unsigned n_relocs;
+    bool fixed; /* not all of its addresses could be listed */
 };
 
 #define BT_HEAT_BITS  16
 #define BT_REGIONS    16u
 #define BT_TABLE_BITS 18
 #define BT_CHAIN_BITS 17
+#define BT_VIEWS      65536u
 
 /* How often code without translation was executed: by a hash of its addresses, two places for each. */
 struct bt_heat {
@@ -264,13 +289,15 @@ struct bt {
     unsigned region;          /* being filled */
     struct bt_block **blocks; /* by index */
     u32 next_index;
-    struct bt_block **chains;    /* by hash of start, va and key */
-    struct bt_ref **page_blocks; /* by RAM page */
-    u8 hash_key[BT_CONTEXTS];    /* what the entries of st->hash were made under */
-    bool evicting_off;           /* a block is being written: nothing may be evicted */
-    u64 random;                  /* of ENGINE_TEST_EVICT */
-    u8 vec_width;                /* bytes of a vector register of this host */
-    int result;                  /* why translated code was left: CPU_*, or BT_* below */
+    struct bt_block **chains; /* by hash of start, va and key */
+    struct bt_view **views;   /* by RAM page */
+    struct bt_view *view_memory, *free_views;
+    u64 clock;
+    u8 hash_key[BT_CONTEXTS]; /* what the entries of st->hash were made under */
+    bool evicting_off;        /* a block is being written: nothing may be evicted */
+    u64 random;               /* of ENGINE_TEST_EVICT */
+    u8 vec_width;             /* bytes of a vector register of this host */
+    int result;               /* why translated code was left: CPU_*, or BT_* below */
     /* Thunks: entry from C, and what cold code jumps to */
     const u8 *enter, *slow, *leave, *resume, *vec_load, *x87_load, *fault, *hash_miss;
     unsigned hash_n[BT_CONTEXTS]; /* slots in use: those in hash_used; more than fit: BT_HASH_LIST + 1 */
@@ -359,6 +386,8 @@ void bt_exit_other(struct bt_gen *g, u8 key, u64 target);
 void bt_exit_indirect(struct bt_gen *g, unsigned undo);
 /* A conditional exit: jcc to `target` */
 void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target);
+/* Let the comparison before a jump to another page fit x->to, or hold always. `disp_end`: in code memory. */
+void bt_set_check(u8 *disp_end, const struct bt_exit *x);
 /* The same in the middle of the block. */
 void bt_exit_side(struct bt_gen *g, unsigned cc, u64 target);
 
@@ -402,6 +431,21 @@ static inline unsigned bt_insn_at(const struct bt_block *b, u32 offset)
     return i;
 }
 
+/* --- views and moving (move.c) --- */
+/* A block is begun; `value` (or its negative) into a register; the displacement just written is one of the TLB's entry for
+   the page of `va`, or of the hash's slot for `va`. All of them move with the block. */
+void bt_moves_begin(struct bt_gen *g);
+void bt_moves_value(struct bt_gen *g, unsigned reg, u64 value);
+void bt_moves_minus(struct bt_gen *g, unsigned reg, u64 value);
+void bt_moves_page(struct bt_gen *g, u64 va);
+void bt_moves_hash(struct bt_gen *g, u64 va);
+/* The view of a RAM offset under a linear address, made if there is none. NULL: too many. */
+struct bt_view *bt_view(struct bt *bt, u64 va, u64 ram);
+/* One that has become empty. */
+void bt_view_drop(struct bt *bt, struct bt_view *v);
+/* Let translations of that RAM page follow to its new address, if it is worth it. `busy`: not those of this block's view. */
+bool bt_move_here(struct bt *bt, u64 va, u64 ram, const struct bt_block *busy);
+
 /* --- the engine (run.c, explain.c) --- */
 /* Is there translated code for the mode that the interpreter has derived? Sets st->key. */
 bool bt_mode(struct bt *bt);
@@ -417,8 +461,13 @@ struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key);
 /* Room for a block of at most that much; evicts if there is none. */
 bool bt_room(struct bt *bt, size_t code, size_t meta);
 void *bt_meta(struct bt *bt, size_t size);
-void bt_publish(struct bt *bt, struct bt_block *b);
+/* Into the tables. False: too many views. */
+bool bt_publish(struct bt *bt, struct bt_block *b);
+void bt_chain_add(struct bt *bt, struct bt_block *b);
+void bt_chain_remove(struct bt *bt, struct bt_block *b);
+/* Join a jump with the block it leads to, whose page is in the TLB now; and take that back. */
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to);
+void bt_unlink(struct bt *bt, struct bt_exit *x);
 void bt_kill(struct bt *bt, struct bt_block *b);
 void bt_flush(struct bt *bt);
 /* The block whose code holds this offset of code memory, or NULL. */

@@ -46,9 +46,10 @@ int bt_cache_init(struct bt *bt, size_t size, struct error *e)
         return r;
     bt->blocks = calloc(1u << BT_TABLE_BITS, sizeof(*bt->blocks));
     bt->chains = calloc(1u << BT_CHAIN_BITS, sizeof(*bt->chains));
-    bt->page_blocks = calloc(bt->ip.mem->size >> PAGE_SHIFT, sizeof(*bt->page_blocks));
+    bt->views = calloc(bt->ip.mem->size >> PAGE_SHIFT, sizeof(*bt->views));
+    bt->view_memory = host_map_anonymous(BT_VIEWS * sizeof(*bt->view_memory), e);
     u8 *room = host_map_anonymous(meta * bt->n_regions, e);
-    if (!bt->blocks || !bt->chains || !bt->page_blocks || !room)
+    if (!bt->blocks || !bt->chains || !bt->views || !bt->view_memory || !room)
         return error_set(e, ENOMEM, "binary translation: no memory for its code cache; choose a smaller --code-cache");
     for (unsigned i = 0; i < bt->n_regions; i++)
         bt->regions[i] = (struct bt_region){.code = (u32)(THUNKS + i * code),
@@ -57,6 +58,10 @@ int bt_cache_init(struct bt *bt, size_t size, struct error *e)
                                             .cold = (u32)(THUNKS + (i + 1) * code),
                                             .meta = room + i * meta,
                                             .meta_size = meta};
+    for (unsigned i = BT_VIEWS; i-- > 0;) {
+        bt->view_memory[i].next = bt->free_views;
+        bt->free_views = &bt->view_memory[i];
+    }
     bt->stats.code_limit = code * bt->n_regions;
     return 0;
 }
@@ -67,7 +72,8 @@ void bt_cache_fini(struct bt *bt)
     host_code_destroy(&bt->code);
     free(bt->blocks);
     free(bt->chains);
-    free(bt->page_blocks);
+    free(bt->views);
+    host_unmap(bt->view_memory, BT_VIEWS * sizeof(*bt->view_memory));
 }
 
 /* --- the hash of jump targets --- */
@@ -123,6 +129,7 @@ void bt_hash_put(struct bt *bt, const struct bt_block *b)
         bt->hash_used[context][bt->hash_n[context]++] = (u16)set;
     else if (bt->st->hash[context][set] == bt->hash_miss)
         bt->hash_n[context] = BT_HASH_LIST + 1;
+    b->refs[0].view->used = ++bt->clock;
     bt->hash_local[context] |= !page_is_global(&bt->ip, context, b->va);
     bt->st->hash[context][set] = entry(bt, b);
 }
@@ -137,38 +144,41 @@ static void patch(struct bt *bt, u32 field_end, u32 target)
 
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 {
-    if (!x->field || x->to || to->dead || x->owner->dead || (x->key && x->key != tlb_exec_key(to->va, to->start)))
+    if (!x->field || x->to || to->dead || x->owner->dead)
         return;
+    to->refs[0].view->used = ++bt->clock;
     x->to = to;
     x->next_in = to->in;
+    x->from = &to->in;
+    if (to->in)
+        to->in->from = &x->next_in;
     to->in = x;
+    if (x->check)
+        bt_set_check(bt->code.rw + x->check, x);
     patch(bt, x->field, x->polls || to->va <= x->owner->va ? to->at_poll : to->at_body);
     bt->stats.links++;
 }
 
-static void unlink_in(struct bt *bt, struct bt_block *b)
+void bt_unlink(struct bt *bt, struct bt_exit *x)
 {
-    for (struct bt_exit *x = b->in; x; x = x->next_in) {
-        patch(bt, x->field, x->stub);
-        x->to = NULL;
-        bt->stats.unlinks++;
-    }
-    b->in = NULL;
+    if (!x->to)
+        return;
+    *x->from = x->next_in;
+    if (x->next_in)
+        x->next_in->from = x->from;
+    x->to = NULL;
+    patch(bt, x->field, x->stub);
+    if (x->check)
+        bt_set_check(bt->code.rw + x->check, x);
+    bt->stats.unlinks++;
 }
 
-static void unlink_out(struct bt_block *b)
+static void unlink_all(struct bt *bt, struct bt_block *b)
 {
-    for (unsigned i = 0; i < b->n_exits; i++) {
-        struct bt_exit *x = &b->exits[i];
-        if (!x->to)
-            continue;
-        struct bt_exit **p = &x->to->in;
-        while (*p && *p != x)
-            p = &(*p)->next_in;
-        if (*p)
-            *p = x->next_in;
-        x->to = NULL;
-    }
+    while (b->in)
+        bt_unlink(bt, b->in);
+    for (unsigned i = 0; i < b->n_exits; i++)
+        bt_unlink(bt, &b->exits[i]);
 }
 
 /* --- in and out of the tables --- */
@@ -181,21 +191,27 @@ struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
     return b;
 }
 
-static void add_to_page(struct bt *bt, struct bt_block *b, unsigned i, u64 ram)
+static bool add_to_view(struct bt *bt, struct bt_block *b, unsigned i, u64 va, u64 ram)
 {
-    struct bt_ref **head = &bt->page_blocks[ram >> PAGE_SHIFT];
-    b->refs[i] = (struct bt_ref){b, *head, head};
-    if (*head)
-        (*head)->from = &b->refs[i].next;
-    *head = &b->refs[i];
+    struct bt_view *v = bt_view(bt, va, ram);
+    if (!v)
+        return false;
+    b->refs[i] = (struct bt_ref){.block = b, .view = v, .next = v->refs, .from = &v->refs};
+    if (v->refs)
+        v->refs->from = &b->refs[i].next;
+    v->refs = &b->refs[i];
+    v->used = ++bt->clock;
     blocks_trace_page(&bt->ip, ram >> PAGE_SHIFT);
+    return true;
 }
 
-static void remove_from_page(struct bt_ref *r)
+static void remove_from_view(struct bt *bt, struct bt_ref *r)
 {
     *r->from = r->next;
     if (r->next)
         r->next->from = r->from;
+    if (!r->view->refs)
+        bt_view_drop(bt, r->view);
 }
 
 struct bt_block *bt_known(struct bt *bt, u64 va)
@@ -209,20 +225,14 @@ struct bt_block *bt_known(struct bt *bt, u64 va)
     return b && b->n ? b : NULL;
 }
 
-void bt_publish(struct bt *bt, struct bt_block *b)
+void bt_chain_add(struct bt *bt, struct bt_block *b)
 {
-    u64 chain = chain_of(b->va, b->start, b->key);
-    b->hash_next = bt->chains[chain];
-    bt->chains[chain] = b;
-    add_to_page(bt, b, 0, b->start);
-    if (b->second != BT_NO_PAGE)
-        add_to_page(bt, b, 1, b->second);
-    bt->stats.blocks_made++;
-    bt->stats.block_bytes += b->bytes;
-    bt->stats.code_bytes += b->code_len;
+    struct bt_block **chain = &bt->chains[chain_of(b->va, b->start, b->key)];
+    b->hash_next = *chain;
+    *chain = b;
 }
 
-static void remove_from_chain(struct bt *bt, struct bt_block *b)
+void bt_chain_remove(struct bt *bt, struct bt_block *b)
 {
     struct bt_block **p = &bt->chains[chain_of(b->va, b->start, b->key)];
     while (*p && *p != b)
@@ -231,38 +241,64 @@ static void remove_from_chain(struct bt *bt, struct bt_block *b)
         *p = b->hash_next;
 }
 
+bool bt_publish(struct bt *bt, struct bt_block *b)
+{
+    if (!add_to_view(bt, b, 0, b->va, b->start))
+        return false;
+    if (b->second != BT_NO_PAGE && !add_to_view(bt, b, 1, b->va + b->bytes, b->second)) {
+        remove_from_view(bt, &b->refs[0]);
+        return false;
+    }
+    bt_chain_add(bt, b);
+    bt->stats.blocks_made++;
+    bt->stats.block_bytes += b->bytes;
+    bt->stats.code_bytes += b->code_len;
+    return true;
+}
+
 void bt_kill(struct bt *bt, struct bt_block *b)
 {
     if (b->dead)
         return;
     b->dead = true;
-    remove_from_chain(bt, b);
-    remove_from_page(&b->refs[0]);
+    bt_chain_remove(bt, b);
+    remove_from_view(bt, &b->refs[0]);
     if (b->second != BT_NO_PAGE)
-        remove_from_page(&b->refs[1]);
-    unlink_in(bt, b);
-    unlink_out(b);
+        remove_from_view(bt, &b->refs[1]);
+    unlink_all(bt, b);
     bt_hash_drop(bt, b);
     bt->stats.blocks_dropped++;
 }
 
 bool bt_has_code(void *owner, u64 ram_page)
 {
-    return ((struct bt *)owner)->page_blocks[ram_page] != NULL;
+    return ((struct bt *)owner)->views[ram_page] != NULL;
+}
+
+static bool overlaps(const struct bt_ref *r, unsigned from, unsigned to)
+{
+    const struct bt_block *b = r->block;
+    bool first = r == &b->refs[0];
+    unsigned start = first ? b->start & (PAGE_SIZE - 1) : 0, bytes = first ? MAX(b->bytes, 1u) : ISA_MAX_LEN;
+    return start < to && from < start + bytes;
+}
+
+/* The first block of a page that has a byte in [from, to). */
+static struct bt_block *block_in(const struct bt *bt, u64 ram_page, unsigned from, unsigned to)
+{
+    for (const struct bt_view *v = bt->views[ram_page]; v; v = v->next)
+        for (const struct bt_ref *r = v->refs; r; r = r->next)
+            if (overlaps(r, from, to))
+                return r->block;
+    return NULL;
 }
 
 void bt_code_killed(void *owner, u64 ram_page, unsigned from, unsigned to)
 {
     struct bt *bt = owner;
-    struct bt_ref *next;
-    for (struct bt_ref *r = bt->page_blocks[ram_page]; r; r = next) {
-        struct bt_block *b = r->block;
-        bool first = r == &b->refs[0];
-        unsigned start = first ? b->start & (PAGE_SIZE - 1) : 0, bytes = first ? MAX(b->bytes, 1u) : ISA_MAX_LEN;
-        next = r->next;
-        if (start < to && from < start + bytes)
-            bt_kill(bt, b);
-    }
+    struct bt_block *b;
+    while ((b = block_in(bt, ram_page, from, to)))
+        bt_kill(bt, b);
 }
 
 /* --- room --- */

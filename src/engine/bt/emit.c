@@ -60,10 +60,15 @@ void emit_mov_imm(struct emit *e, unsigned reg, u64 imm)
         put8e(e, 0xc0 | (reg & 7));
         put32e(e, (u32)imm);
     } else {
-        put8e(e, 0x48 | (reg & 8 ? 1u : 0));
-        put8e(e, 0xb8 | (reg & 7));
-        put64e(e, imm);
+        emit_mov_imm64(e, reg, imm);
     }
+}
+
+void emit_mov_imm64(struct emit *e, unsigned reg, u64 imm)
+{
+    put8e(e, 0x48 | (reg & 8 ? 1u : 0));
+    put8e(e, 0xb8 | (reg & 7));
+    put64e(e, imm);
 }
 
 void emit_store_imm(struct emit *e, bool w, struct haddr a, s32 imm)

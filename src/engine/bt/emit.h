@@ -101,8 +101,9 @@ static inline void emit_mov(struct emit *e, unsigned to, unsigned from)
     if (to != from)
         emit_reg(e, true, 0x89, from, to);
 }
-/* mov reg, imm by its shortest form */
+/* mov reg, imm by its shortest form; with an 8-byte immediate */
 void emit_mov_imm(struct emit *e, unsigned reg, u64 imm);
+void emit_mov_imm64(struct emit *e, unsigned reg, u64 imm);
 /* mov dword/qword [a], imm32 (sign-extended) */
 void emit_store_imm(struct emit *e, bool w, struct haddr a, s32 imm);
 void emit_rorx(struct emit *e, unsigned to, unsigned from, unsigned count);

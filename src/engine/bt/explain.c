@@ -22,9 +22,10 @@ static struct bt_block *block_with(struct bt *bt, u64 va, u64 ram)
     struct bt_block *b = bt_find(bt, va, ram, bt->st->key);
     if (b)
         return b;
-    for (const struct bt_ref *r = bt->page_blocks[ram >> PAGE_SHIFT]; r; r = r->next)
-        if (r->block->key == bt->st->key && begins_at(r->block, va))
-            return r->block;
+    for (const struct bt_view *v = bt->views[ram >> PAGE_SHIFT]; v; v = v->next)
+        for (const struct bt_ref *r = v->refs; r; r = r->next)
+            if (r->block->key == bt->st->key && begins_at(r->block, va))
+                return r->block;
     return NULL;
 }
 

@@ -2,9 +2,10 @@
  * Near control transfers, and how a block is left.
  *
  * A direct jump becomes a direct jump between blocks, once the target exists (link). If it leads to another page it first
- * compares that page's TLB entry for code with what it was when the jump was translated. Every indirect jump, and a direct
- * one to a page that was not in the TLB, goes through the hash of targets: the slot of the target's address holds the code of a block
- * that begins by comparing RCX with its own address. So a stale or foreign slot is never wrong, only slow.
+ * compares that page's TLB entry for code with what it was when the jump was linked; the comparison of a jump that is not
+ * linked always holds. Where it does not, and for every indirect jump, the way leads through the hash of targets: the slot of
+ * the target's address holds the code of a block that begins by comparing RCX with its own address. So a stale or
+ * foreign slot is never wrong, only slow.
  *
  * A conditional jump forward does not end its block: what follows is likely to be executed next. The way out is cold code,
  * which gives back the instructions that were counted and do not run.
@@ -22,18 +23,7 @@ static struct haddr hash_slot(const struct bt_gen *g, u8 key, u64 va)
 
 static bool same_page(const struct bt_gen *g, u64 target)
 {
-    return (target ^ g->b->va) < PAGE_SIZE && !(g->bt->ip.cfg.test & ENGINE_TEST_NO_LINK);
-}
-
-/* Key of the page of a target elsewhere, 0 if it is not in the TLB. */
-static u64 page_key(const struct bt_gen *g, u64 target)
-{
-    const struct tlb_tables *t = &g->bt->ip.tlbs[g->b->key & BK_CONTEXT];
-    unsigned i = tlb_index(target);
-    u64 start = target + t->code[i] - (u64)g->bt->ip.mem->ram;
-    if ((g->bt->ip.cfg.test & ENGINE_TEST_NO_LINK) || t->exec[i] != tlb_exec_key(target, start))
-        return 0;
-    return t->exec[i];
+    return (target ^ g->b->va) < PAGE_SIZE;
 }
 
 static void remember_source(struct bt_gen *g, unsigned undo)
@@ -44,8 +34,9 @@ static void remember_source(struct bt_gen *g, unsigned undo)
 /* The hash, target in RCX and known. */
 static void jump_known(struct bt_gen *g, u8 key, u64 target)
 {
-    emit_mov_imm(&g->e, SCRATCH_A, target);
-    emit_jmp_mem(&g->e, hash_slot(g, key, target));
+    bt_moves_value(g, SCRATCH_A, target);
+    emit_jmp_mem(&g->e, hash_slot(g, key, target)); /* a displacement of four bytes: the hash is far from RSP */
+    bt_moves_hash(g, target);
 }
 
 /* A new exit, which is not linkable so far. */
@@ -53,7 +44,7 @@ static unsigned new_exit(struct bt_gen *g, u64 target)
 {
     g->exit[g->n_exits].target = target;
     g->exit[g->n_exits].field = NULL;
-    g->exit[g->n_exits].key = 0;
+    g->exit[g->n_exits].check = NULL;
     return g->n_exits++;
 }
 
@@ -63,14 +54,31 @@ void bt_exit_other(struct bt_gen *g, u8 key, u64 target)
     jump_known(g, key, target);
 }
 
+/* Displacement of the TLB's entry for code at `va`, from RSP. */
+static s32 exec_entry(u8 key, u64 va)
+{
+    return ST(tlb) + (s32)((key & BK_CONTEXT) * sizeof(struct tlb_tables) + offsetof(struct tlb_tables, exec) +
+                           tlb_index(va) * sizeof(u64));
+}
+
+/* Write the comparison of an exit to another page: with what is there now if it is linked, else one that always holds. */
+void bt_set_check(u8 *disp_end, const struct bt_exit *x)
+{
+    s32 disp = x->to ? exec_entry(x->to->key, x->to->va) : ST(nothing);
+    u64 minus = x->to ? 0 - tlb_exec_key(x->to->va, x->to->start) : 0;
+    memcpy(disp_end - 4, &disp, 4);
+    memcpy(disp_end + 2, &minus, 8); /* behind the first two bytes of mov r15, imm64 */
+}
+
 /* Go on only if the target's page is what it was. */
-static void check_page(struct bt_gen *g, u64 target, u64 key)
+static void check_page(struct bt_gen *g, u64 target, unsigned x)
 {
     struct emit *e = &g->e;
-    s32 exec = ST(tlb) + (s32)((g->b->key & BK_CONTEXT) * sizeof(struct tlb_tables) +
-                               offsetof(struct tlb_tables, exec) + tlb_index(target) * sizeof(u64));
-    emit_load(e, SCRATCH_A, AT(H_RSP, exec));
-    emit_mov_imm(e, SCRATCH_B, 0 - key);
+    emit_load(e, SCRATCH_A, AT(H_RSP, exec_entry(g->b->key, target))); /* of four bytes */
+    g->exit[x].check = e->p;
+    emit_mov_imm64(e, SCRATCH_B, 0);
+    if (!e->full)
+        bt_set_check(g->exit[x].check, &(struct bt_exit){0});
     emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
     u8 *same = emit_jrcxz(e);
     jump_known(g, g->b->key, target);
@@ -80,14 +88,8 @@ static void check_page(struct bt_gen *g, u64 target, u64 key)
 void bt_exit_to(struct bt_gen *g, u64 target)
 {
     unsigned x = new_exit(g, target);
-    if (!same_page(g, target)) {
-        g->exit[x].key = page_key(g, target);
-        if (!g->exit[x].key) {
-            jump_known(g, g->b->key, target);
-            return;
-        }
-        check_page(g, target, g->exit[x].key);
-    }
+    if (!same_page(g, target))
+        check_page(g, target, x);
     emit_align_field(&g->e, 1);
     u8 *mark = emit_jmp32(&g->e);
     g->exit[x].field = mark;
@@ -144,19 +146,16 @@ static bool is_gpr64(const struct isa_operand *o)
 static const struct isa_mem stack_top = {.base = RSP, .index = ISA_NO_REG, .seg = SEG_SS, .scale = 1, .disp = 0};
 static const struct isa_mem stack_push = {.base = RSP, .index = ISA_NO_REG, .seg = SEG_SS, .scale = 1, .disp = -8};
 
-static void store_value(struct bt_gen *g, struct haddr at, u64 value)
-{
-    if (value == (u64)(s64)(s32)value) {
-        emit_store_imm(&g->e, true, at, (s32)value);
-        return;
-    }
-    emit_mov_imm(&g->e, SCRATCH_A, value);
-    emit_store(&g->e, at, SCRATCH_A);
-}
-
 static void push_return(struct bt_gen *g, const struct isa_insn *insn)
 {
-    store_value(g, bt_lookup(g, &stack_push, 8, 8, true), next_ip(g, insn));
+    struct haddr at = bt_lookup(g, &stack_push, 8, 8, true);
+    u64 next = next_ip(g, insn);
+    if (g->fixed && next == (u64)(s64)(s32)next) {
+        emit_store_imm(&g->e, true, at, (s32)next);
+    } else {
+        bt_moves_value(g, SCRATCH_A, next);
+        emit_store(&g->e, at, SCRATCH_A);
+    }
     emit_lea(&g->e, HOST_SP, AT(HOST_SP, -8));
 }
 

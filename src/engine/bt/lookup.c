@@ -17,6 +17,7 @@
 /* What is known of an address before it is computed. */
 struct shape {
     bool constant; /* RIP-relative or absolute, without segment base */
+    bool rip;
     u64 value;
     bool simple; /* [host register + disp] */
     u8 host;
@@ -41,9 +42,10 @@ static struct shape shape_of(const struct bt_gen *g, const struct isa_mem *m, un
         return s;
     if ((rip || !base) && !index) {
         s.constant = true;
+        s.rip = rip;
         s.value = (u64)m->disp + (rip ? g->rip + g->insn[g->i].len : 0);
         if (addr_size == 4)
-            s.value = (u32)s.value;
+            s.constant = !rip, s.value = (u32)s.value;
         return s;
     }
     if (addr_size != 8 || rip)
@@ -84,7 +86,11 @@ void bt_address(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, s
     bool rip = m->base == ISA_RIP_REG, nothing = m->base == ISA_NO_REG && m->index == ISA_NO_REG;
     if (rip || nothing) {
         u64 v = (u64)m->disp + (rip ? g->rip + g->insn[g->i].len : 0);
-        emit_mov_imm(e, SCRATCH_A, addr_size == 4 ? (u32)v : v);
+        if (rip && addr_size == 8)
+            bt_moves_value(g, SCRATCH_A, v);
+        else
+            emit_mov_imm(e, SCRATCH_A, addr_size == 4 ? (u32)v : v);
+        g->fixed |= rip && addr_size != 8;
     } else {
         offset_into_a(g, m, addr_size);
     }
@@ -163,27 +169,32 @@ static struct haddr lookup_simple(struct bt_gen *g, const struct shape *s, s32 d
     return (struct haddr){s->host, SCRATCH_B, 0, disp};
 }
 
-/* Where the address is known now, so is the index. */
-static struct haddr lookup_constant(struct bt_gen *g, u64 va, bool write, u32 site)
+/* The entry of an array for a page that is known now. */
+static void load_entry(struct bt_gen *g, struct haddr array, const struct shape *s)
+{
+    array.index = NO_HOST;
+    array.disp += (s32)(tlb_index(s->value) * sizeof(u64));
+    emit_load(&g->e, SCRATCH_A, array);
+    if (s->rip)
+        bt_moves_page(g, s->value);
+}
+
+/*
+ * Where the address is known now, so is the index. The tag must be the negated page address: an access that runs over the
+ * page's end does not come here.
+ */
+static struct haddr lookup_constant(struct bt_gen *g, const struct shape *s, bool write, u32 site)
 {
     struct emit *e = &g->e;
-    u64 page = va & PAGE_MASK;
-    s32 at = (s32)((va >> PAGE_SHIFT & (TLB_SIZE - 1)) * 8);
-    struct haddr tag = tag_table(g, write), addend = addend_table(g);
-    tag.index = addend.index = NO_HOST;
-    tag.disp += at, addend.disp += at;
-    emit_load(e, SCRATCH_A, tag);
-    if (page == (u64)(s64)(s32)page) {
-        emit_lea(e, SCRATCH_A, AT(SCRATCH_A, (s32)page));
-    } else {
-        emit_mov_imm(e, SCRATCH_B, page);
-        emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
-    }
+    s32 in_page = (s32)(s->value & (PAGE_SIZE - 1));
+    if (s->rip)
+        bt_moves_value(g, SCRATCH_B, s->value);
+    else
+        emit_mov_imm(e, SCRATCH_B, s->value);
+    load_entry(g, tag_table(g, write), s);
+    emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, -in_page});
     miss_unless_zero(g, site);
-    emit_load(e, SCRATCH_B, addend);
-    if (va == (u64)(s64)(s32)va)
-        return AT(SCRATCH_B, (s32)va);
-    emit_mov_imm(e, SCRATCH_A, va);
+    load_entry(g, addend_table(g), s);
     return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
 }
 
@@ -267,7 +278,7 @@ struct haddr bt_lookup(struct bt_gen *g, const struct isa_mem *m, unsigned addr_
         return lookup_shared(g, &s, m, &group, write);
     u32 site = bt_access_site(g, m, addr_size, size, write);
     if (s.constant && (s.value & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
-        return lookup_constant(g, s.value, write, site);
+        return lookup_constant(g, &s, write, site);
     bool cheap = bt_flags_free(g);
     /* The displacement must leave room for the last byte's. */
     if (s.simple && m->disp < INT32_MAX - (s32)PAGE_SIZE)

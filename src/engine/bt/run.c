@@ -79,9 +79,9 @@ static bool hot(struct bt *bt, u64 va, u64 start)
 
 /*
  * The block at RIP, translated if need be. NULL: *result says why not, CPU_OK to let the interpreter run it. `count`:
- * it is executed now, in any case.
+ * it is executed now, in any case. `busy`: this block is not to be moved.
  */
-static struct bt_block *block_at_rip(struct bt *bt, int *result, bool count)
+static struct bt_block *block_at_rip(struct bt *bt, int *result, bool count, const struct bt_block *busy)
 {
     u64 rip = bt->ip.cpu->rip;
     *result = CPU_OK;
@@ -90,6 +90,8 @@ static struct bt_block *block_at_rip(struct bt *bt, int *result, bool count)
         return NULL;
     u64 start = (u64)(host - bt->ip.mem->ram);
     struct bt_block *b = bt_find(bt, rip, start, bt->st->key);
+    if (!b && bt_move_here(bt, rip, start, busy))
+        b = bt_find(bt, rip, start, bt->st->key);
     if (!b && count && hot(bt, rip, start))
         b = bt_translate(bt, rip, start, bt->st->key);
     return b && b->n ? b : NULL;
@@ -107,7 +109,7 @@ static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
     int r;
     if (bt->st->left < 0 || *bt->st->attention || (bt->ip.cfg.test & (ENGINE_TEST_EXACT | ENGINE_TEST_EVICT)))
         return leave(bt, CPU_OK);
-    struct bt_block *b = block_at_rip(bt, &r, false);
+    struct bt_block *b = block_at_rip(bt, &r, false, link ? link->owner : NULL);
     if (!b)
         return leave(bt, r);
     if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK)) {
@@ -361,7 +363,7 @@ static int run_once(struct bt *bt)
     }
     if (!bt_mode(bt))
         return cold_block(bt);
-    struct bt_block *b = block_at_rip(bt, &r, true);
+    struct bt_block *b = block_at_rip(bt, &r, true, NULL);
     if (b)
         return enter(bt, b);
     return r == CPU_OK ? cold_block(bt) : r;

@@ -19,7 +19,7 @@ const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H
 #define COLD_MAX (4 * BT_BLOCK_INSNS * 24u + BT_EXITS * 112u)
 #define META_MAX                                                                                                  \
     (sizeof(struct bt_block) + BT_EXITS * sizeof(struct bt_exit) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
-     4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + 64)
+     4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + BT_RELOCS * sizeof(struct bt_reloc) + 64)
 
 unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch)
 {
@@ -54,6 +54,7 @@ u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size
     s->seg = m->seg & 7;
     s->size = (u8)size;
     s->disp = (u64)m->disp + (rip ? g->rip + g->insn[g->i].len : 0);
+    s->moves = rip;
     return number;
 }
 
@@ -85,7 +86,7 @@ static void compare_address(struct bt_gen *g)
     if (minus == (u64)(s64)(s32)minus) {
         emit_lea(&g->e, SCRATCH_A, AT(SCRATCH_A, (s32)minus));
     } else {
-        emit_mov_imm(&g->e, SCRATCH_B, minus);
+        bt_moves_minus(g, SCRATCH_B, g->b->va);
         emit_lea(&g->e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
     }
     miss_unless_zero(g, SITE_RESTART);
@@ -182,7 +183,7 @@ static bool ends_block(const struct bt_gen *g, const struct isa_insn *insn)
 /* What a failed attempt must not leave behind. */
 struct mark {
     u8 *p;
-    unsigned n_cold, n_sites, n_exits, shadow, n_side;
+    unsigned n_cold, n_sites, n_exits, n_relocs, shadow, n_side;
     bool flags_ok, saved_ok, full, overflow;
     struct bt_group groups[BT_GROUPS];
 };
@@ -190,7 +191,7 @@ struct mark {
 static struct mark mark(const struct bt_gen *g)
 {
     struct mark m = {.p = g->e.p, .n_cold = g->n_cold, .n_sites = g->n_sites, .n_exits = g->n_exits};
-    m.shadow = g->shadow, m.n_side = g->n_side;
+    m.shadow = g->shadow, m.n_side = g->n_side, m.n_relocs = g->n_relocs;
     m.flags_ok = g->flags_ok, m.saved_ok = g->saved_ok, m.full = g->e.full, m.overflow = g->overflow;
     memcpy(m.groups, g->groups, sizeof(m.groups));
     return m;
@@ -200,7 +201,7 @@ static void undo(struct bt_gen *g, const struct mark *m)
 {
     g->e.p = m->p, g->e.full = m->full;
     g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow,
-    g->n_side = m->n_side;
+    g->n_side = m->n_side, g->n_relocs = m->n_relocs;
     g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
     memcpy(g->groups, m->groups, sizeof(g->groups));
 }
@@ -270,7 +271,7 @@ static void cold_part(struct bt_gen *g, unsigned i, u32 at)
     if (s->kind == SITE_LINK)
         g->exit[s->arg].stub = at + emit_offset(e);
     if (s->kind == SITE_RESTART) {
-        emit_mov_imm(e, SCRATCH_B, g->b->va);
+        bt_moves_value(g, SCRATCH_B, g->b->va);
         emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
         emit_jmp(e, bt->hash_miss);
     } else {
@@ -374,12 +375,16 @@ static void finish(struct bt_gen *g)
     b->n_sites = (u8)g->n_sites;
     b->sites = bt_meta(bt, g->n_sites * sizeof(*b->sites));
     memcpy(b->sites, g->sites, g->n_sites * sizeof(*b->sites));
+    b->fixed = g->fixed || !g->n;
+    b->n_relocs = b->fixed ? 0 : (u8)g->n_relocs;
+    b->relocs = bt_meta(bt, b->n_relocs * sizeof(*b->relocs));
+    memcpy(b->relocs, g->relocs, b->n_relocs * sizeof(*b->relocs));
     b->n_exits = (u8)g->n_exits;
     b->exits = bt_meta(bt, g->n_exits * sizeof(*b->exits));
     for (unsigned i = 0; i < g->n_exits; i++)
         b->exits[i] = (struct bt_exit){.target = g->exit[i].target,
                                        .owner = b,
-                                       .key = g->exit[i].key,
+                                       .check = g->exit[i].check ? (u32)(g->exit[i].check - bt->code.rw) : 0,
                                        .polls = g->shadow != 0,
                                        .field = g->exit[i].field ? (u32)(g->exit[i].field - bt->code.rw) : 0,
                                        .stub = g->exit[i].stub};
@@ -418,6 +423,7 @@ static bool write_block(struct bt_gen *g)
         g->n_cold = g->n_sites = g->n_exits = g->n_side = 0;
         g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
         g->shadow = 0;
+        bt_moves_begin(g);
         bt_groups_end(g);
         g->next_group = 0;
         g->stack_shift = 0;
@@ -460,6 +466,8 @@ struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
         g->off_poll = g->off_body = 0;
     }
     finish(g);
-    bt_publish(bt, g->b);
-    return g->b;
+    if (bt_publish(bt, g->b))
+        return g->b;
+    g->b->dead = true;
+    return NULL;
 }
