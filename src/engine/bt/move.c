@@ -42,8 +42,8 @@ static void note(struct bt_gen *g, enum reloc_kind kind, unsigned size, u64 inde
         g->fixed = true;
         return;
     }
-    g->relocs[g->n_relocs++] = (struct bt_reloc){
-        .at = (u32)(g->e.p - g->bt->code.rw) - size, .kind = (u8)kind, .index = (u16)index};
+    g->relocs[g->n_relocs++] =
+        (struct bt_reloc){.at = (u32)(g->e.p - g->bt->code.rw) - size, .kind = (u8)kind, .index = (u16)index};
 }
 
 void bt_moves_begin(struct bt_gen *g)
