@@ -15,9 +15,28 @@ CODE(moving, ".balign 4096\n moving_start: xor %eax, %eax\n mov $100, %ecx\n 1: 
              " .balign 4096\n moving_data: .long 7, 0, 0, 0\n");
 extern u8 moving_start[], moving_near[], moving_patch[], moving_far[], moving_data[];
 
+/* Tables of the places: each maps the lowest 2 MiB, a few pages higher than the one before. */
+static u64 pdpts[PLACES][512] __attribute__((aligned(4096))), pds[PLACES][512] __attribute__((aligned(4096)));
+static u64 tables[PLACES][1024] __attribute__((aligned(4096)));
+
 static u64 place(unsigned i)
 {
-    return (u64)(i + 1) << 39;
+    return ((u64)(i + 1) << 39) + (u64)i * 0x603000;
+}
+
+static u64 *entry(unsigned i, const void *code)
+{
+    return &tables[i][((u64)code >> 12) + i * 3];
+}
+
+static void make_place(unsigned i)
+{
+    for (u64 page = 0; page < 512; page++)
+        tables[i][page + i * 3] = page << 12 | 7;
+    pds[i][i * 3] = (u64)tables[i] | 7;
+    pds[i][i * 3 + 1] = (u64)(tables[i] + 512) | 7;
+    pdpts[i][0] = (u64)pds[i] | 7;
+    boot_pml4[i + 1] = (u64)pdpts[i] | 7;
 }
 
 /* Run at place `i`; everything that shows where it ran must be of that place. */
@@ -61,38 +80,28 @@ static void written(void)
 /* The far page is another frame at one of the places. */
 static void replaced(void)
 {
-    static u64 pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096)));
-    static u64 table[512] __attribute__((aligned(4096)));
     static u8 copy[4096] __attribute__((aligned(4096)));
-    u64 saved = boot_pml4[3];
-    unsigned far = (unsigned)((u64)moving_far >> 12), good = 0;
+    unsigned good = 0;
 
-    for (unsigned i = 0; i < 512; i++)
-        table[i] = (u64)i << 12 | 7, pd[i] = boot_pd[i];
     for (unsigned i = 0; i < 4096; i++)
         copy[i] = moving_far[i];
     copy[0] = 0x83, copy[1] = 0xc0, copy[2] = 9, copy[3] = copy[4] = copy[5] = 0x90; /* add $9, %eax */
-    pd[0] = (u64)table | 7;
-    pdpt[0] = (u64)pd | 7;
-    boot_pml4[3] = (u64)pdpt | 7;
     for (unsigned n = 0; n < 20; n++) {
         struct state s = ring(3, moving_start + place(2));
 
-        table[far] = ((n & 1) ? (u64)copy : (u64)far << 12) | 7;
+        *entry(2, moving_far) = (n & 1 ? (u64)copy : (u64)moving_far) | 7;
         flush_tlb();
         run(&s);
         good += s.rax == TURNS * (7 + 1 + (n & 1 ? 9 : 7));
         good += right(n % 2, 1);
     }
     check("the page of a call replaced at one place", good, 40);
-    boot_pml4[3] = saved;
-    flush_tlb();
 }
 
 int main(void)
 {
-    for (unsigned i = 1; i <= PLACES; i++)
-        boot_pml4[i] = boot_pml4[0];
+    for (unsigned i = 0; i < PLACES; i++)
+        make_place(i);
     flush_tlb();
     in_turns();
     written();
