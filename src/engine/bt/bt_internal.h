@@ -71,9 +71,9 @@ struct bt;
 /* What translated code reaches relative to RSP. Hot fields first: they have one-byte displacements. */
 struct bt_state {
     u8 below[16];
-    u64 slot[3]; /* guest R10, R11, R15 */
-    s64 left;    /* budget: instructions; blocks count themselves when entered */
-    u32 *attention;
+    u64 slot[3];   /* guest R10, R11, R15 */
+    s64 left;      /* budget: instructions; blocks count themselves when entered. Negative: leave at the next poll. */
+    u64 page_mask; /* of PEXT: the bits of an address that are the index in the TLB */
     u64 fs_base, gs_base;
     u64 addend[BT_GROUPS]; /* of groups of accesses */
     u64 target;            /* of an indirect jump on its way */
@@ -306,6 +306,7 @@ struct bt {
     s64 kept;                     /* of the budget: what did not fit into st->left */
     struct bt_heat heat[1u << BT_HEAT_BITS][2];
     struct bt_gen gen;
+    bool fast_pext;
     bool knows_in_use;    /* the host tells what vector state is in use (XGETBV with ECX = 1) */
     bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */
     struct engine_stats stats;
@@ -420,6 +421,16 @@ static inline void bt_sync(struct bt *bt)
 {
     bt->ip.context = bt->st->key & BK_CONTEXT;
     bt->ip.tlb = &bt->ip.tlbs[bt->ip.context];
+}
+
+/* Is there an event? Then translated code is to come back at its next poll. */
+static inline bool bt_attention(struct bt *bt)
+{
+    if (!__atomic_load_n(&bt->ip.cpu->attention, __ATOMIC_RELAXED))
+        return false;
+    bt->kept += bt->st->left + 1;
+    bt->st->left = -1;
+    return true;
 }
 
 /* Number of the instruction whose code is at that offset of code memory, in its block. */

@@ -120,8 +120,13 @@ static struct haddr addend_table(const struct bt_gen *g)
 }
 
 /* R15 = index of the page that holds the address in `host`. */
-static void index_of(struct emit *e, unsigned host)
+static void index_of(struct bt_gen *g, unsigned host)
 {
+    struct emit *e = &g->e;
+    if (g->bt->fast_pext) {
+        emit_pext32(e, SCRATCH_B, host, AT_ST(page_mask));
+        return;
+    }
     emit_rorx(e, SCRATCH_B, host, PAGE_SHIFT);
     emit_movzx16(e, SCRATCH_B, SCRATCH_B);
 }
@@ -153,13 +158,13 @@ static struct haddr lookup_simple(struct bt_gen *g, const struct shape *s, s32 d
     struct emit *e = &g->e;
     if (cheap) {
         emit_lea(e, SCRATCH_A, AT(s->host, disp));
-        index_of(e, SCRATCH_A);
+        index_of(g, SCRATCH_A);
         check_cheap(g, size, write, site);
     } else {
         s32 last = disp + (s32)size - 1;
         if (last)
             emit_lea(e, SCRATCH_A, AT(s->host, last));
-        index_of(e, last ? (unsigned)SCRATCH_A : s->host);
+        index_of(g, last ? (unsigned)SCRATCH_A : s->host);
         emit_load(e, SCRATCH_A, tag_table(g, write));
         emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, s->host, 0, disp});
         emit_shrx(e, SCRATCH_A, SCRATCH_A, H_RSP);
@@ -209,7 +214,7 @@ static struct haddr lookup_indexed(struct bt_gen *g, const struct isa_mem *m, un
     struct haddr scaled = {SCRATCH_A, bt_host_of[m->index], (u8)__builtin_ctz(m->scale ? m->scale : 1), (s32)m->disp};
     last.disp += size - 1;
     offset_into_a(g, &last, 8);
-    index_of(e, SCRATCH_A);
+    index_of(g, SCRATCH_A);
     emit_load(e, SCRATCH_A, tag_table(g, write));
     if (m->base != ISA_NO_REG)
         emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, bt_host_of[m->base], 0, 0});
@@ -229,7 +234,7 @@ static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, un
         return lookup_indexed(g, m, size, write, site);
     bt_address(g, m, addr_size, 0);
     if (cheap) {
-        index_of(e, SCRATCH_A);
+        index_of(g, SCRATCH_A);
         check_cheap(g, size, write, site);
         if (s->one_lea)
             offset_into_a(g, m, addr_size);
@@ -239,13 +244,13 @@ static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, un
         emit_store(e, AT_ST(spill), SCRATCH_A);
         if (size > 1)
             emit_lea(e, SCRATCH_B, AT(SCRATCH_A, (s32)size - 1));
-        index_of(e, size > 1 ? SCRATCH_B : SCRATCH_A);
+        index_of(g, size > 1 ? SCRATCH_B : SCRATCH_A);
         emit_load(e, SCRATCH_B, tag_table(g, write));
         emit_lea(e, SCRATCH_B, (struct haddr){SCRATCH_B, SCRATCH_A, 0, 0});
         emit_shrx(e, SCRATCH_A, SCRATCH_B, H_RSP);
         miss_unless_zero(g, site);
         emit_load(e, SCRATCH_A, AT_ST(spill));
-        index_of(e, SCRATCH_A);
+        index_of(g, SCRATCH_A);
     }
     emit_load(e, SCRATCH_B, addend_table(g));
     return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};

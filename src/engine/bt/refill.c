@@ -40,7 +40,7 @@ static bool others_hit(struct interp *ip, const struct bt_block *b, const struct
 static const u8 *known_code(struct bt *bt, u64 va, struct bt_exit *link)
 {
     struct bt_block *b = bt_known(bt, va);
-    if (!b || bt->st->left < 0 || *bt->st->attention || bt->ip.cfg.test)
+    if (!b || bt->st->left < 0 || bt_attention(bt) || bt->ip.cfg.test)
         return NULL;
     if (link)
         bt_link(bt, link, b);

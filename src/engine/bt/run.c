@@ -107,7 +107,7 @@ static const u8 *leave(struct bt *bt, int result)
 static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
 {
     int r;
-    if (bt->st->left < 0 || *bt->st->attention || (bt->ip.cfg.test & (ENGINE_TEST_EXACT | ENGINE_TEST_EVICT)))
+    if (bt->st->left < 0 || bt_attention(bt) || (bt->ip.cfg.test & (ENGINE_TEST_EXACT | ENGINE_TEST_EVICT)))
         return leave(bt, CPU_OK);
     struct bt_block *b = block_at_rip(bt, &r, false, link ? link->owner : NULL);
     if (!b)
@@ -166,6 +166,7 @@ static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
     const struct cpu *c = bt->ip.cpu;
     bool next = c->rip == b->va + b->map[i + 1].guest && !bt->ip.in_repeat;
     if (next && i + 1 < b->n && !b->dead && !bt->ip.stale && !b->map[i + 1].grouped) {
+        bt_attention(bt);
         bt->st->want_units = b->units;
         return bt->code.rx + b->code + b->map[i + 1].host;
     }
@@ -329,9 +330,9 @@ static int enter(struct bt *bt, struct bt_block *b)
     struct interp *ip = &bt->ip;
     void (*go)(struct bt_state *, const u8 *) = (void (*)(struct bt_state *, const u8 *))(uintptr_t)bt->enter;
     st->cpu = ip->cpu;
-    st->attention = &ip->cpu->attention;
     st->left = MIN(ip->budget, LEFT_MAX);
     bt->kept = ip->budget - st->left;
+    bt_attention(bt);
     bt->result = CPU_OK;
     if (bt->vectors_changed)
         note_upper(bt);
@@ -431,6 +432,15 @@ static void bt_destroy(struct engine *en)
     free(en);
 }
 
+/* AMD's processors before family 19h take hundreds of cycles for a PEXT. */
+static bool fast_pext(void)
+{
+    u32 a, b, c, d;
+    if (!__builtin_cpu_is("amd") || !__get_cpuid(1, &a, &b, &c, &d))
+        return true;
+    return (a >> 8 & 15) + (a >> 20 & 255) >= 0x19;
+}
+
 /* A host stack, and the state above it. */
 static int create_state(struct bt *bt, struct error *e)
 {
@@ -443,6 +453,8 @@ static int create_state(struct bt *bt, struct error *e)
     bt->st->vec_missing = bt->st->x87_missing = 1;
     bt->st->x87[512] = XCR0_X87; /* XSTATE_BV: the area has that component */
     bt->st->hash_mask = (BT_HASH_SIZE - 1) << 2;
+    bt->st->page_mask = (TLB_SIZE - 1) << PAGE_SHIFT;
+    bt->fast_pext = fast_pext();
     bt->st->keep_but_if = ~FL_IF;
     bt->st->keep_but_ac = ~FL_AC;
     bt->st->keep_arith = FL_ARITH;

@@ -92,14 +92,10 @@ static void compare_address(struct bt_gen *g)
     miss_unless_zero(g, SITE_RESTART);
 }
 
-/* attention, or a negative budget: its upper half is not 0 */
+/* A negative budget: its upper half is not 0. Events make it so (bt_attention). */
 static void poll(struct bt_gen *g)
 {
-    struct emit *e = &g->e;
-    emit_load(e, SCRATCH_A, AT_ST(attention));
-    emit_load32(e, SCRATCH_A, AT(SCRATCH_A, 0));
-    emit_load32(e, SCRATCH_B, AT(H_RSP, ST(left) + 4));
-    emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+    emit_load32(&g->e, SCRATCH_A, AT(H_RSP, ST(left) + 4));
     miss_unless_zero(g, SITE_POLL);
 }
 
