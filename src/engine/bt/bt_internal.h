@@ -66,7 +66,9 @@ struct bt;
 
 #define BT_GROUPS 4u
 #define BT_RELOCS 64u
-#define BT_EXITS  8u /* of a block: two at its end, the others in its middle */
+#define BT_SIDES  6u /* conditional exits in the middle of a block */
+#define BT_TWINS  8u /* groups that a block looks up */
+#define BT_EXITS  (2 + BT_SIDES + BT_TWINS)
 
 /* What translated code reaches relative to RSP. Hot fields first: they have one-byte displacements. */
 struct bt_state {
@@ -114,7 +116,13 @@ enum bt_site_kind {
     SITE_CROSS,    /* the page that the block's instruction runs into is another one now, or not in the TLB */
     SITE_POLL,     /* at the block's head: an event, or the budget is used up */
     SITE_RESTART,  /* entered with an address that is not the block's: st->target */
-    SITE_SIDE,     /* not a site of its own: a conditional exit in the middle of a block */
+};
+
+/* Kinds of cold code. */
+enum bt_cold_kind {
+    COLD_SITE, /* it calls the monitor */
+    COLD_SIDE, /* a conditional exit in the middle of a block */
+    COLD_TWIN, /* the look-up of a group failed: on in the block's twin without groups, from this instruction on */
 };
 
 #define BT_NO_SITE 0xffffffffu /* a target that is not in the hash */
@@ -125,7 +133,7 @@ struct bt_site {
     u16 arg;
     /* SITE_MISS: the access, from the guest's registers */
     u8 base, index; /* guest registers or ISA_NO_REG */
-    u8 shift : 2, addr32 : 1, write : 1, seg : 3, group : 1;
+    u8 shift : 2, addr32 : 1, write : 1, seg : 3;
     u8 size;
     bool moves; /* disp is an address that moves with the block */
     u64 disp;   /* the instruction pointer added already */
@@ -146,6 +154,7 @@ struct bt_exit {
     struct bt_exit *next_in, **from; /* other exits that are linked to the same block; what points at this one */
     struct bt_block *owner;
     bool polls; /* always goes to the entry that polls */
+    bool twin;  /* to the block without groups */
     u32 check; /* offset in code memory of the comparison of the target's page (bt_set_check); 0: it is the block's own */
     u32 field; /* offset in code memory of the 4-byte field that is patched */
     u32 stub;  /* ... of the code that asks for a link */
@@ -241,14 +250,17 @@ struct bt_gen {
     /* Cold code, written behind the hot part: a jump there, and what it does */
     struct {
         u8 *mark; /* of emit_jcc32 or emit_jmp32; NULL: none */
-        u32 site;
-        u64 target; /* SITE_SIDE */
+        enum bt_cold_kind kind;
+        u32 site;   /* COLD_SITE */
+        u64 target; /* COLD_SIDE */
         u8 insn;
+        bool flags_in_memory; /* COLD_TWIN */
     } cold[4 * BT_BLOCK_INSNS];
-    unsigned n_side;
+    unsigned n_side; /* of these, with exits */
     unsigned n_cold;
     struct bt_group groups[BT_GROUPS];
     unsigned next_group;
+    unsigned twins;  /* groups looked up */
     s64 stack_shift; /* RSP less what it was at the block's start */
     struct bt_site sites[4 * BT_BLOCK_INSNS];
     unsigned n_sites;
@@ -257,6 +269,7 @@ struct bt_gen {
         u64 target;
         u8 *field; /* of a linkable exit: the patched field's end; NULL: not linkable */
         u32 stub;
+        bool twin;
         u8 *check; /* behind the displacement of the comparison of the target's page; NULL: it is the block's own */
     } exit[BT_EXITS];
     unsigned n_exits;
@@ -320,6 +333,7 @@ struct bt {
 /* What bt_group says of an access. */
 struct bt_shared {
     bool member; /* it needs no look-up: the addend is in its slot */
+    bool write;  /* else: look up for writing */
     s32 disp;    /* else the range to look up, from the base register as it is now */
     unsigned size;
     s32 slot; /* offset in st->addend */
@@ -354,6 +368,9 @@ u32 bt_site(struct bt_gen *g, enum bt_site_kind kind, unsigned arg);
 u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write);
 /* Let the jump at `mark` go to cold code for `site`. */
 void bt_cold(struct bt_gen *g, u8 *mark, u32 site);
+/* ... that leaves the block for `target`, or for its twin, where `flags_in_memory` tells where the flags are. */
+void bt_cold_side(struct bt_gen *g, u8 *mark, u64 target);
+void bt_cold_twin(struct bt_gen *g, u8 *mark, bool flags_in_memory);
 /* Value of a guest register in a host register: its own, or `scratch` loaded from its slot. */
 unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch);
 static inline struct haddr bt_slot(unsigned guest)
@@ -381,6 +398,8 @@ bool bt_missing(const struct bt_gen *g, const struct isa_insn *insn);
 
 /* Exits: the block goes on at `target`. */
 void bt_exit_to(struct bt_gen *g, u64 target);
+/* ... in the twin of the block */
+void bt_exit_to_twin(struct bt_gen *g, u64 target);
 /* ... in the context of another key */
 void bt_exit_other(struct bt_gen *g, u8 key, u64 target);
 /* ... at the address in SCRATCH_A. `undo`: bytes that a return took from the stack. */
@@ -466,8 +485,8 @@ int bt_explain(struct bt *bt, struct cpu *c, u64 va, struct engine_explain *out)
 /* --- code cache (cache.c) --- */
 int bt_cache_init(struct bt *bt, size_t size, struct error *e);
 void bt_cache_fini(struct bt *bt);
-/* The same by linear address, if its page is in the TLB of the context in force and there is code to run. */
-struct bt_block *bt_known(struct bt *bt, u64 va);
+/* The same by linear address, if its page is in the TLB of the key's context and there is code to run. */
+struct bt_block *bt_known(struct bt *bt, u64 va, u8 key);
 struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key);
 /* Room for a block of at most that much; evicts if there is none. */
 bool bt_room(struct bt *bt, size_t code, size_t meta);

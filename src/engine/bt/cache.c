@@ -155,7 +155,7 @@ void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
     to->in = x;
     if (x->check)
         bt_set_check(bt->code.rw + x->check, x);
-    patch(bt, x->field, x->polls || to->va <= x->owner->va ? to->at_poll : to->at_body);
+    patch(bt, x->field, !x->twin && (x->polls || to->va <= x->owner->va) ? to->at_poll : to->at_body);
     bt->stats.links++;
 }
 
@@ -214,14 +214,14 @@ static void remove_from_view(struct bt *bt, struct bt_ref *r)
         bt_view_drop(bt, r->view);
 }
 
-struct bt_block *bt_known(struct bt *bt, u64 va)
+struct bt_block *bt_known(struct bt *bt, u64 va, u8 key)
 {
-    const struct tlb_tables *t = &bt->ip.tlbs[bt->st->key & BK_CONTEXT];
+    const struct tlb_tables *t = &bt->ip.tlbs[key & BK_CONTEXT];
     unsigned i = tlb_index(va);
     u64 start = va + t->code[i] - (u64)bt->ip.mem->ram;
     if (!t->exec[i] || t->exec[i] != tlb_exec_key(va, start))
         return NULL;
-    struct bt_block *b = bt_find(bt, va, start, bt->st->key);
+    struct bt_block *b = bt_find(bt, va, start, key);
     return b && b->n ? b : NULL;
 }
 

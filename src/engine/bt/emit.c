@@ -127,6 +127,16 @@ void emit_movzx16(struct emit *e, unsigned to, unsigned from)
     put8e(e, 0xc0 | (to & 7) << 3 | (from & 7));
 }
 
+void emit_movzx16_mem(struct emit *e, unsigned to, struct haddr a)
+{
+    unsigned rex = rex_of(false, to, a);
+    if (rex)
+        put8e(e, 0x40 | rex);
+    put8e(e, 0x0f);
+    put8e(e, 0xb7);
+    emit_modrm_mem(e, to, a, false);
+}
+
 void emit_movzx8_mem(struct emit *e, unsigned to, struct haddr a)
 {
     unsigned rex = rex_of(false, to, a);

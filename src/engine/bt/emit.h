@@ -112,6 +112,7 @@ void emit_pext32(struct emit *e, unsigned to, unsigned from, struct haddr mask);
 /* Keep the bits of `mask` in a register; no flags are touched. */
 void emit_keep_bits(struct emit *e, unsigned reg, struct haddr mask);
 void emit_movzx16(struct emit *e, unsigned to, unsigned from);
+void emit_movzx16_mem(struct emit *e, unsigned to, struct haddr a);
 void emit_movzx8_mem(struct emit *e, unsigned to, struct haddr a);
 /* push imm32 (sign-extended) */
 void emit_push_imm(struct emit *e, u32 imm);

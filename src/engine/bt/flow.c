@@ -45,6 +45,7 @@ static unsigned new_exit(struct bt_gen *g, u64 target)
     g->exit[g->n_exits].target = target;
     g->exit[g->n_exits].field = NULL;
     g->exit[g->n_exits].check = NULL;
+    g->exit[g->n_exits].twin = false;
     return g->n_exits++;
 }
 
@@ -85,15 +86,28 @@ static void check_page(struct bt_gen *g, u64 target, unsigned x)
     emit_here8(e, same);
 }
 
+/* The jump of an exit, to be linked. */
+static void link_jump(struct bt_gen *g, unsigned x)
+{
+    emit_align_field(&g->e, 1);
+    u8 *mark = emit_jmp32(&g->e);
+    g->exit[x].field = mark;
+    bt_cold(g, mark, bt_site(g, SITE_LINK, x));
+}
+
 void bt_exit_to(struct bt_gen *g, u64 target)
 {
     unsigned x = new_exit(g, target);
     if (!same_page(g, target))
         check_page(g, target, x);
-    emit_align_field(&g->e, 1);
-    u8 *mark = emit_jmp32(&g->e);
-    g->exit[x].field = mark;
-    bt_cold(g, mark, bt_site(g, SITE_LINK, x));
+    link_jump(g, x);
+}
+
+void bt_exit_to_twin(struct bt_gen *g, u64 target)
+{
+    unsigned x = new_exit(g, target);
+    g->exit[x].twin = true;
+    link_jump(g, x);
 }
 
 void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
@@ -113,11 +127,7 @@ void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
 
 void bt_exit_side(struct bt_gen *g, unsigned cc, u64 target)
 {
-    u8 *mark = emit_jcc32(&g->e, cc);
-    bt_cold(g, mark, SITE_SIDE);
-    g->cold[g->n_cold - 1].target = target;
-    g->cold[g->n_cold - 1].insn = (u8)g->i;
-    g->n_side++;
+    bt_cold_side(g, emit_jcc32(&g->e, cc), target);
 }
 
 void bt_exit_indirect(struct bt_gen *g, unsigned undo)
@@ -261,7 +271,7 @@ static bool is_jcc(const struct isa_insn *insn)
 
 bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned before)
 {
-    return is_jcc(insn) && insn->imm > 0 && !(insn->prefixes & ISA_PFX_66) && before < BT_EXITS - 2 &&
+    return is_jcc(insn) && insn->imm > 0 && !(insn->prefixes & ISA_PFX_66) && before < BT_SIDES &&
            !(g->bt->ip.cfg.test & ENGINE_TEST_SINGLE);
 }
 

@@ -6,14 +6,18 @@
  * the addend is kept in st->addend[], and the others add it to their own address. The stack pointer may move by constants.
  *
  * What must stay true
- *  1. A group is of the kind of its first access: what it looks up for reading serves reads only. (Looking up for
- *     writing would set the dirty bit of a page that may never be written.)
+ *  1. A group with a write is looked up for writing, though its first access may be a read, and the write may not be
+ *     reached. So a miss fills nothing: it would set the dirty bit of a page that may never be written.
  *  2. Nothing in a group's life can change the TLB but a refill, which adds to it. So an instruction for which C runs ends
  *     all groups, and the code behind it is not entered again in the middle where a group lives: see bt_map.grouped.
- *  3. Where the range runs over a page end, though the accesses may not, the rest of the block is executed by a twin of it
- *     that was translated without groups (BK_PLAIN).
+ *  3. Where the look-up misses, or the range runs over a page end, though the accesses may not, the rest of the block is
+ *     executed by a twin of it that was translated without groups (BK_PLAIN), whose look-ups fill the TLB.
  *
- * Not done: groups over an index register or a segment base, and over blocks.
+ *  4. The way to the twin has no poll: it could be taken again and again without an instruction being executed. Behind an STI,
+ *     where the block's exits must poll, there are no groups.
+ *
+ * Not done: groups over an index register or a segment base, and over blocks; a group for reading where its page turns out
+ * to be never writable.
  */
 #include "engine/bt/bt_internal.h"
 
@@ -72,8 +76,11 @@ static unsigned accesses_of(const struct isa_insn *insn, unsigned base, struct a
     return n;
 }
 
-/* Extend [lo, hi) by what the instructions from the one at hand on will access; returns how many will share the look-up. */
-static unsigned extend(const struct bt_gen *g, unsigned base, bool write, s64 *lo, s64 *hi)
+/*
+ * Extend [lo, hi) by what the instructions from the one at hand on will access, and *write by how; returns how many will
+ * share the look-up.
+ */
+static unsigned extend(const struct bt_gen *g, unsigned base, bool *write, s64 *lo, s64 *hi)
 {
     s64 shift = base == RSP ? g->stack_shift : 0, by = 0;
     unsigned members = 0;
@@ -83,9 +90,10 @@ static unsigned extend(const struct bt_gen *g, unsigned base, bool write, s64 *l
         unsigned n = accesses_of(insn, base, a);
         for (unsigned k = 0; k < n; k++) {
             s64 from = MIN(*lo, a[k].off + shift), to = MAX(*hi, a[k].off + shift + (s64)a[k].size);
-            if ((a[k].write && !write) || to - from > RANGE_MAX)
+            if (to - from > RANGE_MAX)
                 continue;
             *lo = from, *hi = to;
+            *write |= a[k].write;
             members++;
         }
         if (base == RSP ? !moves_stack(insn, &by) : insn->gpr_written >> base & 1)
@@ -115,17 +123,19 @@ bool bt_group(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, uns
               struct bt_shared *s)
 {
     *s = (struct bt_shared){0};
-    if ((g->b->key & BK_PLAIN) || !groupable(m, addr_size))
+    if ((g->b->key & BK_PLAIN) || g->shadow || !groupable(m, addr_size))
         return false;
     s64 shift = m->base == RSP ? g->stack_shift : 0, lo = m->disp + shift, hi = lo + (s64)size;
     struct bt_group *p = find(g, m->base, lo, hi, write);
     s->member = p != NULL;
     if (!p) {
-        if (extend(g, m->base, write, &lo, &hi) < 2 || hi - lo > RANGE_MAX)
+        if (g->twins == BT_TWINS || extend(g, m->base, &write, &lo, &hi) < 2 || hi - lo > RANGE_MAX)
             return false;
+        g->twins++;
         p = make(g, m->base, lo, hi, write);
         p->fresh = true;
     }
+    s->write = p->write;
     s->disp = (s32)(lo - shift);
     s->size = (unsigned)(hi - lo);
     s->slot = (s32)((p - g->groups) * sizeof(u64));

@@ -131,13 +131,23 @@ static void index_of(struct bt_gen *g, unsigned host)
     emit_movzx16(e, SCRATCH_B, SCRATCH_B);
 }
 
+#define TO_TWIN BT_NO_SITE /* instead of a site: a miss goes on in the block's twin */
+
+static void miss(struct bt_gen *g, u8 *mark, u32 site, bool flags_in_memory)
+{
+    if (site == TO_TWIN)
+        bt_cold_twin(g, mark, flags_in_memory);
+    else
+        bt_cold(g, mark, site);
+}
+
 /* To cold code unless RCX is 0. */
 static void miss_unless_zero(struct bt_gen *g, u32 site)
 {
     u8 *hit = emit_jrcxz(&g->e);
-    u8 *miss = emit_jmp32(&g->e);
+    u8 *jump = emit_jmp32(&g->e);
     emit_here8(&g->e, hit);
-    bt_cold(g, miss, site);
+    miss(g, jump, site, false);
 }
 
 /* RCX is the address, R15 the index: ADD, CMP, JA. RCX becomes the offset in the page. */
@@ -149,7 +159,7 @@ static void check_cheap(struct bt_gen *g, unsigned size, bool write, u32 site)
     put8e(e, 0x81);
     put8e(e, 0xf9);
     put32e(e, PAGE_SIZE - size);
-    bt_cold(g, emit_jcc32(e, 7), site);
+    miss(g, emit_jcc32(e, 7), site, true);
 }
 
 static struct haddr lookup_simple(struct bt_gen *g, const struct shape *s, s32 disp, unsigned size, bool write,
@@ -258,18 +268,13 @@ static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, un
 
 /* One of a group: the first looks all of them up and keeps the addend. */
 static struct haddr lookup_shared(struct bt_gen *g, const struct shape *s, const struct isa_mem *m,
-                                  const struct bt_shared *group, bool write)
+                                  const struct bt_shared *group)
 {
     struct haddr keep = AT(H_RSP, ST(addend) + group->slot);
     if (group->member) {
         emit_load(&g->e, SCRATCH_B, keep);
     } else {
-        struct isa_mem range = *m;
-        range.disp = group->disp;
-        u32 site = bt_access_site(g, &range, 8, group->size, write);
-        g->sites[site & 0xff].group = true;
-        bool cheap = bt_flags_free(g);
-        lookup_simple(g, s, group->disp, group->size, write, cheap, site);
+        lookup_simple(g, s, group->disp, group->size, group->write, bt_flags_free(g), TO_TWIN);
         emit_store(&g->e, keep, SCRATCH_B);
     }
     return (struct haddr){s->host, SCRATCH_B, 0, (s32)m->disp};
@@ -280,7 +285,7 @@ struct haddr bt_lookup(struct bt_gen *g, const struct isa_mem *m, unsigned addr_
     struct shape s = shape_of(g, m, addr_size);
     struct bt_shared group;
     if (bt_group(g, m, addr_size, size, write, &group))
-        return lookup_shared(g, &s, m, &group, write);
+        return lookup_shared(g, &s, m, &group);
     u32 site = bt_access_site(g, m, addr_size, size, write);
     if (s.constant && (s.value & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
         return lookup_constant(g, &s, write, site);

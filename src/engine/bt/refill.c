@@ -39,8 +39,8 @@ static bool others_hit(struct interp *ip, const struct bt_block *b, const struct
 /* The code at `va`, if it was translated and its page is in the TLB; a jump there is linked, or entered in the hash. */
 static const u8 *known_code(struct bt *bt, u64 va, struct bt_exit *link)
 {
-    struct bt_block *b = bt_known(bt, va);
-    if (!b || bt->st->left < 0 || bt_attention(bt) || bt->ip.cfg.test)
+    struct bt_block *b = bt_known(bt, va, bt->st->key | (link && link->twin ? BK_PLAIN : 0));
+    if (!b || ((bt->st->left < 0 || bt_attention(bt)) && !(link && link->twin)) || bt->ip.cfg.test)
         return NULL;
     if (link)
         bt_link(bt, link, b);
@@ -66,16 +66,6 @@ static const u8 *jump(struct bt *bt, u32 number)
     return code;
 }
 
-/* The look-up of a group failed: the block's twin without groups, from this instruction on, if there is one. */
-static const u8 *twin(struct bt *bt, const struct bt_block *b, unsigned i)
-{
-    struct bt_block *t = bt_find(bt, b->va + b->map[i].guest, b->start + b->map[i].guest, b->key | BK_PLAIN);
-    if (!t || !t->n)
-        return NULL;
-    bt->st->left += b->n - (s64)i;
-    return bt->code.rx + t->at_body;
-}
-
 const u8 *bt_refill(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
@@ -91,6 +81,6 @@ const u8 *bt_refill(struct bt_state *st, u32 number)
     if (m->flags_in_memory)
         bt->ip.cpu->arith = st->arith;
     if (!tlb_refill(&bt->ip, address(bt->ip.cpu, s), s->size, s->write) || !others_hit(&bt->ip, b, s))
-        return s->group ? twin(bt, b, s->insn) : NULL;
+        return NULL;
     return bt->code.rx + b->code + m->host;
 }

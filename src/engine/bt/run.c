@@ -231,9 +231,36 @@ static const u8 *hash_miss(struct bt *bt)
     return go_on(bt, NULL, true);
 }
 
+/*
+ * The look-up of a group failed: the accesses one by one, by the block's twin, or by the interpreter if there is none. Whatever
+ * is pending waits: if this left, it would be back at once, and nothing done.
+ */
+static const u8 *to_twin(struct bt *bt, struct bt_block *b, const struct bt_site *s)
+{
+    struct bt_exit *x = &b->exits[s->arg];
+    unsigned i = s->insn;
+    bt->ip.cpu->rip = x->target;
+    u64 start = b->start + b->map[i].guest;
+    u32 index = b->index;
+    struct bt_block *twin = bt_find(bt, x->target, start, b->key | BK_PLAIN);
+    if (!twin)
+        twin = bt_translate(bt, x->target, start, b->key | BK_PLAIN);
+    if (bt->blocks[index] != b) /* dropped, to make room */
+        return twin && twin->n ? bt->code.rx + twin->at_body : leave(bt, CPU_OK);
+    if (!twin || !twin->n) {
+        bt->st->left -= b->n - (s64)i; /* as if it had not left the block */
+        return callout(bt, b, i);
+    }
+    if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK))
+        bt_link(bt, x, twin);
+    return bt->code.rx + twin->at_body;
+}
+
 static const u8 *direct(struct bt *bt, struct bt_block *b, const struct bt_site *s)
 {
     bt->stats.exit_link++;
+    if (b->exits[s->arg].twin)
+        return to_twin(bt, b, s);
     bt->ip.cpu->rip = b->exits[s->arg].target;
     return go_on(bt, &b->exits[s->arg], false);
 }
@@ -255,23 +282,6 @@ static const u8 *crossing(struct bt *bt, struct bt_block *b)
     return go_on(bt, NULL, false);
 }
 
-/* The look-up of a group failed: the accesses one by one. */
-static const u8 *plain_twin(struct bt *bt, struct bt_block *b, unsigned i)
-{
-    u64 va = b->va + b->map[i].guest, start = b->start + b->map[i].guest;
-    struct bt_block *twin;
-    settle_flags(bt, b, i);
-    bt->ip.cpu->rip = va;
-    if (bt->st->left < 0)
-        return NULL;
-    s64 left = b->n - (s64)i; /* the translation may drop the block itself */
-    twin = bt_translate(bt, va, start, b->key | BK_PLAIN);
-    if (!twin || !twin->n)
-        return NULL;
-    bt->st->left += left;
-    return bt->code.rx + twin->at_body;
-}
-
 const u8 *bt_service(struct bt_state *st, u32 number)
 {
     struct bt *bt = st->bt;
@@ -283,11 +293,6 @@ const u8 *bt_service(struct bt_state *st, u32 number)
     switch (s->kind) {
     case SITE_MISS:
         bt->stats.exit_slow++;
-        if (s->group) {
-            const u8 *code = plain_twin(bt, b, s->insn);
-            if (code)
-                return code;
-        }
         return callout(bt, b, s->insn);
     case SITE_CALLOUT:
         return callout(bt, b, s->insn);

@@ -58,15 +58,33 @@ u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size
     return number;
 }
 
-void bt_cold(struct bt_gen *g, u8 *mark, u32 site)
+static unsigned new_cold(struct bt_gen *g, u8 *mark, enum bt_cold_kind kind)
 {
     if (g->n_cold == ARRAY_LEN(g->cold)) {
         g->overflow = true;
-        return;
+        g->n_cold--;
     }
-    g->cold[g->n_cold].target = 0;
     g->cold[g->n_cold].mark = mark;
-    g->cold[g->n_cold++].site = site;
+    g->cold[g->n_cold].kind = kind;
+    g->cold[g->n_cold].insn = (u8)g->i;
+    return g->n_cold++;
+}
+
+void bt_cold(struct bt_gen *g, u8 *mark, u32 site)
+{
+    g->cold[new_cold(g, mark, COLD_SITE)].site = site;
+}
+
+void bt_cold_side(struct bt_gen *g, u8 *mark, u64 target)
+{
+    g->cold[new_cold(g, mark, COLD_SIDE)].target = target;
+    g->n_side++;
+}
+
+void bt_cold_twin(struct bt_gen *g, u8 *mark, bool flags_in_memory)
+{
+    g->cold[new_cold(g, mark, COLD_TWIN)].flags_in_memory = flags_in_memory;
+    g->n_side++;
 }
 
 /* --- head --- */
@@ -241,15 +259,36 @@ static void instruction(struct bt_gen *g)
 #define COLD_ROOM 24u
 #define SIDE_ROOM 112u /* a side exit, and its link */
 
-/* Out of the middle of the block: the instructions behind the jump do not run. */
-static void side_exit(struct bt_gen *g, unsigned insn, u64 target)
+/* The last `n` instructions of the block were counted and do not run. */
+static void give_back(struct bt_gen *g, unsigned n)
 {
     struct emit *e = &g->e;
-    g->i = insn;
     emit_load(e, SCRATCH_A, AT_ST(left));
-    emit_lea(e, SCRATCH_A, AT(SCRATCH_A, (s32)(g->n - insn - 1)));
+    emit_lea(e, SCRATCH_A, AT(SCRATCH_A, (s32)n));
     emit_store(e, AT_ST(left), SCRATCH_A);
-    bt_exit_to(g, target);
+}
+
+/* Out of the middle of the block: the instructions behind the jump do not run. */
+static void side_exit(struct bt_gen *g, unsigned i)
+{
+    g->i = g->cold[i].insn;
+    give_back(g, g->n - g->i - 1);
+    bt_exit_to(g, g->cold[i].target);
+}
+
+/* On in the twin, which expects the flags in EFLAGS; this instruction is its first. */
+static void twin_exit(struct bt_gen *g, unsigned i)
+{
+    struct emit *e = &g->e;
+    g->i = g->cold[i].insn;
+    give_back(g, g->n - g->i);
+    if (g->cold[i].flags_in_memory) {
+        emit_mov(e, SCRATCH_A, H_RAX);
+        emit_movzx16_mem(e, H_RAX, AT_ST(arith));
+        emit_sahf(e);
+        emit_mov(e, H_RAX, SCRATCH_A);
+    }
+    bt_exit_to_twin(g, g->b->va + g->b->map[g->i].guest);
 }
 
 static void cold_part(struct bt_gen *g, unsigned i, u32 at)
@@ -259,8 +298,8 @@ static void cold_part(struct bt_gen *g, unsigned i, u32 at)
     u32 site = g->cold[i].site;
     if (!e->full)
         emit_here32(e, g->cold[i].mark);
-    if (site == SITE_SIDE && g->cold[i].target) {
-        side_exit(g, g->cold[i].insn, g->cold[i].target);
+    if (g->cold[i].kind != COLD_SITE) {
+        (g->cold[i].kind == COLD_SIDE ? side_exit : twin_exit)(g, i);
         return;
     }
     const struct bt_site *s = &g->sites[site & 0xff];
@@ -382,6 +421,7 @@ static void finish(struct bt_gen *g)
                                        .owner = b,
                                        .check = g->exit[i].check ? (u32)(g->exit[i].check - bt->code.rw) : 0,
                                        .polls = g->shadow != 0,
+                                       .twin = g->exit[i].twin,
                                        .field = g->exit[i].field ? (u32)(g->exit[i].field - bt->code.rw) : 0,
                                        .stub = g->exit[i].stub};
     r->code_used += (b->code_len + 15) & ~15u;
@@ -421,7 +461,7 @@ static bool write_block(struct bt_gen *g)
         g->shadow = 0;
         bt_moves_begin(g);
         bt_groups_end(g);
-        g->next_group = 0;
+        g->next_group = g->twins = 0;
         g->stack_shift = 0;
         for (unsigned i = 0; i < g->n; i++)
             g->lookups[i] = (u8)lookups_of(&g->insn[i]);
