@@ -65,6 +65,7 @@ static int setup(void **state)
     f->c->cr4 = CR4_PAE | CR4_PGE | CR4_SMAP;
     f->c->efer = EFER_LME | EFER_LMA | EFER_NXE;
     f->c->cr3 = TABLES;
+    f->c->seg[SEG_CS].attr = SEG_L | SEG_CODE | SEG_P;
     f->next_table = TABLES + PAGE_SIZE;
     f->ip = calloc(1, sizeof(*f->ip));
     f->ip->owner = f;
@@ -576,6 +577,34 @@ static void test_own_tables(void **state)
     assert_int_equal(interp_init(f->ip, &cfg, NULL), 0); /* for the teardown */
 }
 
+/* Code that is not 64-bit finds no entry for data at 4 GiB and above, and makes none. */
+static void test_high(void **state)
+{
+    struct fix *f = *state;
+    static const u64 high[] = {1ull << 32, 0x7fffull << 32, 0xfffffffffffff000ull};
+    u64 low = 0xfffff000;
+    context(f, TLB_USER);
+    map(f, low, 0x400000, 12, US | RW);
+    assert_true(refill(f, low, 8, true));
+    for (unsigned i = 0; i < ARRAY_LEN(high); i++) {
+        map(f, high[i], 0x500000, 12, US | RW);
+        f->c->seg[SEG_CS].attr = SEG_L | SEG_CODE | SEG_P;
+        assert_true(refill(f, high[i], 8, true));
+        struct mmu_page p = {.gpa = GPA(0x600000), .shift = 12, .user = true};
+        tlb_fill(f->ip, TLB_USER, high[i] - PAGE_SIZE, &p, MMU_EXEC);
+        memset(f->told, 0, sizeof(f->told));
+        f->c->seg[SEG_CS].attr = SEG_DB | SEG_CODE | SEG_P;
+        assert_true(reads(f, high[i]));
+        tlb_drop_high(f->ip);
+        assert_false(reads(f, high[i]));
+        assert_false(refill(f, high[i], 8, false));
+        assert_false(reads(f, high[i]));
+        assert_true(f->ip->tlb->exec[tlb_index(high[i] - PAGE_SIZE)]); /* code stays: it is compared whole */
+        assert_int_equal(f->told[TLB_FLUSH_ALL] + f->told[TLB_FLUSH_NONGLOBAL] + f->told[TLB_FLUSH_PAGE], 0);
+        assert_true(refill(f, low, 8, true));
+    }
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -597,6 +626,7 @@ int main(void)
         T(test_refill_traced_table),
         T(test_refill_keeps_vectors),
         T(test_own_tables),
+        T(test_high),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,7 +135,8 @@ struct interp {
     struct tlb_tables *tlbs;          /* TLB_CONTEXTS of them */
     struct tlb_tables *tables_memory; /* zeroed, for tlbs; set before interp_init: the owner's, who frees it */
     struct tlb_journal journal[TLB_CONTEXTS];
-    bool large[2]; /* 2 MiB, 1 GiB: there may be entries that are parts of such pages */
+    bool large[2];           /* 2 MiB, 1 GiB: there may be entries that are parts of such pages */
+    bool high[TLB_CONTEXTS]; /* there may be entries for data at 4 GiB and above: see tlb_drop_high */
 
     /* An engine that embeds this one hears of flushes, and has code of its own in pages (block.c); all may be NULL. */
     void *owner;
@@ -302,6 +303,8 @@ void tlb_init(struct interp *ip);
 void tlb_flush_all(struct interp *ip);
 void tlb_flush_nonglobal(struct interp *ip);
 void tlb_flush_page(struct interp *ip, u64 va);
+/* Leave no entries for data at 4 GiB and above in the context in force: code that is not 64-bit makes no new ones. */
+void tlb_drop_high(struct interp *ip);
 /* Put what a walk for `access` found into the TLB of context `ctx`: an entry for code, or one for data. */
 void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p, enum mmu_access access);
 /*

@@ -107,6 +107,18 @@ void tlb_flush_page(struct interp *ip, u64 va)
     tell(ip, TLB_FLUSH_PAGE, va);
 }
 
+void tlb_drop_high(struct interp *ip)
+{
+    unsigned ctx = ip->context;
+    const struct tlb_journal *j = &ip->journal[ctx];
+    if (likely(!ip->high[ctx]))
+        return;
+    ip->high[ctx] = false;
+    for (unsigned k = j->n; k-- > 0;)
+        if (j->used[k].page >> 32 && !(j->used[k].kind & TLB_EXEC))
+            drop(ip, ctx, k);
+}
+
 void tlb_protect_page(struct interp *ip, u64 ram_page)
 {
     u64 host = (u64)ip->mem->ram + (ram_page << PAGE_SHIFT);
@@ -145,9 +157,11 @@ static struct tlb_used *use(struct interp *ip, unsigned ctx, unsigned i, u64 pag
 void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p, enum mmu_access access)
 {
     u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK)), page = va & PAGE_MASK;
-    if (ram == UINT64_MAX || ctx == TLB_NEVER)
-        return;
     struct cpu *c = ip->cpu;
+    bool high = page >> 32 && access != MMU_EXEC;
+    if (ram == UINT64_MAX || ctx == TLB_NEVER || (high && !cpu_code64(c)))
+        return;
+    ip->high[ctx] |= high;
     struct tlb_tables *t = &ip->tlbs[ctx];
     unsigned i = tlb_index(va);
     bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG, exec = access == MMU_EXEC;
