@@ -28,7 +28,8 @@
  *     can be started again from its first byte, here or in the interpreter: there are no fix-ups.
  *  2. Translated code is entered only with cpu->cpl, mode and so on equal to its block's key, and exec rights on its page.
  *     Direct jumps join blocks of one page and one key. All others go through the hash of the context in force, whose
- *     entries live no longer than the TLB entry of the page they were made under; the target compares the address.
+ *     entries are of the key in force, and live no longer than the TLB entry of the page they were made under; the target
+ *     compares the address.
  *  3. A page with blocks is traced (MEM_TRACE_CODE), so no TLB entry allows writing it. See cache.c for what a write does.
  *  4. A vCPU has a code cache of its own. Only its own thread changes or frees code, and only while it is not in it.
  *  5. DF, AC, TF, IF of the host are never the guest's.

@@ -16,7 +16,7 @@
  *     target's page is in the TLB, and which: whoever gets there may execute the other block.
  *  3. The patched field of a jump is 4 bytes, aligned: one store.
  *  4. The hash of a context holds blocks that were entered under the present TLB entries of their pages; it is cleared or
- *     picked when those go (bt_flushed in run.c).
+ *     picked when those go (flushed in run.c), and cleared when another key than theirs comes into force (set_key there).
  */
 #include "engine/bt/bt_internal.h"
 
@@ -120,10 +120,6 @@ static bool page_is_global(const struct interp *ip, unsigned context, u64 va)
 void bt_hash_put(struct bt *bt, const struct bt_block *b)
 {
     unsigned context = b->key & BK_CONTEXT;
-    if (bt->hash_key[context] != b->key) {
-        bt_hash_clear(bt, context);
-        bt->hash_key[context] = b->key;
-    }
     u32 set = bt_hash_set(b->va);
     if (bt->hash_n[context] < BT_HASH_LIST && bt->st->hash[context][set] == bt->hash_miss)
         bt->hash_used[context][bt->hash_n[context]++] = (u16)set;

@@ -33,13 +33,31 @@ static u8 vector_key(const struct cpu *c)
                 (xsave && (c->xcr0 & all) == all ? BK_AVX512 : 0) | BK_X87);
 }
 
+/* What is in a hash was made under one key: a jump through it does not look. */
+static void use_hash(struct bt *bt, u8 key)
+{
+    unsigned context = key & BK_CONTEXT;
+    if (likely(bt->hash_key[context] == key))
+        return;
+    bt_hash_clear(bt, context);
+    bt->hash_key[context] = key;
+}
+
+static void set_key(struct bt *bt, u8 key)
+{
+    bt->st->key = key;
+    use_hash(bt, key);
+    if ((key & BK_CONTEXT) != TLB_USER) /* STAC and CLAC go from one to the other */
+        use_hash(bt, key ^ TLB_SUPERVISOR ^ TLB_SUPERVISOR_AC);
+}
+
 /* Is there translated code for the mode that the interpreter has derived? Sets st->key. */
 bool bt_mode(struct bt *bt)
 {
     const struct interp *ip = &bt->ip;
     if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER || ip->cpu->cpl == 1 || ip->cpu->cpl == 2)
         return false;
-    bt->st->key = (u8)(ip->context | vector_key(ip->cpu));
+    set_key(bt, (u8)(ip->context | vector_key(ip->cpu)));
     return true;
 }
 
