@@ -47,7 +47,7 @@
 #define BK_AVX         8u
 #define BK_AVX512      16u
 #define BK_X87         32u
-#define BK_COMPAT      64u  /* 32-bit flat code */
+#define BK_COMPAT      64u  /* 32-bit flat code: see compat.c */
 #define BK_PLAIN       128u /* without groups: see group.c */
 
 #define BT_CONTEXTS    3u /* TLB_NEVER has no translated code */
@@ -91,6 +91,8 @@ struct bt_state {
     u32 hash_mask;  /* of PEXT */
     u64 nothing;    /* 0 */
     u64 keep_but_if, keep_but_ac, keep_arith; /* masks of flags */
+    u64 no_segment
+        [2]; /* FS, GS in 32-bit code: what keeps look-ups from hitting if the segment must be checked, or 0 */
     /* Cold */
     struct cpu *cpu;
     struct bt *bt;
@@ -231,6 +233,7 @@ struct bt_group {
     bool fresh; /* its look-up is being written */
     u8 base;
     s64 lo, hi;
+    s64 made; /* stack_shift when its look-up was written */
 };
 
 /* One block being written. */
@@ -337,7 +340,8 @@ struct bt_shared {
     bool write;  /* else: look up for writing */
     s32 disp;    /* else the range to look up, from the base register as it is now */
     unsigned size;
-    s32 slot; /* offset in st->addend */
+    s32 slot;   /* offset in st->addend */
+    bool moved; /* the stack pointer has since the look-up */
 };
 /* Does the access belong to a group, or begin one? (group.c) */
 bool bt_group(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write,
@@ -415,6 +419,37 @@ void bt_exit_side(struct bt_gen *g, unsigned cc, u64 target);
 static inline void bt_how(struct bt_gen *g, enum engine_how how)
 {
     g->b->map[g->i].how = how;
+}
+
+/* --- 32-bit code (compat.c) --- */
+/* Is the state one that translations of 32-bit code can take for granted? Prepares for running them. */
+bool bt_compat_mode(struct bt *bt);
+/* As isa_decode, of code of that key: 32-bit code in a form that the other files know how to translate. */
+int bt_decode(u8 key, const u8 *bytes, size_t avail, struct isa_insn *insn);
+/* As bt_flow and bt_stack. */
+bool bt_compat_flow(struct bt_gen *g, const struct isa_insn *insn);
+bool bt_compat_stack(struct bt_gen *g, const struct isa_insn *insn);
+/* Must the interpreter do an access that missed, at linear address `va` by segment `seg`? */
+static inline bool bt_compat_odd(const struct bt_state *st, u8 key, u64 va, unsigned seg)
+{
+    if (!(key & BK_COMPAT))
+        return false;
+    return va >> 32 || ((seg == SEG_FS || seg == SEG_GS) && st->no_segment[seg - SEG_FS]);
+}
+/* Code from here on is not translated: EIP may wrap. */
+#define BT_COMPAT_END 0xfffff000u
+
+/* A jump's target: EIP has 32 bits. */
+static inline u64 bt_target(const struct bt_gen *g, const struct isa_insn *insn)
+{
+    u64 target = g->rip + insn->len + (u64)insn->imm;
+    return g->b->key & BK_COMPAT ? (u32)target : target;
+}
+
+/* Bytes of a stack slot. */
+static inline unsigned bt_slot_size(const struct isa_insn *insn)
+{
+    return insn->mode == ISA_MODE_32 ? 4 : 8;
 }
 
 /* The block at `va`, whose first byte is at `start` of RAM. NULL: no memory, or *result is a fault to raise. */

@@ -443,8 +443,10 @@ static bool copy_lea(struct bt_gen *g, const struct isa_insn *insn)
     if (d->size < 4)
         return false;
     m.seg = SEG_DS;
-    bool plain = m.base != ISA_RIP_REG && m.base != ISA_NO_REG && bt_host_of[m.base] != NO_HOST && host != NO_HOST &&
-                 (m.index == ISA_NO_REG || bt_host_of[m.index] != NO_HOST) && insn->addr_size == 8;
+    bool plain =
+        m.base != ISA_RIP_REG && m.base != ISA_NO_REG && bt_host_of[m.base] != NO_HOST && host != NO_HOST &&
+        (m.index == ISA_NO_REG || bt_host_of[m.index] != NO_HOST) &&
+        (insn->addr_size == 8 || d->size == 4); /* of a sum's low half, the addends' upper halves are no part */
     if (plain) {
         struct haddr a = {bt_host_of[m.base], m.index == ISA_NO_REG ? NO_HOST : bt_host_of[m.index],
                           (u8)__builtin_ctz(m.scale ? m.scale : 1), (s32)m.disp};
@@ -488,7 +490,7 @@ static bool no_effect(const struct isa_insn *insn)
 bool bt_copy(struct bt_gen *g, const struct isa_insn *insn)
 {
     struct plan p;
-    if (insn->cls != ISA_INNOCUOUS)
+    if (insn->cls != ISA_INNOCUOUS || insn->encoding == ISA_ENC_OTHER)
         return false;
     if (no_effect(insn)) {
         bt_how(g, HOW_NOTHING);

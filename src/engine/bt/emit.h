@@ -96,6 +96,15 @@ static inline void emit_lea(struct emit *e, unsigned reg, struct haddr a)
 {
     emit_mem(e, true, 0x8d, reg, a);
 }
+/* The same of four bytes: registers get a zero upper half. */
+static inline void emit_lea32(struct emit *e, unsigned reg, struct haddr a)
+{
+    emit_mem(e, false, 0x8d, reg, a);
+}
+static inline void emit_store32(struct emit *e, struct haddr a, unsigned reg)
+{
+    emit_mem(e, false, 0x89, reg, a);
+}
 static inline void emit_mov(struct emit *e, unsigned to, unsigned from)
 {
     if (to != from)

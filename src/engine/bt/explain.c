@@ -45,10 +45,11 @@ static void describe(struct bt *bt, const struct bt_block *b, struct engine_expl
     out->code_address = (u64)(uintptr_t)(bt->code.rx + b->code);
     out->code_bytes = MIN(b->code_len, (u32)EXPLAIN_CODE);
     memcpy(out->code, bt->code.rw + b->code, out->code_bytes);
+    u8 mode = b->key & BK_COMPAT ? ISA_MODE_32 : ISA_MODE_64;
     for (unsigned i = 0; i < b->n; i++) {
         const struct bt_map *m = &b->map[i];
         struct engine_explain_insn *x = &out->insn[i];
-        *x = (struct engine_explain_insn){.rip = b->va + m->guest, .mode = ISA_MODE_64, .how = m->how};
+        *x = (struct engine_explain_insn){.rip = b->va + m->guest, .mode = mode, .how = m->how};
         x->len = (u8)(m[1].guest - m->guest);
         x->code_off = MIN(m->host, out->code_bytes);
         x->code_len = MIN(m[1].host, out->code_bytes) - x->code_off;

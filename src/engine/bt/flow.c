@@ -172,7 +172,7 @@ static void push_return(struct bt_gen *g, const struct isa_insn *insn)
 static bool jmp(struct bt_gen *g, const struct isa_insn *insn)
 {
     const struct isa_operand *d = &insn->op[0];
-    u64 target = next_ip(g, insn) + (u64)insn->imm;
+    u64 target = bt_target(g, insn);
     if (d->kind == ISA_OP_IMM) {
         if (!gva_canonical(GVA(target)))
             return false;
@@ -195,7 +195,7 @@ static bool jmp(struct bt_gen *g, const struct isa_insn *insn)
 static bool call(struct bt_gen *g, const struct isa_insn *insn)
 {
     const struct isa_operand *d = &insn->op[0];
-    u64 target = next_ip(g, insn) + (u64)insn->imm;
+    u64 target = bt_target(g, insn);
     if (d->kind == ISA_OP_IMM) {
         if (!gva_canonical(GVA(target)))
             return false;
@@ -250,7 +250,7 @@ static bool loop(struct bt_gen *g, const struct isa_insn *insn, bool count)
 
 static bool jcc(struct bt_gen *g, const struct isa_insn *insn)
 {
-    u64 next = next_ip(g, insn), target = next + (u64)insn->imm;
+    u64 next = next_ip(g, insn), target = bt_target(g, insn);
     if (!gva_canonical(GVA(target)))
         return false;
     if (g->i + 1 < g->n) {
@@ -281,6 +281,8 @@ bool bt_flow(struct bt_gen *g, const struct isa_insn *insn)
         return false;
     if (is_jcc(insn))
         return jcc(g, insn);
+    if (g->b->key & BK_COMPAT)
+        return bt_compat_flow(g, insn);
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
         return jmp(g, insn);

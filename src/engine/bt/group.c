@@ -39,21 +39,22 @@ static bool groupable(const struct isa_mem *m, unsigned addr_size)
 /* The constant by which an instruction moves RSP, in *by; false if it does something else to it. */
 static bool moves_stack(const struct isa_insn *insn, s64 *by)
 {
+    s64 slot = bt_slot_size(insn);
     *by = 0;
     if (!(insn->gpr_written & BIT(RSP)))
         return true;
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_CALL:
-        *by = -8;
+        *by = -slot;
         return !(insn->prefixes & ISA_PFX_66);
     case ZYDIS_MNEMONIC_POP:
-        *by = 8;
+        *by = slot;
         return !(insn->prefixes & ISA_PFX_66) && insn->op[0].kind == ISA_OP_REG && insn->op[0].reg != RSP;
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
         *by = insn->mnemonic == ZYDIS_MNEMONIC_ADD ? insn->imm : -insn->imm;
-        return insn->op[0].kind == ISA_OP_REG && insn->op[0].size == 8 && insn->op[1].kind == ISA_OP_IMM;
+        return insn->op[0].kind == ISA_OP_REG && insn->op[0].size == slot && insn->op[1].kind == ISA_OP_IMM;
     default:
         return false;
     }
@@ -62,7 +63,7 @@ static bool moves_stack(const struct isa_insn *insn, s64 *by)
 /* Accesses of `insn` relative to guest register `base`, at most two. */
 static unsigned accesses_of(const struct isa_insn *insn, unsigned base, struct access *out)
 {
-    unsigned n = 0;
+    unsigned n = 0, slot = bt_slot_size(insn);
     for (unsigned i = 0; i < insn->n_ops && n == 0; i++)
         if (insn->op[i].kind == ISA_OP_MEM && !insn->op[i].hidden && insn->op[i].size && insn->mem.base == base &&
             groupable(&insn->mem, insn->addr_size))
@@ -70,9 +71,9 @@ static unsigned accesses_of(const struct isa_insn *insn, unsigned base, struct a
     if (base != RSP || (insn->prefixes & ISA_PFX_66))
         return n;
     if (insn->mnemonic == ZYDIS_MNEMONIC_PUSH || insn->mnemonic == ZYDIS_MNEMONIC_CALL)
-        out[n++] = (struct access){-8, 8, true};
+        out[n++] = (struct access){-(s64)slot, slot, true};
     else if (insn->mnemonic == ZYDIS_MNEMONIC_POP || insn->mnemonic == ZYDIS_MNEMONIC_RET)
-        out[n++] = (struct access){0, 8, false};
+        out[n++] = (struct access){0, slot, false};
     return n;
 }
 
@@ -115,7 +116,7 @@ static struct bt_group *find(struct bt_gen *g, unsigned base, s64 lo, s64 hi, bo
 static struct bt_group *make(struct bt_gen *g, unsigned base, s64 lo, s64 hi, bool write)
 {
     struct bt_group *p = &g->groups[g->next_group++ % BT_GROUPS];
-    *p = (struct bt_group){.live = true, .base = (u8)base, .write = write, .lo = lo, .hi = hi};
+    *p = (struct bt_group){.live = true, .base = (u8)base, .write = write, .lo = lo, .hi = hi, .made = g->stack_shift};
     return p;
 }
 
@@ -138,6 +139,7 @@ bool bt_group(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, uns
     s->write = p->write;
     s->disp = (s32)(lo - shift);
     s->size = (unsigned)(hi - lo);
+    s->moved = p->base == RSP && g->stack_shift != p->made;
     s->slot = (s32)((p - g->groups) * sizeof(u64));
     return true;
 }

@@ -94,7 +94,13 @@ void bt_address(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, s
     } else {
         offset_into_a(g, m, addr_size);
     }
-    if (has_segment(m)) {
+    if (has_segment(m) && (g->b->key & BK_COMPAT)) {
+        bool fs = m->seg == SEG_FS;
+        emit_load(e, SCRATCH_B, fs ? AT_ST(fs_base) : AT_ST(gs_base));
+        emit_lea32(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, extra});
+        emit_load(e, SCRATCH_B, fs ? AT_ST(no_segment[0]) : AT_ST(no_segment[1]));
+        emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
+    } else if (has_segment(m)) {
         emit_load(e, SCRATCH_B, m->seg == SEG_FS ? AT_ST(fs_base) : AT_ST(gs_base));
         emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, extra});
     } else if (extra) {
@@ -273,6 +279,11 @@ static struct haddr lookup_shared(struct bt_gen *g, const struct shape *s, const
     struct haddr keep = AT(H_RSP, ST(addend) + group->slot);
     if (group->member) {
         emit_load(&g->e, SCRATCH_B, keep);
+        /* ESP may have gone round 4 GiB, and come back with this access. */
+        if ((g->b->key & BK_COMPAT) && group->moved) {
+            emit_lea32(&g->e, SCRATCH_A, AT(s->host, (s32)m->disp));
+            return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
+        }
     } else {
         lookup_simple(g, s, group->disp, group->size, group->write, bt_flags_free(g), TO_TWIN);
         emit_store(&g->e, keep, SCRATCH_B);

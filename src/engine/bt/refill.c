@@ -14,7 +14,9 @@ static u64 address(const struct cpu *c, const struct bt_site *s)
         a += c->gpr[s->index & 15] << s->shift;
     if (s->addr32)
         a = (u32)a;
-    return s->seg == SEG_FS || s->seg == SEG_GS ? a + c->seg[s->seg].base : a;
+    if (s->seg == SEG_FS || s->seg == SEG_GS)
+        a = cpu_code64(c) ? a + c->seg[s->seg].base : (u32)(a + c->seg[s->seg].base);
+    return a;
 }
 
 static bool hits(struct interp *ip, const struct bt_site *s)
@@ -80,7 +82,9 @@ const u8 *bt_refill(struct bt_state *st, u32 number)
     const struct bt_map *m = &b->map[s->insn];
     if (m->flags_in_memory)
         bt->ip.cpu->arith = st->arith;
-    if (!tlb_refill(&bt->ip, address(bt->ip.cpu, s), s->size, s->write) || !others_hit(&bt->ip, b, s))
+    u64 va = address(bt->ip.cpu, s);
+    if (bt_compat_odd(st, b->key, va, s->seg) || !tlb_refill(&bt->ip, va, s->size, s->write) ||
+        !others_hit(&bt->ip, b, s))
         return NULL;
     return bt->code.rx + b->code + m->host;
 }

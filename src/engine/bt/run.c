@@ -55,9 +55,12 @@ static void set_key(struct bt *bt, u8 key)
 bool bt_mode(struct bt *bt)
 {
     const struct interp *ip = &bt->ip;
-    if (ip->key != ISA_MODE_64 || ip->context == TLB_NEVER || ip->cpu->cpl == 1 || ip->cpu->cpl == 2)
+    bool compat = ip->key == (ISA_MODE_32 | KEY_FLAT | KEY_SS32);
+    if ((ip->key != ISA_MODE_64 && !compat) || ip->context == TLB_NEVER || ip->cpu->cpl == 1 || ip->cpu->cpl == 2)
         return false;
-    set_key(bt, (u8)(ip->context | vector_key(ip->cpu)));
+    if (compat && !bt_compat_mode(bt))
+        return false;
+    set_key(bt, (u8)(ip->context | vector_key(ip->cpu) | (compat ? BK_COMPAT : 0)));
     return true;
 }
 

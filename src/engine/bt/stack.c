@@ -1,4 +1,4 @@
-/* PUSH, POP and LEAVE of 64-bit mode. */
+/* PUSH, POP and LEAVE of 64-bit mode; those of 32-bit code are in compat.c. */
 #include "engine/bt/bt_internal.h"
 
 static const struct isa_mem below = {.base = RSP, .index = ISA_NO_REG, .seg = SEG_SS, .scale = 1, .disp = -8};
@@ -63,7 +63,9 @@ bool bt_stack(struct bt_gen *g, const struct isa_insn *insn)
     bool done = false;
     if ((insn->prefixes & ISA_PFX_66) || insn->cls != ISA_INNOCUOUS)
         return false;
-    if (insn->mnemonic == ZYDIS_MNEMONIC_PUSH)
+    if (g->b->key & BK_COMPAT)
+        done = bt_compat_stack(g, insn);
+    else if (insn->mnemonic == ZYDIS_MNEMONIC_PUSH)
         done = push(g, insn);
     else if (insn->mnemonic == ZYDIS_MNEMONIC_POP)
         done = pop(g, insn);

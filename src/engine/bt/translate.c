@@ -350,7 +350,7 @@ static bool decode_crossing(struct bt_gen *g, const u8 *host)
         return false;
     memcpy(bytes, host, head);
     memcpy(bytes + head, next, ISA_MAX_LEN - head);
-    if (isa_decode(ISA_MODE_64, bytes, ISA_MAX_LEN, &g->insn[0]) != ISA_DECODE_OK || g->insn[0].len <= head)
+    if (bt_decode(b->key, bytes, ISA_MAX_LEN, &g->insn[0]) != ISA_DECODE_OK || g->insn[0].len <= head)
         return true;
     b->second = (u64)(next - g->bt->ip.mem->ram);
     b->bytes = (u16)head;
@@ -367,7 +367,7 @@ static void decode(struct bt_gen *g, const u8 *host)
     bool end = false;
     while (!end && g->n < max && off < room) {
         struct isa_insn *insn = &g->insn[g->n];
-        if (isa_decode(ISA_MODE_64, host + off, MIN(room - off, (unsigned)ISA_MAX_LEN), insn) != ISA_DECODE_OK)
+        if (bt_decode(g->b->key, host + off, MIN(room - off, (unsigned)ISA_MAX_LEN), insn) != ISA_DECODE_OK)
             break;
         off += insn->len;
         g->n++;
@@ -482,7 +482,7 @@ static bool write_block(struct bt_gen *g)
 struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
 {
     struct bt_gen *g = &bt->gen;
-    if (!bt_room(bt, CODE_MAX + COLD_MAX, META_MAX))
+    if (((key & BK_COMPAT) && va >= BT_COMPAT_END) || !bt_room(bt, CODE_MAX + COLD_MAX, META_MAX))
         return NULL;
     *g = (struct bt_gen){.bt = bt};
     size_t meta = bt->regions[bt->region].meta_used;

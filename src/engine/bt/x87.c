@@ -191,7 +191,8 @@ static u64 operand(struct interp *ip, const struct isa_insn *insn, u64 rip, u64 
         c->rip = rip;
         u64 ea = isa_ea(c, insn);
         c->rip = now;
-        if (is_at(ip, ea + (based ? c->seg[insn->mem.seg].base : 0), host))
+        u64 va = ea + (based ? c->seg[insn->mem.seg].base : 0);
+        if (is_at(ip, insn->mode == ISA_MODE_64 ? va : (u32)va, host))
             return ea;
     }
     return search(ip, host);
