@@ -23,6 +23,8 @@
  * Guest arithmetic flags are in EFLAGS at every block's start and end. Inside a block they may be in memory (st->arith) for a
  * while, so that look-ups may use shorter code that clobbers EFLAGS: see flags.c.
  *
+ * 32-bit code with flat segments goes the same way, decoded as what it is, with the upper halves of registers zero: compat.c.
+ *
  * What must stay true
  *  1. A guest instruction changes nothing that the guest can see before its last possible fault or miss is behind it. So it
  *     can be started again from its first byte, here or in the interpreter: there are no fix-ups.

@@ -17,6 +17,9 @@
  * from page 0 into page 1 comes with index 1. The empty value of these two is that of a page which no access that comes with
  * them starts in.
  *
+ * Translated 32-bit code does not cut its sums to 32 bits. So code that is not 64-bit makes no entries for data at 4 GiB and
+ * above, and an owner that translates has those of 64-bit code dropped before it begins (tlb_drop_high).
+ *
  * Which indices are in use stands in a journal, so that a flush costs what was filled. Code has at most half of it. So there
  * is always room for an entry for data without one for code being dropped, which the owner of code would have to hear of.
  */
