@@ -262,7 +262,6 @@ struct bt_gen {
         u8 insn;
         bool flags_in_memory; /* COLD_TWIN */
     } cold[4 * BT_BLOCK_INSNS];
-    unsigned n_side; /* of these, with exits */
     unsigned n_cold;
     struct bt_group groups[BT_GROUPS];
     unsigned next_group;

@@ -40,7 +40,7 @@ int bt_cache_init(struct bt *bt, size_t size, struct error *e)
     size = size ? MAX(size, CACHE_MIN) : CACHE_PRESET;
     bt->hot_runs = size >= CACHE_AMPLE ? HOT_RUNS : (u32)(HOT_RUNS * CACHE_AMPLE / size);
     bt->n_regions = size >= CACHE_LARGE ? BT_REGIONS : BT_REGIONS / 4;
-    size_t code = size / 2 / bt->n_regions & ~(size_t)4095, meta = size / 2 / bt->n_regions & ~(size_t)4095;
+    size_t code = size * 2 / 5 / bt->n_regions & ~(size_t)4095, meta = size * 3 / 5 / bt->n_regions & ~(size_t)4095;
     int r = host_code_create(&bt->code, THUNKS + code * bt->n_regions, e);
     if (r < 0)
         return r;
@@ -181,6 +181,8 @@ static void unlink_all(struct bt *bt, struct bt_block *b)
 
 struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
 {
+    if (!bt->views[start >> PAGE_SHIFT]) /* most code never gets hot: no need to look further away */
+        return NULL;
     struct bt_block *b = bt->chains[chain_of(va, start, key)];
     while (b && (b->va != va || b->start != start || b->key != key))
         b = b->hash_next;

@@ -16,7 +16,7 @@ const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H
 
 /* The most that one block may take. */
 #define CODE_MAX (8u << 10)
-#define COLD_MAX (4 * BT_BLOCK_INSNS * 24u + BT_EXITS * 112u)
+#define COLD_MAX (4 * BT_BLOCK_INSNS * 10u + BT_EXITS * 96u)
 #define META_MAX                                                                                                  \
     (sizeof(struct bt_block) + BT_EXITS * sizeof(struct bt_exit) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
      4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + BT_RELOCS * sizeof(struct bt_reloc) + 64)
@@ -78,13 +78,11 @@ void bt_cold(struct bt_gen *g, u8 *mark, u32 site)
 void bt_cold_side(struct bt_gen *g, u8 *mark, u64 target)
 {
     g->cold[new_cold(g, mark, COLD_SIDE)].target = target;
-    g->n_side++;
 }
 
 void bt_cold_twin(struct bt_gen *g, u8 *mark, bool flags_in_memory)
 {
     g->cold[new_cold(g, mark, COLD_TWIN)].flags_in_memory = flags_in_memory;
-    g->n_side++;
 }
 
 /* --- head --- */
@@ -197,7 +195,7 @@ static bool ends_block(const struct bt_gen *g, const struct isa_insn *insn)
 /* What a failed attempt must not leave behind. */
 struct mark {
     u8 *p;
-    unsigned n_cold, n_sites, n_exits, n_relocs, shadow, n_side;
+    unsigned n_cold, n_sites, n_exits, n_relocs, shadow;
     bool flags_ok, saved_ok, full, overflow;
     struct bt_group groups[BT_GROUPS];
 };
@@ -205,7 +203,7 @@ struct mark {
 static struct mark mark(const struct bt_gen *g)
 {
     struct mark m = {.p = g->e.p, .n_cold = g->n_cold, .n_sites = g->n_sites, .n_exits = g->n_exits};
-    m.shadow = g->shadow, m.n_side = g->n_side, m.n_relocs = g->n_relocs;
+    m.shadow = g->shadow, m.n_relocs = g->n_relocs;
     m.flags_ok = g->flags_ok, m.saved_ok = g->saved_ok, m.full = g->e.full, m.overflow = g->overflow;
     memcpy(m.groups, g->groups, sizeof(m.groups));
     return m;
@@ -215,7 +213,7 @@ static void undo(struct bt_gen *g, const struct mark *m)
 {
     g->e.p = m->p, g->e.full = m->full;
     g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow,
-    g->n_side = m->n_side, g->n_relocs = m->n_relocs;
+    g->n_relocs = m->n_relocs;
     g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
     memcpy(g->groups, m->groups, sizeof(g->groups));
 }
@@ -256,8 +254,12 @@ static void instruction(struct bt_gen *g)
  * Cold code lies at the far end of the region, so that hot code is dense: push site; jmp slow. What comes here with another
  * address than the block's puts it together again first.
  */
-#define COLD_ROOM 24u
-#define SIDE_ROOM 112u /* a side exit, and its link */
+/* Bytes of each kind, with what is there at most: */
+#define SITE_ROOM    10u /* push site; jmp slow */
+#define RESTART_ROOM 19u
+#define SIDE_ROOM    (14u + 8 + SITE_ROOM) /* budget; jump, aligned; the site of its link */
+#define CHECK_ROOM   41u                   /* of another page */
+#define TWIN_ROOM    (SIDE_ROOM + 14)      /* the flags */
 
 /* The last `n` instructions of the block were counted and do not run. */
 static void give_back(struct bt_gen *g, unsigned n)
@@ -315,11 +317,30 @@ static void cold_part(struct bt_gen *g, unsigned i, u32 at)
     }
 }
 
+static u32 cold_room(const struct bt_gen *g)
+{
+    u32 room = 0;
+    for (unsigned i = 0; i < g->n_cold; i++) {
+        switch (g->cold[i].kind) {
+        case COLD_SITE:
+            room += g->sites[g->cold[i].site & 0xff].kind == SITE_RESTART ? RESTART_ROOM : SITE_ROOM;
+            break;
+        case COLD_SIDE:
+            room += SIDE_ROOM + ((g->cold[i].target ^ g->b->va) >= PAGE_SIZE ? CHECK_ROOM : 0);
+            break;
+        case COLD_TWIN:
+            room += TWIN_ROOM;
+            break;
+        }
+    }
+    return room;
+}
+
 static void cold_code(struct bt_gen *g)
 {
     struct bt *bt = g->bt;
     struct bt_region *r = &bt->regions[bt->region];
-    u32 at = (r->cold - COLD_ROOM * g->n_cold - SIDE_ROOM * g->n_side) & ~3u;
+    u32 at = (r->cold - cold_room(g)) & ~3u;
     if (at < g->b->code + CODE_MAX) {
         g->overflow = true;
         return;
@@ -456,7 +477,7 @@ static bool write_block(struct bt_gen *g)
                              .p = bt->code.rw + g->b->code,
                              .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->cold),
                              .rx = bt->code.rx + g->b->code};
-        g->n_cold = g->n_sites = g->n_exits = g->n_side = 0;
+        g->n_cold = g->n_sites = g->n_exits = 0;
         g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
         g->shadow = 0;
         bt_moves_begin(g);
