@@ -70,6 +70,7 @@ struct bt;
 #define BT_GROUPS 4u
 #define BT_RELOCS 64u
 #define BT_SIDES  6u /* conditional exits in the middle of a block */
+#define NOT_HELD  (-1)
 #define BT_TWINS  8u /* groups that a block looks up */
 #define BT_EXITS  (2 + BT_SIDES + BT_TWINS)
 
@@ -266,6 +267,7 @@ struct bt_gen {
     struct bt_group groups[BT_GROUPS];
     unsigned next_group;
     unsigned twins;  /* groups looked up */
+    s32 held;        /* offset in st->addend of the group whose addend SCRATCH_B holds, too; NOT_HELD */
     s64 stack_shift; /* RSP less what it was at the block's start */
     struct bt_site sites[4 * BT_BLOCK_INSNS];
     unsigned n_sites;
@@ -349,6 +351,8 @@ bool bt_group(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, uns
               struct bt_shared *s);
 /* An instruction is written: groups whose base it changed end. */
 void bt_groups_after(struct bt_gen *g, const struct isa_insn *insn);
+/* Base register of an instruction's access that could be one of a group; ISA_NO_REG: none. */
+unsigned bt_group_base(const struct isa_insn *insn);
 /* All groups end: C may have run. */
 void bt_groups_end(struct bt_gen *g);
 bool bt_grouped(const struct bt_gen *g);

@@ -455,6 +455,7 @@ static bool copy_lea(struct bt_gen *g, const struct isa_insn *insn)
         return true;
     }
     bt_address(g, &m, insn->addr_size, 0);
+    g->held = NOT_HELD;
     if (d->size == 4)
         emit_reg(e, false, 0x89, SCRATCH_A, SCRATCH_A); /* clears the upper half */
     if (host == NO_HOST)
@@ -511,5 +512,7 @@ bool bt_copy(struct bt_gen *g, const struct isa_insn *insn)
     if (!encode(&g->e, insn, &p, mem || p.in_place >= 0 ? &a : NULL))
         return false;
     store_staged(g, &p);
+    if (p.load)
+        g->held = NOT_HELD;
     return true;
 }

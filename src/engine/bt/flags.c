@@ -49,14 +49,20 @@ void bt_flags_scan(struct bt_gen *g)
     }
 }
 
-/* Look-ups from the instruction at hand until all flags are overwritten. */
+/* Look-ups from the instruction at hand until all flags are overwritten; of accesses that make a group, about one. */
 static unsigned lookups_ahead(const struct bt_gen *g)
 {
-    unsigned count = 0;
+    unsigned count = 0, grouped = 0; /* base registers of groups */
     for (unsigned i = g->i; i < g->n; i++) {
-        count += g->lookups[i];
-        if (overwrites_all(&g->insn[i]))
+        const struct isa_insn *insn = &g->insn[i];
+        unsigned base = bt_group_base(insn);
+        if (g->lookups[i] != 1 || base == ISA_NO_REG || !(grouped >> base & 1))
+            count += g->lookups[i];
+        if (overwrites_all(insn))
             break;
+        grouped &= ~(unsigned)insn->gpr_written | BIT(RSP);
+        if (base != ISA_NO_REG && !(insn->gpr_written >> base & 1 && base != RSP))
+            grouped |= BIT(base);
     }
     return count;
 }

@@ -77,6 +77,14 @@ static unsigned accesses_of(const struct isa_insn *insn, unsigned base, struct a
     return n;
 }
 
+unsigned bt_group_base(const struct isa_insn *insn)
+{
+    struct access a[2];
+    if (insn->mem.base < CPU_GPRS && accesses_of(insn, insn->mem.base, a))
+        return insn->mem.base;
+    return accesses_of(insn, RSP, a) ? RSP : ISA_NO_REG;
+}
+
 /*
  * Extend [lo, hi) by what the instructions from the one at hand on will access, and *write by how; returns how many will
  * share the look-up.
@@ -157,6 +165,7 @@ void bt_groups_after(struct bt_gen *g, const struct isa_insn *insn)
 void bt_groups_end(struct bt_gen *g)
 {
     memset(g->groups, 0, sizeof(g->groups));
+    g->held = NOT_HELD;
 }
 
 bool bt_grouped(const struct bt_gen *g)

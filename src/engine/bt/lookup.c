@@ -272,13 +272,19 @@ static struct haddr lookup_complex(struct bt_gen *g, const struct isa_mem *m, un
     return (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0};
 }
 
-/* One of a group: the first looks all of them up and keeps the addend. */
+/*
+ * One of a group: the first looks all of them up and keeps the addend. If nothing used SCRATCH_B since the last of the same
+ * group, it is still there; an instruction with another access does not count on that, for a miss of the other starts
+ * the instruction again without.
+ */
 static struct haddr lookup_shared(struct bt_gen *g, const struct shape *s, const struct isa_mem *m,
                                   const struct bt_shared *group)
 {
     struct haddr keep = AT(H_RSP, ST(addend) + group->slot);
     if (group->member) {
-        emit_load(&g->e, SCRATCH_B, keep);
+        if (g->held != group->slot || g->lookups[g->i] != 1)
+            emit_load(&g->e, SCRATCH_B, keep);
+        g->held = group->slot;
         /* ESP may have gone round 4 GiB, and come back with this access. */
         if ((g->b->key & BK_COMPAT) && group->moved) {
             emit_lea32(&g->e, SCRATCH_A, AT(s->host, (s32)m->disp));
@@ -287,6 +293,7 @@ static struct haddr lookup_shared(struct bt_gen *g, const struct shape *s, const
     } else {
         lookup_simple(g, s, group->disp, group->size, group->write, bt_flags_free(g), TO_TWIN);
         emit_store(&g->e, keep, SCRATCH_B);
+        g->held = group->slot;
     }
     return (struct haddr){s->host, SCRATCH_B, 0, (s32)m->disp};
 }
@@ -297,6 +304,7 @@ struct haddr bt_lookup(struct bt_gen *g, const struct isa_mem *m, unsigned addr_
     struct bt_shared group;
     if (bt_group(g, m, addr_size, size, write, &group))
         return lookup_shared(g, &s, m, &group);
+    g->held = NOT_HELD;
     u32 site = bt_access_site(g, m, addr_size, size, write);
     if (s.constant && (s.value & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
         return lookup_constant(g, &s, write, site);
@@ -316,5 +324,6 @@ struct haddr bt_lookup_a(struct bt_gen *g, const struct isa_mem *m, unsigned add
 struct haddr bt_lookup_b(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write)
 {
     emit_lea(&g->e, SCRATCH_B, bt_lookup(g, m, addr_size, size, write));
+    g->held = NOT_HELD;
     return AT(SCRATCH_B, 0);
 }

@@ -171,6 +171,7 @@ bool bt_system(struct bt_gen *g, const struct isa_insn *insn)
     }
     if (done)
         bt_how(g, HOW_SYSTEM);
+    g->held = NOT_HELD;
     return done;
 }
 

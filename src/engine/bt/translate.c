@@ -197,6 +197,7 @@ struct mark {
     u8 *p;
     unsigned n_cold, n_sites, n_exits, n_relocs, shadow;
     bool flags_ok, saved_ok, full, overflow;
+    s32 held;
     struct bt_group groups[BT_GROUPS];
 };
 
@@ -205,6 +206,7 @@ static struct mark mark(const struct bt_gen *g)
     struct mark m = {.p = g->e.p, .n_cold = g->n_cold, .n_sites = g->n_sites, .n_exits = g->n_exits};
     m.shadow = g->shadow, m.n_relocs = g->n_relocs;
     m.flags_ok = g->flags_ok, m.saved_ok = g->saved_ok, m.full = g->e.full, m.overflow = g->overflow;
+    m.held = g->held;
     memcpy(m.groups, g->groups, sizeof(m.groups));
     return m;
 }
@@ -215,6 +217,7 @@ static void undo(struct bt_gen *g, const struct mark *m)
     g->n_cold = m->n_cold, g->n_sites = m->n_sites, g->n_exits = m->n_exits, g->shadow = m->shadow,
     g->n_relocs = m->n_relocs;
     g->flags_ok = m->flags_ok, g->saved_ok = m->saved_ok, g->overflow = m->overflow;
+    g->held = m->held;
     memcpy(g->groups, m->groups, sizeof(g->groups));
 }
 
