@@ -157,6 +157,23 @@ static void settle_flags(struct bt *bt, const struct bt_block *b, unsigned i)
         bt->ip.cpu->arith = bt->st->arith;
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+/*
+ * A long jump left frames behind on the stack of translated code, which a sanitizer does not know as one: it has to be told
+ * that nothing below this function's frame is in use.
+ */
+static void frames_left(struct bt *bt)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(bt->memory, (size_t)((u8 *)__builtin_frame_address(0) - (u8 *)bt->memory));
+#else
+    (void)bt;
+#endif
+}
+
 /*
  * Execute instruction `i` of `b` by the interpreter, in struct cpu. STEP_DONE, or a result to leave with; then, and when
  * it is not followed by its neighbour, the rest of the block's budget was given back.
@@ -170,6 +187,8 @@ static int step(struct bt *bt, struct bt_block *b, unsigned i)
     int r = setjmp(ip->exit);
     if (r == 0)
         r = interp_step(ip);
+    else
+        frames_left(bt);
     bt->st->left = ip->budget - bt->kept;
     bt->vectors_changed |= b->units || b->map[i].how == HOW_MONITOR;
     if (bt->vectors_changed)

@@ -123,11 +123,9 @@ static bool recover_region(const siginfo_t *info, greg_t *regs)
         const u8 *end = __atomic_load_n(&r->end, __ATOMIC_ACQUIRE);
         if (!end || rip < r->start || rip >= end)
             continue;
-        u64 offset = (u64)(rip - r->start), *below = (u64 *)regs[REG_RSP];
-        if (r->keep) {
-            below[-1] = (u64)regs[REG_RAX];
-            below[-2] = (u64)regs[REG_RDX];
-        }
+        u64 offset = (u64)(rip - r->start), kept[] = {(u64)regs[REG_RDX], (u64)regs[REG_RAX]};
+        if (r->keep) /* RSP need not be aligned */
+            memcpy((u8 *)regs[REG_RSP] - sizeof(kept), kept, sizeof(kept));
         regs[REG_RAX] = (greg_t)(offset << 32 | (u64)(regs[REG_ERR] & 0xffff) << 16 | HOST_FAULT_TAKEN |
                                  (u64)(regs[REG_TRAPNO] & 0xff));
         regs[REG_RDX] = (greg_t)(uintptr_t)info->si_addr;
