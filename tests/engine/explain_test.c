@@ -186,13 +186,17 @@ static void changes_nothing(void **state)
     free(copy);
 }
 
-#define TEST(name, setup_) {#name ": " #setup_, name, setup_, teardown, NULL}
+#define TEST(name, setup_)                               \
+    {                                                    \
+#name ": " #setup_, name, setup_, teardown, NULL \
+    }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(block, setup_bt),      TEST(inside, setup_bt),      TEST(nowhere, setup_bt),
-        TEST(changes_nothing, setup_bt), TEST(block, setup_interp), TEST(inside, setup_interp),
+        TEST(block, setup_bt),       TEST(inside, setup_bt),
+        TEST(nowhere, setup_bt),     TEST(changes_nothing, setup_bt),
+        TEST(block, setup_interp),   TEST(inside, setup_interp),
         TEST(nowhere, setup_interp), TEST(changes_nothing, setup_interp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
