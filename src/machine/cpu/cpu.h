@@ -208,7 +208,8 @@ struct cpu_msrs {
 #define SHADOW_STI   1u
 #define SHADOW_MOVSS 2u
 
-/* Bits of cpu->attention, the one word that engines poll. Set from any thread, atomically. */
+/* Bits of cpu->attention, the one word that engines poll. Set from any thread, atomically; what another thread than the
+   vCPU's sets may be seen only when the engine's budget ends. */
 #define ATTN_INTR    BIT(0) /* an interrupt controller offers an interrupt */
 #define ATTN_NMI     BIT(1) /* an NMI is latched */
 #define ATTN_REQUEST BIT(2) /* somebody wants the engine's run function to return */
