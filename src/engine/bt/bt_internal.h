@@ -327,6 +327,8 @@ struct bt {
     struct bt_heat heat[1u << BT_HEAT_BITS][2];
     struct bt_gen gen;
     bool fast_pext;
+    const void *outer_stack; /* the run loop's, where a sanitizer has to be told */
+    size_t outer_size;
     bool knows_in_use;    /* the host tells what vector state is in use (XGETBV with ECX = 1) */
     bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */
     struct engine_stats stats;

@@ -21,6 +21,37 @@ struct engine {
     struct bt bt;
 };
 
+/*
+ * C that translated code calls runs on a stack that a sanitizer does not know as one. A long jump there would leave it with wrong
+ * ideas, and a complaint that a sealed process may not utter: so it is told, when such C begins and before it ends.
+ */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+static void stack_begins(struct bt *bt)
+{
+    void *fake = NULL;
+    __sanitizer_start_switch_fiber(&fake, bt->memory, STACK_SIZE);
+    __sanitizer_finish_switch_fiber(fake, &bt->outer_stack, &bt->outer_size);
+}
+
+static void stack_ends(struct bt *bt)
+{
+    void *fake = NULL;
+    __sanitizer_start_switch_fiber(&fake, bt->outer_stack, bt->outer_size);
+    __sanitizer_finish_switch_fiber(fake, NULL, NULL);
+}
+#else
+static void stack_begins(struct bt *bt)
+{
+    (void)bt;
+}
+
+static void stack_ends(struct bt *bt)
+{
+    (void)bt;
+}
+#endif
+
 /* --- mode --- */
 
 static u8 vector_key(const struct cpu *c)
@@ -157,23 +188,6 @@ static void settle_flags(struct bt *bt, const struct bt_block *b, unsigned i)
         bt->ip.cpu->arith = bt->st->arith;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
-
-/*
- * A long jump left frames behind on the stack of translated code, which a sanitizer does not know as one: it has to be told
- * that nothing below this function's frame is in use.
- */
-static void frames_left(struct bt *bt)
-{
-#if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(bt->memory, (size_t)((u8 *)__builtin_frame_address(0) - (u8 *)bt->memory));
-#else
-    (void)bt;
-#endif
-}
-
 /*
  * Execute instruction `i` of `b` by the interpreter, in struct cpu. STEP_DONE, or a result to leave with; then, and when
  * it is not followed by its neighbour, the rest of the block's budget was given back.
@@ -187,8 +201,6 @@ static int step(struct bt *bt, struct bt_block *b, unsigned i)
     int r = setjmp(ip->exit);
     if (r == 0)
         r = interp_step(ip);
-    else
-        frames_left(bt);
     bt->st->left = ip->budget - bt->kept;
     bt->vectors_changed |= b->units || b->map[i].how == HOW_MONITOR;
     if (bt->vectors_changed)
@@ -322,10 +334,8 @@ static const u8 *crossing(struct bt *bt, struct bt_block *b)
     return go_on(bt, NULL, false);
 }
 
-const u8 *bt_service(struct bt_state *st, u32 number)
+static const u8 *service(struct bt *bt, u32 number)
 {
-    struct bt *bt = st->bt;
-    st->want_units = 0;
     if (number == BT_NO_SITE)
         return hash_miss(bt);
     struct bt_block *b = block_of(bt, number);
@@ -349,6 +359,15 @@ const u8 *bt_service(struct bt_state *st, u32 number)
     }
 }
 
+const u8 *bt_service(struct bt_state *st, u32 number)
+{
+    st->want_units = 0;
+    stack_begins(st->bt);
+    const u8 *code = service(st->bt, number);
+    stack_ends(st->bt);
+    return code;
+}
+
 /* An instruction of the guest's faulted on the host: the interpreter finds out what that means. */
 const u8 *bt_faulted(struct bt_state *st, u64 where)
 {
@@ -363,7 +382,10 @@ const u8 *bt_faulted(struct bt_state *st, u64 where)
                 offset);
         abort();
     }
-    return callout(bt, b, bt_insn_at(b, offset));
+    stack_begins(bt);
+    const u8 *code = callout(bt, b, bt_insn_at(b, offset));
+    stack_ends(bt);
+    return code;
 }
 
 /* --- the run loop --- */
