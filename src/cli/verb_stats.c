@@ -38,7 +38,7 @@ static const struct group {
     enum share share;
     u8 first, last; /* enum counter */
 } groups[] = {
-    {"Instructions", SHARE_PERCENT, COUNTER_instructions, COUNTER_callouts},
+    {"Instructions", SHARE_PERCENT, COUNTER_instructions, COUNTER_quick},
     {"Code cache", SHARE_NONE, COUNTER_blocks_made, COUNTER_unlinks},
     {"Exits from translated code, and how many to a million instructions", SHARE_MILLION, COUNTER_entries,
      COUNTER_exit_killed},
@@ -47,7 +47,7 @@ static const struct group {
 };
 
 /* Every counter is in one group, and they stand in the order of the table. */
-_Static_assert(COUNTER_callouts + 1 == COUNTER_blocks_made && COUNTER_unlinks + 1 == COUNTER_entries &&
+_Static_assert(COUNTER_quick + 1 == COUNTER_blocks_made && COUNTER_unlinks + 1 == COUNTER_entries &&
                    COUNTER_exit_killed + 1 == COUNTER_tlb_misses && COUNTER_code_writes + 1 == COUNTER_exceptions &&
                    COUNTER_instructions == 0 && COUNTER_mmio + 1 == COUNTERS,
                "the groups are all counters");
@@ -120,10 +120,10 @@ static bool translates(const struct sample *s)
 
 static u64 translated(const struct sample *s)
 {
-    u64 all = s->count[COUNTER_instructions], other;
-    if (__builtin_add_overflow(s->count[COUNTER_interpreted], s->count[COUNTER_callouts], &other))
-        other = UINT64_MAX;
-    return all - MIN(all, other);
+    u64 left = s->count[COUNTER_instructions];
+    left -= MIN(left, s->count[COUNTER_interpreted]);
+    left -= MIN(left, s->count[COUNTER_callouts]);
+    return left - MIN(left, s->count[COUNTER_quick]);
 }
 
 static double sum(const struct sample *s, enum counter first, enum counter last)

@@ -81,6 +81,7 @@ struct engine_config {
     X(native, "of these, by a stub that runs the one instruction on the guest's registers") \
     X(interpreted, "of these, by the interpreter under bt: cold, single or odd code")       \
     X(callouts, "of these, called out for one instruction from translated code")            \
+    X(quick, "of these, done for translated code by a short way: strings, bits")            \
     X(blocks_made, "blocks decoded or translated")                                          \
     X(blocks_dropped, "blocks dropped: written over, evicted")                              \
     X(block_bytes, "bytes of guest code in blocks made")                                    \

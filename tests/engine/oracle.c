@@ -505,9 +505,9 @@ static bool not_tested(const struct oracle *o)
     if (!o->guest)
         return false;
     oracle_guest_stats(o->guest, &s);
-    printf("# engine %s: %llu instructions, %llu interpreted, %llu called out, %llu blocks\n", o->opt.engine,
-           (unsigned long long)s.instructions, (unsigned long long)s.interpreted, (unsigned long long)s.callouts,
-           (unsigned long long)s.blocks_made);
+    printf("# engine %s: %llu instructions, %llu interpreted, %llu called out, %llu quick, %llu blocks\n",
+           o->opt.engine, (unsigned long long)s.instructions, (unsigned long long)s.interpreted,
+           (unsigned long long)s.callouts, (unsigned long long)s.quick, (unsigned long long)s.blocks_made);
     if (s.interpreted <= s.instructions / 2)
         return false;
     printf("# most of it was interpreted\n");

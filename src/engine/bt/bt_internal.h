@@ -137,7 +137,7 @@ struct bt_site {
     u8 kind;
     u8 insn; /* index of the guest instruction */
     u16 arg;
-    /* SITE_MISS: the access, from the guest's registers */
+    /* SITE_MISS, SITE_CALLOUT of a bit string: the access, from the guest's registers */
     u8 base, index; /* guest registers or ISA_NO_REG */
     u8 shift : 2, addr32 : 1, write : 1, seg : 3;
     u8 size;
@@ -196,7 +196,6 @@ struct bt_reloc {
 
 struct bt_block {
     struct bt_block *hash_next;
-    struct bt_ref refs[2]; /* in the lists of its RAM pages: the second one if its instruction crosses the page end */
     u64 va;
     u64 start;          /* RAM offset */
     u64 second;         /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
@@ -212,8 +211,9 @@ struct bt_block {
     bool fixed; /* can not be moved to another address */
     u8 region;
     u8 n_relocs;
-    u8 units;           /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
-    struct bt_exit *in; /* exits linked to this block */
+    u8 units;              /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
+    struct bt_ref refs[2]; /* in the lists of its RAM pages: the second one if its instruction crosses the page end */
+    struct bt_exit *in;    /* exits linked to this block */
     struct bt_exit *exits;
     struct bt_map *map; /* n + 1: the last one is the end */
     struct bt_site *sites;
@@ -252,6 +252,8 @@ struct bt_gen {
     unsigned n;
     bool flags_ok;   /* EFLAGS hold the guest's flags */
     bool saved_ok;   /* st->arith does */
+    bool flags_lost; /* they were given up at the head (bt_flags_dead), and are wanted */
+    bool keep_flags; /* that has happened: not again */
     bool ends;       /* the instruction at hand ended the block */
     unsigned shadow; /* number of the instruction behind an STI: the block ends with it, by exits that poll; 0: none */
     /* Cold code, written behind the hot part: a jump there, and what it does */
@@ -291,6 +293,7 @@ struct bt_gen {
 #define BT_TABLE_BITS 18
 #define BT_CHAIN_BITS 17
 #define BT_VIEWS      65536u
+#define BT_RECENT     4096u
 
 /* How often code without translation was executed: by a hash of its addresses, two places for each. */
 struct bt_heat {
@@ -309,8 +312,9 @@ struct bt {
     unsigned region;          /* being filled */
     struct bt_block **blocks; /* by index */
     u32 next_index;
-    struct bt_block **chains; /* by hash of start, va and key */
-    struct bt_view **views;   /* by RAM page */
+    struct bt_block **chains;           /* by hash of start, va and key */
+    struct bt_block *recent[BT_RECENT]; /* by va: found lately */
+    struct bt_view **views;             /* by RAM page */
     struct bt_view *view_memory, *free_views;
     u64 clock;
     u8 hash_key[BT_CONTEXTS]; /* what the entries of st->hash were made under */
@@ -363,6 +367,8 @@ bool bt_grouped(const struct bt_gen *g);
 void bt_flags_scan(struct bt_gen *g);
 /* May the look-up that comes clobber EFLAGS? Saves them first if that is worth it; uses SCRATCH_A. */
 bool bt_flags_free(struct bt_gen *g);
+/* At the block's head: does nobody see them before they are overwritten? Then they are given up. */
+bool bt_flags_dead(struct bt_gen *g);
 /* The instruction's own code is written: where are the flags now? */
 void bt_flags_after(struct bt_gen *g, const struct isa_insn *insn);
 
@@ -468,6 +474,14 @@ void bt_thunks(struct bt *bt, struct emit *e);
 const u8 *bt_service(struct bt_state *st, u32 site);
 const u8 *bt_faulted(struct bt_state *st, u64 where);
 const u8 *bt_refill(struct bt_state *st, u32 site);
+/* Linear address of a site's access. */
+u64 bt_site_address(const struct cpu *c, const struct bt_site *s);
+
+/* --- what needs little (quick.c) --- */
+/* arg of the SITE_CALLOUT of an instruction; 0: it is the interpreter's. */
+unsigned bt_quick_arg(const struct bt_gen *g, const struct isa_insn *insn);
+/* Do it: the code behind it, or NULL and nothing is changed but the TLB. */
+const u8 *bt_quick(struct bt *bt, const struct bt_block *b, const struct bt_site *s);
 
 /* --- the x87 unit (x87.c) --- */
 /* Is it an instruction of the unit that is the interpreter's? */

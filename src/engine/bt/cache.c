@@ -179,13 +179,28 @@ static void unlink_all(struct bt *bt, struct bt_block *b)
 
 /* --- in and out of the tables --- */
 
+static struct bt_block **recent(struct bt *bt, u64 va)
+{
+    return &bt->recent[(va ^ va >> PAGE_SHIFT) % BT_RECENT];
+}
+
+static bool is_block(const struct bt_block *b, u64 va, u64 start, u8 key)
+{
+    return b->va == va && b->start == start && b->key == key;
+}
+
 struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
 {
+    struct bt_block *b = *recent(bt, va);
+    if (likely(b && is_block(b, va, start, key)))
+        return b;
     if (!bt->views[start >> PAGE_SHIFT]) /* most code never gets hot: no need to look further away */
         return NULL;
-    struct bt_block *b = bt->chains[chain_of(va, start, key)];
-    while (b && (b->va != va || b->start != start || b->key != key))
+    b = bt->chains[chain_of(va, start, key)];
+    while (b && !is_block(b, va, start, key))
         b = b->hash_next;
+    if (b)
+        *recent(bt, va) = b;
     return b;
 }
 
@@ -237,6 +252,8 @@ void bt_chain_remove(struct bt *bt, struct bt_block *b)
         p = &(*p)->hash_next;
     if (*p)
         *p = b->hash_next;
+    if (*recent(bt, b->va) == b)
+        *recent(bt, b->va) = NULL;
 }
 
 bool bt_publish(struct bt *bt, struct bt_block *b)

@@ -86,6 +86,39 @@ bool bt_flags_free(struct bt_gen *g)
     return true;
 }
 
+/* What neither faults nor is left to the interpreter, of registers alone. */
+static bool harmless(const struct isa_insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_LEA:
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR64:
+        return true;
+    default:
+        return overwrites_all(insn) && !bt_uses_vectors(insn) && !(insn->prefixes & ISA_PFX_LOCK);
+    }
+}
+
+/* If an instruction is left to the interpreter after all, flags_lost has the block written again. */
+bool bt_flags_dead(struct bt_gen *g)
+{
+    if (g->keep_flags || g->needs_flags[0] || !g->n)
+        return false;
+    for (unsigned i = 0; i < g->n; i++) {
+        const struct isa_insn *insn = &g->insn[i];
+        if (insn->cls != ISA_INNOCUOUS || g->lookups[i] || !harmless(insn))
+            return false;
+        if (overwrites_all(insn))
+            break;
+    }
+    g->flags_ok = false;
+    return true;
+}
+
 void bt_flags_after(struct bt_gen *g, const struct isa_insn *insn)
 {
     if (!(insn->flags_written & FL_ARITH))

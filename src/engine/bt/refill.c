@@ -4,8 +4,7 @@
  */
 #include "engine/bt/bt_internal.h"
 
-/* Linear address of the access. */
-static u64 address(const struct cpu *c, const struct bt_site *s)
+u64 bt_site_address(const struct cpu *c, const struct bt_site *s)
 {
     u64 a = s->disp;
     if (s->base != ISA_NO_REG)
@@ -21,7 +20,7 @@ static u64 address(const struct cpu *c, const struct bt_site *s)
 
 static bool hits(struct interp *ip, const struct bt_site *s)
 {
-    u64 va = address(ip->cpu, s);
+    u64 va = bt_site_address(ip->cpu, s);
     return s->write ? tlb_write_ptr(ip, va, s->size) : tlb_read_ptr(ip, va, s->size);
 }
 
@@ -33,7 +32,7 @@ static bool others_hit(struct interp *ip, const struct bt_block *b, const struct
 {
     for (const struct bt_site *o = b->sites; o < b->sites + b->n_sites; o++)
         if (o != s && o->insn == s->insn && o->kind == SITE_MISS &&
-            tlb_index(address(ip->cpu, o)) == tlb_index(address(ip->cpu, s)) && !hits(ip, o))
+            tlb_index(bt_site_address(ip->cpu, o)) == tlb_index(bt_site_address(ip->cpu, s)) && !hits(ip, o))
             return false;
     return true;
 }
@@ -76,13 +75,15 @@ const u8 *bt_refill(struct bt_state *st, u32 number)
         return jump(bt, number);
     const struct bt_block *b = bt->blocks[number >> 8 & ((1u << BT_TABLE_BITS) - 1)];
     const struct bt_site *s = &b->sites[number & 0xff];
+    if (s->kind == SITE_CALLOUT)
+        return bt_quick(bt, b, s);
     if (s->kind != SITE_MISS)
         return jump(bt, number);
     bt->stats.tlb_misses++;
     const struct bt_map *m = &b->map[s->insn];
     if (m->flags_in_memory)
         bt->ip.cpu->arith = st->arith;
-    u64 va = address(bt->ip.cpu, s);
+    u64 va = bt_site_address(bt->ip.cpu, s);
     if (bt_compat_odd(st, b->key, va, s->seg) || !tlb_refill(&bt->ip, va, s->size, s->write) ||
         !others_hit(&bt->ip, b, s))
         return NULL;

@@ -130,6 +130,17 @@ static bool hot(struct bt *bt, u64 va, u64 start)
 }
 
 /*
+ * What the interpreter has decoded there. While that has not run often (block.runs), it is all there is to know: most of what
+ * is cold stays cold, and the tables of what is hot are large.
+ */
+static struct block *decoded(const struct bt *bt, u64 va, u64 start)
+{
+    const struct jump_entry *j = jump_at(&bt->ip, va);
+    bool same = j->rip == va && j->block && j->block->start == start && j->block->key == bt->ip.key;
+    return same && !bt->ip.cfg.test ? j->block : NULL;
+}
+
+/*
  * The block at RIP, translated if need be. NULL: *result says why not, CPU_OK to let the interpreter run it. `count`:
  * it is executed now, in any case. `busy`: this block is not to be moved.
  */
@@ -141,10 +152,15 @@ static struct bt_block *block_at_rip(struct bt *bt, int *result, bool count, con
     if (!host)
         return NULL;
     u64 start = (u64)(host - bt->ip.mem->ram);
+    struct block *cold = decoded(bt, rip, start);
+    if (cold && cold->runs < bt->hot_runs) {
+        cold->runs += count;
+        return NULL;
+    }
     struct bt_block *b = bt_find(bt, rip, start, bt->st->key);
     if (!b && bt_move_here(bt, rip, start, busy))
         b = bt_find(bt, rip, start, bt->st->key);
-    if (!b && count && hot(bt, rip, start))
+    if (!b && count && (cold || hot(bt, rip, start)))
         b = bt_translate(bt, rip, start, bt->st->key);
     return b && b->n ? b : NULL;
 }

@@ -41,20 +41,25 @@ u32 bt_site(struct bt_gen *g, enum bt_site_kind kind, unsigned arg)
     return g->b->index << 8 | g->n_sites++;
 }
 
-u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write)
+static void site_operand(const struct bt_gen *g, struct bt_site *s, const struct isa_mem *m, unsigned addr_size)
 {
-    u32 number = bt_site(g, SITE_MISS, 0);
-    struct bt_site *s = &g->sites[number & 0xff];
     bool rip = m->base == ISA_RIP_REG;
     s->base = rip ? ISA_NO_REG : m->base;
     s->index = m->index;
     s->shift = (u8)__builtin_ctz(m->scale ? m->scale : 1) & 3;
     s->addr32 = addr_size == 4;
-    s->write = write;
     s->seg = m->seg & 7;
-    s->size = (u8)size;
     s->disp = (u64)m->disp + (rip ? g->rip + g->insn[g->i].len : 0);
     s->moves = rip;
+}
+
+u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write)
+{
+    u32 number = bt_site(g, SITE_MISS, 0);
+    struct bt_site *s = &g->sites[number & 0xff];
+    s->write = write;
+    s->size = (u8)size;
+    site_operand(g, s, m, addr_size);
     return number;
 }
 
@@ -115,11 +120,24 @@ static void poll(struct bt_gen *g)
     miss_unless_zero(g, SITE_POLL);
 }
 
+/* left += by, no flags touched. */
+static void add_left(struct bt_gen *g, s32 by)
+{
+    struct emit *e = &g->e;
+    emit_load(e, SCRATCH_A, AT_ST(left));
+    emit_lea(e, SCRATCH_A, AT(SCRATCH_A, by));
+    emit_store(e, AT_ST(left), SCRATCH_A);
+}
+
 static void count(struct bt_gen *g)
 {
-    emit_load(&g->e, SCRATCH_A, AT_ST(left));
-    emit_lea(&g->e, SCRATCH_A, AT(SCRATCH_A, -(s32)g->n));
-    emit_store(&g->e, AT_ST(left), SCRATCH_A);
+    g->i = 0;
+    if (!bt_flags_free(g) && !bt_flags_dead(g)) {
+        add_left(g, -(s32)g->n);
+        return;
+    }
+    emit_mem(&g->e, true, 0x83, 5, AT_ST(left)); /* sub qword [left], imm8 */
+    put8e(&g->e, g->n);
 }
 
 static u8 units_used(const struct bt_gen *g)
@@ -179,7 +197,11 @@ static void head(struct bt_gen *g)
 
 void bt_callout(struct bt_gen *g, enum bt_site_kind kind)
 {
-    emit_push_imm(&g->e, bt_site(g, kind, 0));
+    const struct isa_insn *insn = &g->insn[g->i];
+    u32 site = bt_site(g, kind, kind == SITE_CALLOUT ? bt_quick_arg(g, insn) : 0);
+    site_operand(g, &g->sites[site & 0xff], &insn->mem, insn->addr_size);
+    g->flags_lost |= !g->flags_ok && !g->saved_ok;
+    emit_push_imm(&g->e, site);
     emit_jmp(&g->e, g->bt->slow);
     bt_how(g, kind == SITE_MONITOR ? HOW_MONITOR : HOW_CALLOUT);
     g->ends = kind == SITE_MONITOR;
@@ -264,20 +286,11 @@ static void instruction(struct bt_gen *g)
 #define CHECK_ROOM   41u                   /* of another page */
 #define TWIN_ROOM    (SIDE_ROOM + 14)      /* the flags */
 
-/* The last `n` instructions of the block were counted and do not run. */
-static void give_back(struct bt_gen *g, unsigned n)
-{
-    struct emit *e = &g->e;
-    emit_load(e, SCRATCH_A, AT_ST(left));
-    emit_lea(e, SCRATCH_A, AT(SCRATCH_A, (s32)n));
-    emit_store(e, AT_ST(left), SCRATCH_A);
-}
-
 /* Out of the middle of the block: the instructions behind the jump do not run. */
 static void side_exit(struct bt_gen *g, unsigned i)
 {
     g->i = g->cold[i].insn;
-    give_back(g, g->n - g->i - 1);
+    add_left(g, (s32)(g->n - g->i - 1)); /* they were counted, and do not run */
     bt_exit_to(g, g->cold[i].target);
 }
 
@@ -286,7 +299,7 @@ static void twin_exit(struct bt_gen *g, unsigned i)
 {
     struct emit *e = &g->e;
     g->i = g->cold[i].insn;
-    give_back(g, g->n - g->i);
+    add_left(g, (s32)(g->n - g->i));
     if (g->cold[i].flags_in_memory) {
         emit_mov(e, SCRATCH_A, H_RAX);
         emit_movzx16_mem(e, H_RAX, AT_ST(arith));
@@ -457,8 +470,8 @@ static void finish(struct bt_gen *g)
 
 static bool write_code(struct bt_gen *g)
 {
-    head(g);
     g->flags_ok = true;
+    head(g);
     g->rip = g->b->va;
     for (g->i = 0; g->i < g->n; g->i++)
         instruction(g);
@@ -467,7 +480,7 @@ static bool write_code(struct bt_gen *g)
         bt_exit_to(g, g->rip);
     g->b->map[g->n] = (struct bt_map){.guest = (u16)(g->rip - g->b->va), .host = emit_offset(&g->e)};
     cold_code(g);
-    return !g->e.full && !g->overflow;
+    return !g->e.full && !g->overflow && !g->flags_lost;
 }
 
 /* With fewer instructions if it came out too long. */
@@ -481,7 +494,8 @@ static bool write_block(struct bt_gen *g)
                              .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->cold),
                              .rx = bt->code.rx + g->b->code};
         g->n_cold = g->n_sites = g->n_exits = 0;
-        g->overflow = g->ends = g->flags_ok = g->saved_ok = false;
+        g->keep_flags |= g->flags_lost;
+        g->overflow = g->ends = g->saved_ok = g->flags_lost = false;
         g->shadow = 0;
         bt_moves_begin(g);
         bt_groups_end(g);
@@ -494,6 +508,8 @@ static bool write_block(struct bt_gen *g)
         bt_flags_scan(g);
         if (write_code(g))
             return true;
+        if (g->flags_lost)
+            continue;
         if (g->n <= 1)
             return false;
         g->n /= 2;

@@ -85,6 +85,7 @@ struct block {
     u16 bytes;               /* of guest code */
     u16 n;                   /* instructions */
     u16 mnemonic;            /* of the first instruction */
+    u16 runs;                /* counted by an owner that translates what runs often */
     u8 key;
     u8 copy[ISA_MAX_LEN]; /* NO_PAGE: the bytes that must still stand there */
     struct op ops[];      /* n, and one more that leaves the block */
@@ -329,9 +330,9 @@ static inline u64 code_va(const struct interp *ip)
 }
 /* Block at cpu->rip, made if need be; NULL with *result set when the fetch faults (CPU_OK: the cache is full). */
 struct block *block_find(struct interp *ip, int *result);
-static inline struct jump_entry *jump_at(struct interp *ip, u64 rip)
+static inline struct jump_entry *jump_at(const struct interp *ip, u64 rip)
 {
-    return &ip->jumps[(rip ^ rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
+    return (struct jump_entry *)&ip->jumps[(rip ^ rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
 }
 /* The same, nearly always found at once: the address was seen before, and still is that place in memory. */
 static inline struct block *block_lookup(struct interp *ip, int *result)

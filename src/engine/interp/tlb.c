@@ -72,6 +72,15 @@ void tlb_flush_nonglobal(struct interp *ip)
 
 static const u8 large_shift[2] = {21, 30};
 
+/* Drop entry number k; the owner hears of it if it was one for code. */
+static void forget(struct interp *ip, unsigned ctx, unsigned k)
+{
+    struct tlb_used u = ip->journal[ctx].used[k];
+    drop(ip, ctx, k);
+    if (u.kind & TLB_EXEC)
+        tell(ip, TLB_FLUSH_PAGE, u.page);
+}
+
 static void flush_large(struct interp *ip, unsigned size, u64 va)
 {
     bool any = false;
@@ -84,8 +93,7 @@ static void flush_large(struct interp *ip, unsigned size, u64 va)
                 any = true;
                 continue;
             }
-            tell(ip, TLB_FLUSH_PAGE, u->page);
-            drop(ip, ctx, k);
+            forget(ip, ctx, k);
         }
     ip->large[size] = any;
 }
@@ -100,11 +108,10 @@ void tlb_flush_page(struct interp *ip, u64 va)
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         for (unsigned exec = 0; exec < 2; exec++)
             if (ip->journal[ctx].slot[exec][i])
-                drop(ip, ctx, ip->journal[ctx].slot[exec][i] - 1u);
+                forget(ip, ctx, ip->journal[ctx].slot[exec][i] - 1u);
     for (unsigned size = 0; size < 2; size++)
         if (ip->large[size])
             flush_large(ip, size, va);
-    tell(ip, TLB_FLUSH_PAGE, va);
 }
 
 void tlb_drop_high(struct interp *ip)

@@ -57,7 +57,7 @@ struct tlb_journal {
 
 enum tlb_context { TLB_SUPERVISOR, TLB_SUPERVISOR_AC, TLB_USER, TLB_NEVER, TLB_CONTEXTS };
 
-/* What a flush took away. */
+/* What a flush took away; PAGE: the entry for code of one page. */
 enum tlb_flush { TLB_FLUSH_PAGE, TLB_FLUSH_NONGLOBAL, TLB_FLUSH_ALL };
 
 static inline unsigned tlb_index(u64 va)
