@@ -22,6 +22,9 @@
  *
  * "Serial" means that the second one is delivered; the first is lost and, if it was a fault, comes again.
  *
+ * Real mode has a table of far pointers, four bytes each, at the base and within the limit of IDTR; the frame is FLAGS,
+ * CS, IP, without error codes.
+ *
  * Not done: task gates, and interrupts out of virtual-8086 mode.
  *
  * Source: SDM vol. 3A ch. 6; INT n in vol. 2; APM vol. 2 ch. 8.
@@ -148,6 +151,35 @@ static void push_frame(const struct cpu *c, const struct isa_event *ev, bool out
         isa_stack_push(st, ev->error);
 }
 
+/* SDM vol. 3A, 20.1.4; INT n in vol. 2. An error code that a fault in here leaves is pushed by nobody. */
+static int deliver_real(struct isa *m, const struct isa_event *ev)
+{
+    struct cpu *c = m->cpu;
+    struct cpu_segment cs = c->seg[SEG_CS];
+    struct isa_stack st;
+    u32 off = ev->vector * 4u;
+    u16 handler[2];
+    if (off + 3 > c->idtr.limit)
+        return cpu_raise_error(c, VEC_GP, ev->vector * 8u + 2);
+    ISA_TRY(m->ops->read(m->ctx, GVA((u32)(c->idtr.base + off)), handler, 4, ISA_ACC_SYSTEM));
+    isa_segment_paragraph(c, handler[1], &cs);
+    ISA_TRY(isa_check_rip(m, &cs, handler[0], 0));
+    isa_stack_current(c, 2, &st);
+    isa_stack_push(&st, cpu_rflags(c));
+    isa_stack_push(&st, c->seg[SEG_CS].selector);
+    isa_stack_push(&st, ev->rip);
+    ISA_TRY(isa_stack_write(m, &st));
+
+    isa_commit_cs(m, &cs, 0);
+    c->gpr[RSP] = isa_stack_rsp(c, st.mask, st.sp);
+    c->rip = handler[0];
+    c->sysflags &= ~(FL_IF | FL_TF | FL_AC | FL_RF);
+    c->shadow = 0;
+    c->halted = 0;
+    isa_mode_changed(m);
+    return CPU_OK;
+}
+
 int isa_deliver_once(struct isa *m, const struct isa_event *ev)
 {
     struct cpu *c = m->cpu;
@@ -156,8 +188,8 @@ int isa_deliver_once(struct isa *m, const struct isa_event *ev)
     struct gate g;
     unsigned cpl;
     u32 ext = !software(ev);
-    if (!(c->cr0 & CR0_PE))
-        return cpu_unimplemented(c, "real mode");
+    if (cpu_real_mode(c))
+        return deliver_real(m, ev);
     if (c->sysflags & FL_VM)
         return cpu_unimplemented(c, "virtual-8086 mode");
 

@@ -52,19 +52,19 @@ static const struct sys_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [M(LFS)] = {sys_load_far, 0},
     [M(LGS)] = {sys_load_far, 0},
     [M(LSS)] = {sys_load_far, 0},
-    [M(LLDT)] = {sys_lldt, 0},
-    [M(LTR)] = {sys_ltr, 0},
-    [M(SLDT)] = {sys_sldt, 0},
-    [M(STR)] = {sys_str, 0},
+    [M(LLDT)] = {sys_lldt, SYS_PROT},
+    [M(LTR)] = {sys_ltr, SYS_PROT},
+    [M(SLDT)] = {sys_sldt, SYS_PROT},
+    [M(STR)] = {sys_str, SYS_PROT},
     [M(SGDT)] = {sys_sgdt, 0},
     [M(SIDT)] = {sys_sidt, 0},
     [M(LGDT)] = {sys_lgdt, 0},
     [M(LIDT)] = {sys_lidt, 0},
-    [M(LAR)] = {sys_lar, 0},
-    [M(LSL)] = {sys_lsl, 0},
-    [M(VERR)] = {sys_verr, 0},
-    [M(VERW)] = {sys_verw, 0},
-    [M(ARPL)] = {sys_arpl, 0},
+    [M(LAR)] = {sys_lar, SYS_PROT},
+    [M(LSL)] = {sys_lsl, SYS_PROT},
+    [M(VERR)] = {sys_verr, SYS_PROT},
+    [M(VERW)] = {sys_verw, SYS_PROT},
+    [M(ARPL)] = {sys_arpl, SYS_PROT},
 
     [M(PUSHF)] = {sys_pushf, 0},
     [M(PUSHFD)] = {sys_pushf, 0},
@@ -113,7 +113,7 @@ static const struct sys_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [M(VMMCALL)] = {sys_vmcall, 0},
 
     [M(SYSCALL)] = {sys_syscall, SYS_BRANCH},
-    [M(SYSRET)] = {sys_sysret, SYS_BRANCH},
+    [M(SYSRET)] = {sys_sysret, SYS_BRANCH | SYS_PROT},
     [M(SYSENTER)] = {sys_sysenter, SYS_BRANCH},
     [M(SYSEXIT)] = {sys_sysexit, SYS_BRANCH},
 
@@ -156,14 +156,12 @@ const struct sys_row *isa_row(u16 mnemonic)
 int isa_execute(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
-    if (!(c->cr0 & CR0_PE))
-        return cpu_unimplemented(c, "real mode");
-    if (c->sysflags & FL_VM)
-        return cpu_unimplemented(c, "virtual-8086 mode");
     const struct sys_row *row = isa_row(insn->mnemonic);
     if (!row)
         return insn->cls == ISA_UNSUPPORTED ? isa_ud(m)
                                             : cpu_unimplemented(c, "instruction %s", isa_mnemonic_name(insn->mnemonic));
+    if ((row->flags & SYS_PROT) && cpu_paragraphs(c))
+        return isa_ud(m);
     ISA_TRY(row->fn(m, insn));
     if (!(row->flags & SYS_BRANCH))
         c->rip = isa_next_rip(c, insn);

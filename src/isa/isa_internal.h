@@ -18,6 +18,7 @@ typedef int sys_fn(struct isa *m, const struct isa_insn *insn);
 
 #define SYS_BRANCH  1u /* sets RIP itself */
 #define SYS_KEEP_RF 2u /* RF is left as the instruction set it (IRET) */
+#define SYS_PROT    4u /* #UD in real and virtual-8086 mode */
 
 struct sys_row {
     sys_fn *fn;
@@ -224,6 +225,9 @@ void isa_segment_null(const struct cpu *c, u16 sel, struct cpu_segment *s);
 /* The null SS of 64-bit mode at privilege `cpl`. */
 void isa_segment_null_ss(u16 sel, unsigned cpl, struct cpu_segment *s);
 
+/* What loading `sel` makes of segment `s` in real and virtual-8086 mode. */
+void isa_segment_paragraph(const struct cpu *c, u16 sel, struct cpu_segment *s);
+
 /* Fixed segments of SYSCALL and its kin. */
 void isa_segment_flat_code(u16 sel, unsigned dpl, bool l, struct cpu_segment *s);
 void isa_segment_flat_data(u16 sel, unsigned dpl, struct cpu_segment *s);
@@ -233,7 +237,7 @@ void isa_segment_flat_data(u16 sel, unsigned dpl, struct cpu_segment *s);
  * present is #SS. The accessed bit is set.
  */
 int isa_segment_new_ss(struct isa *m, u16 sel, unsigned cpl, u8 vector, u32 ext, struct cpu_segment *s);
-/* Commit CS and CPL (the RPL of the visible selector becomes CPL). */
+/* Commit CS and CPL (in protected mode the RPL of the visible selector becomes CPL). */
 void isa_commit_cs(struct isa *m, const struct cpu_segment *cs, unsigned cpl);
 /* After a return to an outer ring: data segments that it may not use become null. */
 void isa_null_outer_segments(struct cpu *c);

@@ -38,8 +38,8 @@ void isa_gpr_put(struct cpu *c, unsigned reg, unsigned size, u64 v)
 
 u64 isa_next_rip(const struct cpu *c, const struct isa_insn *insn)
 {
-    static const u64 wrap[] = {[ISA_MODE_16] = 0xffff, [ISA_MODE_32] = 0xffffffff, [ISA_MODE_64] = ~0ull};
-    return (c->rip + insn->len) & wrap[insn->mode];
+    u64 next = c->rip + insn->len;
+    return insn->mode == ISA_MODE_64 ? next : (u32)next; /* 16-bit code goes on beyond FFFF if CS lets it */
 }
 
 u64 isa_ea(const struct cpu *c, const struct isa_insn *insn)
@@ -65,12 +65,13 @@ static bool within_limit(const struct cpu_segment *s, u64 off, unsigned size)
     return off > s->limit && last <= (s->attr & SEG_DB ? 0xffffffffu : 0xffffu);
 }
 
-static bool type_allows(const struct cpu_segment *s, bool write)
+/* In real mode a segment that protected mode left there as readable code takes writes as well. */
+static bool type_allows(const struct cpu *c, const struct cpu_segment *s, bool write)
 {
     if (s->attr & SEG_UNUSABLE)
         return false;
     if (s->attr & SEG_CODE)
-        return !write && (s->attr & SEG_RW);
+        return (!write || cpu_real_mode(c)) && (s->attr & SEG_RW);
     return !write || (s->attr & SEG_RW);
 }
 
@@ -85,7 +86,7 @@ int isa_linear(struct cpu *c, enum cpu_seg seg, u64 off, unsigned size, bool wri
         *va = GVA(a);
         return CPU_OK;
     }
-    if (!type_allows(s, write) || !within_limit(s, off, size))
+    if (!type_allows(c, s, write) || !within_limit(s, off, size))
         return cpu_raise_error(c, vector, 0);
     *va = GVA((u32)(s->base + off));
     return CPU_OK;

@@ -162,12 +162,12 @@ int isa_load_segment(struct isa *m, enum cpu_seg seg, u16 selector)
 {
     struct cpu *c = m->cpu;
     struct cpu_segment s;
-    if (!(c->cr0 & CR0_PE))
-        return cpu_unimplemented(c, "real mode");
-    if (c->sysflags & FL_VM)
-        return cpu_unimplemented(c, "virtual-8086 mode");
     if (seg == SEG_CS || seg > SEG_GS)
         return isa_ud(m);
+    if (cpu_paragraphs(c)) {
+        isa_segment_paragraph(c, selector, &c->seg[seg]);
+        return CPU_OK;
+    }
     if (seg == SEG_SS) {
         if (sel_null(selector))
             return load_null_ss(m, selector);
@@ -186,8 +186,26 @@ void isa_commit_cs(struct isa *m, const struct cpu_segment *cs, unsigned cpl)
 {
     struct cpu *c = m->cpu;
     c->seg[SEG_CS] = *cs;
-    c->seg[SEG_CS].selector = (u16)((cs->selector & 0xfffc) | cpl);
     c->cpl = (u8)cpl;
+    if (!cpu_paragraphs(c))
+        c->seg[SEG_CS].selector = (u16)((cs->selector & 0xfffc) | cpl);
+}
+
+/*
+ * Virtual-8086 mode fixes limit and rights. Real mode changes neither: what protected mode left there stays in force ("big
+ * real mode"). But a null selector's segment becomes one that can be used.
+ */
+void isa_segment_paragraph(const struct cpu *c, u16 sel, struct cpu_segment *s)
+{
+    s->selector = sel;
+    s->base = (u64)sel << 4;
+    if (cpu_v86(c)) {
+        s->limit = 0xffff;
+        s->attr = SEG_P | SEG_DPL | SEG_S | SEG_RW | SEG_ACCESSED;
+    } else if (s->attr & SEG_UNUSABLE) {
+        s->limit = 0xffff;
+        s->attr = SEG_P | SEG_S | SEG_RW | SEG_ACCESSED;
+    }
 }
 
 void isa_null_outer_segments(struct cpu *c)

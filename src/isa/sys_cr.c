@@ -4,7 +4,7 @@
  * Each write is checked whole before anything changes; a change of a bit that paging depends on flushes everything, of any
  * other bit just tells the engine.
  *
- * Not done: 32-bit, PAE and five-level paging; going back to real mode. They stop the guest by name.
+ * Not done: five-level paging, which no model offers.
  *
  * Source: SDM vol. 2, MOV CR and MOV DR; vol. 3A, 2.5, 4.1, 4.10.4, 9.8.5, 17.2.
  */
@@ -68,8 +68,6 @@ static int write_cr0(struct isa *m, u64 v)
         ISA_TRY(enable_paging(m, &efer));
     else if (!(v & CR0_PG) && (c->cr0 & CR0_PG))
         ISA_TRY(disable_paging(m, &efer));
-    if (!(v & CR0_PE))
-        return cpu_unimplemented(c, "real mode");
     u64 changed = v ^ c->cr0;
     c->cr0 = v;
     c->efer = efer;

@@ -83,6 +83,17 @@ static int direct_target(struct isa *m, struct isa_desc *d, u64 rip, struct far_
     return enter_code(m, d, d->sel, cpl, rip, t);
 }
 
+/* The same in real and virtual-8086 mode, which know no descriptors. */
+static int paragraph_target(struct isa *m, u16 sel, u64 rip, struct far_target *t)
+{
+    struct cpu *c = m->cpu;
+    t->cs = c->seg[SEG_CS];
+    isa_segment_paragraph(c, sel, &t->cs);
+    t->cpl = c->cpl;
+    t->rip = rip;
+    return isa_check_rip(m, &t->cs, rip, 0);
+}
+
 static void commit(struct isa *m, const struct far_target *t)
 {
     isa_commit_cs(m, &t->cs, t->cpl);
@@ -148,6 +159,11 @@ int sys_jmp_far(struct isa *m, const struct isa_insn *insn)
     u16 sel;
     u64 off;
     ISA_TRY(read_pointer(m, insn, &sel, &off));
+    if (cpu_paragraphs(m->cpu)) {
+        ISA_TRY(paragraph_target(m, sel, off, &t));
+        commit(m, &t);
+        return CPU_OK;
+    }
     if (sel_null(sel))
         return isa_gp0(m);
     ISA_TRY(isa_desc_read(m, sel, VEC_GP, 0, &d));
@@ -214,6 +230,10 @@ int sys_call_far(struct isa *m, const struct isa_insn *insn)
     u16 sel;
     u64 off;
     ISA_TRY(read_pointer(m, insn, &sel, &off));
+    if (cpu_paragraphs(m->cpu)) {
+        ISA_TRY(paragraph_target(m, sel, off, &t));
+        return call_same(m, insn, pointer_size(m, insn), &t);
+    }
     if (sel_null(sel))
         return isa_gp0(m);
     ISA_TRY(isa_desc_read(m, sel, VEC_GP, 0, &d));
@@ -286,7 +306,7 @@ int sys_ret_far(struct isa *m, const struct isa_insn *insn)
     u64 drop = insn->opcode == 0xca ? (u16)insn->imm : 0;
     isa_stack_current(c, isa_opsize(insn), &st);
     ISA_TRY(isa_stack_pop(m, &st, 2, v));
-    ISA_TRY(return_target(m, (u16)v[1], v[0], &t));
+    ISA_TRY(cpu_paragraphs(c) ? paragraph_target(m, (u16)v[1], v[0], &t) : return_target(m, (u16)v[1], v[0], &t));
     st.sp = (st.sp + drop) & st.mask;
     if (t.cpl == c->cpl) {
         c->gpr[RSP] = isa_stack_rsp(c, st.mask, st.sp);
@@ -309,8 +329,25 @@ static void iret_flags(struct cpu *c, unsigned cpl, unsigned width, u64 image)
     if (cpl <= iopl)
         mask |= FL_IF;
     if (cpl == 0)
-        mask |= FL_IOPL | (width >= 4 ? FL_VIF | FL_VIP : 0);
+        mask |= FL_IOPL | (width >= 4 && !cpu_real_mode(c) ? FL_VIF | FL_VIP : 0);
     cpu_set_rflags(c, (cpu_rflags(c) & ~mask) | (image & mask));
+}
+
+/* IRET in real mode. */
+static int iret_real(struct isa *m, const struct isa_insn *insn)
+{
+    struct cpu *c = m->cpu;
+    struct far_target t;
+    struct isa_stack st;
+    unsigned width = isa_opsize(insn);
+    u64 v[3];
+    isa_stack_current(c, width, &st);
+    ISA_TRY(isa_stack_pop(m, &st, 3, v));
+    ISA_TRY(paragraph_target(m, (u16)v[1], v[0], &t));
+    c->gpr[RSP] = isa_stack_rsp(c, st.mask, st.sp);
+    iret_flags(c, 0, width, v[2]);
+    commit(m, &t);
+    return CPU_OK;
 }
 
 /* Pop the whole frame, look at all of it, then commit. */
@@ -345,6 +382,11 @@ static int iret(struct isa *m, const struct isa_insn *insn)
 int sys_iret(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
+    if (cpu_real_mode(c)) {
+        int r = iret_real(m, insn);
+        c->nmi_blocked = 0;
+        return r;
+    }
     if (c->sysflags & FL_NT)
         return cpu_long_mode(c) ? isa_gp0(m) : cpu_unimplemented(c, "task switch");
     int r = iret(m, insn);

@@ -95,7 +95,7 @@ int sys_sysenter(struct isa *m, const struct isa_insn *insn)
     u16 sel = (u16)(c->msr.sysenter_cs & 0xfffc);
     if (lm && is_amd(c))
         return isa_ud(m);
-    if (!sel)
+    if (!sel || cpu_real_mode(c))
         return isa_gp0(m);
     c->sysflags &= ~(FL_VM | FL_IF | FL_RF);
     c->gpr[RSP] = lm ? c->msr.sysenter_esp : (u32)c->msr.sysenter_esp;
@@ -112,7 +112,7 @@ int sys_sysexit(struct isa *m, const struct isa_insn *insn)
     u16 sel = (u16)(c->msr.sysenter_cs & 0xfffc);
     if (cpu_long_mode(c) && is_amd(c))
         return isa_ud(m);
-    if (!sel || c->cpl != 0)
+    if (!sel || c->cpl != 0 || cpu_real_mode(c))
         return isa_gp0(m);
     if (to64 && (!isa_canonical(c->gpr[RCX]) || !isa_canonical(c->gpr[RDX])))
         return isa_gp0(m);

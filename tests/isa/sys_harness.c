@@ -234,6 +234,8 @@ static void load_ring(struct harness *h, u16 code, unsigned cpl, bool c64)
 
 void harness_ring(struct harness *h, unsigned cpl)
 {
+    h->cpu.cr0 |= CR0_PE;
+    h->cpu.sysflags &= ~FL_VM;
     load_ring(h, (u16)S_CODE(cpl), cpl, h->lm);
 }
 
@@ -300,7 +302,7 @@ static size_t parse(const char *hex, u8 *out)
 
 int run(struct harness *h, const char *hex)
 {
-    struct isa_insn insn;
+    struct isa_insn insn = {0};
     u8 bytes[16];
     size_t n = parse(hex, bytes);
     const struct cpu *c = &h->cpu;

@@ -50,15 +50,45 @@ static void undefined_instructions(void **state)
     harness_free(&h);
 }
 
-static void real_mode_is_not_there(void **state)
+/* Segments, the vector table, transfers; what happens when there is no room left. */
+static void real_mode(void **state)
 {
     struct harness h;
+    struct cpu *c = &h.cpu;
     harness_init(&h, false, false);
-    h.cpu.cr0 &= ~CR0_PE;
-    assert_int_equal(run(&h, "fa"), CPU_UNIMPLEMENTED);
-    assert_string_equal(h.cpu.stop_reason, "real mode");
-    assert_int_equal(isa_deliver(&h.isa, ISA_EVENT_NMI, 2), CPU_UNIMPLEMENTED);
-    assert_int_equal(isa_load_segment(&h.isa, SEG_DS, S_DATA(0)), CPU_UNIMPLEMENTED);
+    cpu_reset(c);
+    cpu_startup(c, 0x80);
+    assert_int_equal(c->seg[SEG_CS].base, 0x80000);
+    c->seg[SEG_DS].limit = 0xfffff;
+    c->gpr[RAX] = 0x9000;
+    assert_run_ok(&h, "8ed8"); /* MOV DS, AX: the limit stays */
+    assert_int_equal(c->seg[SEG_DS].base, 0x90000);
+    assert_int_equal(c->seg[SEG_DS].limit, 0xfffff);
+    c->gpr[RAX] = 0x2000;
+    assert_run_ok(&h, "8ed0");
+    c->gpr[RSP] = 0x12340100;
+    c->idtr = (struct cpu_table){.base = IDT, .limit = 0x3ff};
+    mem_put(&h, IDT + 4 * 0x21, 4, 0x80050007);
+    cpu_set_rflags(c, FL_IF | FL_TF | FL_AC | FL_NT | FL_CF);
+    c->rip = 0x44;
+    assert_int_equal(run_with_every_fault(&h, "cd21"), 2);
+    assert_int_equal(c->rip, 7);
+    assert_int_equal(c->seg[SEG_CS].selector, 0x8005);
+    assert_int_equal(c->gpr[RSP], 0x123400fa);
+    assert_int_equal(mem_get(&h, 0x200fa, 2), 0x46);
+    assert_int_equal(mem_get(&h, 0x200fc, 2), 0x8000);
+    assert_int_equal(mem_get(&h, 0x200fe, 2), FL_IF | FL_TF | FL_NT | FL_CF | FL_ONE);
+    assert_int_equal(cpu_rflags(c), FL_NT | FL_CF | FL_ONE);
+    assert_int_equal(run_with_every_fault(&h, "cf"), 1);
+    assert_int_equal(c->rip, 0x46);
+    assert_int_equal(cpu_rflags(c), FL_IF | FL_TF | FL_NT | FL_CF | FL_ONE);
+    c->idtr.limit = 4 * 0x21 + 2;
+    assert_run_fault(&h, "cd21", VEC_GP, 0x21 * 8 + 2);
+    c->gpr[RSP] = 5; /* the first slot of a frame fits, the last does not */
+    assert_int_equal(isa_deliver(&h.isa, ISA_EVENT_EXTERNAL, 3), CPU_SHUTDOWN);
+    c->gpr[RSP] = 0;
+    c->idtr.limit = 7;
+    assert_int_equal(isa_deliver(&h.isa, ISA_EVENT_NMI, 2), CPU_SHUTDOWN);
     harness_free(&h);
 }
 
@@ -334,7 +364,8 @@ static void long_mode_is_entered_and_left(void **state)
     assert_run_ok(&h, "0f22c0");
     assert_int_equal(c->efer, EFER_LME);
     c->gpr[RAX] = 0;
-    assert_int_equal(run(&h, "0f22c0"), CPU_UNIMPLEMENTED);
+    assert_run_ok(&h, "0f22c0");
+    assert_true(cpu_real_mode(c));
     harness_free(&h);
 }
 
@@ -771,7 +802,7 @@ int main(void)
         cmocka_unit_test(every_sensitive_mnemonic_has_a_meaning),
         cmocka_unit_test(privileged_instructions),
         cmocka_unit_test(undefined_instructions),
-        cmocka_unit_test(real_mode_is_not_there),
+        cmocka_unit_test(real_mode),
         cmocka_unit_test(interrupt_flag),
         cmocka_unit_test(flags_on_the_stack),
         cmocka_unit_test(access_flag),

@@ -103,6 +103,36 @@ static void test_flags(void **state)
     cpu_reset(c);
 }
 
+/* What an INIT takes and what it leaves; where a start-up IPI begins. */
+static void test_init_and_startup(void **state)
+{
+    struct cpu *c = *state, was = {0};
+    busy(c);
+    c->msr.kvm_steal_time = 0x1001;
+    was = *c;
+    cpu_init_reset(c);
+    assert_int_equal(c->rip, 0xfff0);
+    assert_int_equal(c->seg[SEG_CS].base, 0xffff0000);
+    assert_int_equal(c->cr0, CR0_ET | (was.cr0 & (CR0_CD | CR0_NW)));
+    assert_int_equal(c->cr3 | c->cr4 | c->efer | c->cpl | c->nmi_blocked | c->shadow, 0);
+    assert_int_equal(cpu_rflags(c), FL_ONE);
+    assert_int_equal(c->gpr[R15] | c->gpr[RAX], 0);
+    assert_int_not_equal(c->gpr[RDX], 0);
+    assert_int_equal(c->xcr0, was.xcr0);
+    assert_memory_equal(&c->fpu, &was.fpu, sizeof(was.fpu));
+    assert_int_equal(c->msr.lstar, was.msr.lstar);
+    assert_int_equal(c->tsc_offset, was.tsc_offset);
+    assert_int_equal(c->msr.kvm_steal_time, 0);
+    cpu_startup(c, 0x9a);
+    assert_int_equal(c->seg[SEG_CS].selector, 0x9a00);
+    assert_int_equal(c->seg[SEG_CS].base, 0x9a000);
+    assert_int_equal(c->seg[SEG_CS].limit, 0xffff);
+    assert_int_equal(c->rip, 0);
+    struct error e = {0};
+    assert_int_equal(cpu_record.check(c, &e), 0);
+    busy(c);
+}
+
 static void test_unimplemented(void **state)
 {
     struct cpu *c = *state;
@@ -313,6 +343,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_init_and_startup),
         cmocka_unit_test(test_unimplemented),
         cmocka_unit_test(test_describe),
         cmocka_unit_test(test_record_round_trip),

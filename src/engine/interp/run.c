@@ -83,6 +83,8 @@ static u8 mode_key(const struct cpu *c)
         key |= KEY_FLAT;
     if (cs->base || cs->limit != 0xffffffff)
         key |= KEY_BASED | KEY_SINGLE;
+    if (cpu_paragraphs(c))
+        key |= KEY_NO_VEX;
     return key;
 }
 
@@ -342,6 +344,8 @@ bool interp_ready(struct interp *ip, int code, struct stop *s)
     } while (true);
     bool paid = ip->budget > 0 || ip->uncounted;
     ip->uncounted = false;
+    if (unlikely(ip->cpu->rip >> 32) && !cpu_code64(ip->cpu))
+        ip->cpu->rip = (u32)ip->cpu->rip; /* a block ran to the end of the address space */
     if (unlikely(ip->cpu->halted))
         s->kind = STOP_HALT;
     else if (unlikely(!paid))

@@ -183,7 +183,9 @@ bool translate(struct interp *ip, const struct isa_insn *insn, struct op *op)
         set_memory(insn, op, ip->key);
     if (insn->prefixes & ISA_PFX_LOCK)
         op->flags |= OPF_LOCK;
-    if (insn->cls == ISA_UNSUPPORTED || lacks(ip->cpu, isa_feature(insn)) || lacks(ip->cpu, isa_feature_also(insn))) {
+    bool no_such = (ip->key & KEY_NO_VEX) && insn->encoding != ISA_ENC_LEGACY;
+    if (insn->cls == ISA_UNSUPPORTED || no_such || lacks(ip->cpu, isa_feature(insn)) ||
+        lacks(ip->cpu, isa_feature_also(insn))) {
         op->fn = op_ud;
         return true;
     }

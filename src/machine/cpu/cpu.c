@@ -27,6 +27,8 @@
 /* What a fresh x87 and SSE unit holds (SDM vol. 1, 8.1.5 and 11.6.4; FNINIT). */
 #define FCW_RESET   0x037fu
 #define MXCSR_RESET 0x1f80u
+#define DR6_RESET   0xffff0ff0u
+#define DR7_RESET   0x400u
 /* Revisions as hypervisors show them: guests don't load microcode when they know that they are guests. */
 #define MICROCODE_INTEL (1ull << 32)
 #define MICROCODE_AMD   0x01000065ull
@@ -49,12 +51,26 @@ static u32 signature(const struct cpu_model *m)
     return 0x600;
 }
 
+/* Segments of real mode, with the code segment that the reset vector is in. */
+static void reset_segments(struct cpu *c)
+{
+    const struct cpu_segment data = {.limit = 0xffff, .attr = SEG_P | SEG_S | SEG_RW | SEG_ACCESSED};
+    for (int i = 0; i < CPU_SEGS; i++)
+        c->seg[i] = data;
+    c->seg[SEG_CS].selector = 0xf000;
+    c->seg[SEG_CS].base = 0xffff0000;
+    c->seg[SEG_CS].attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_ACCESSED;
+    c->seg[SEG_LDTR].attr = SEG_P | 2;
+    c->seg[SEG_TR].attr = SEG_P | 11;
+    c->gdtr = (struct cpu_table){.limit = 0xffff};
+    c->idtr = (struct cpu_table){.limit = 0xffff};
+}
+
 void cpu_reset(struct cpu *c)
 {
     const struct cpu_model *model = c->model;
     u32 request = __atomic_load_n(&c->attention, __ATOMIC_SEQ_CST) & ATTN_REQUEST;
     u8 id = c->id;
-    const struct cpu_segment data = {.limit = 0xffff, .attr = SEG_P | SEG_S | SEG_RW | SEG_ACCESSED};
 
     *c = (struct cpu){
         .rip = 0xfff0,
@@ -63,26 +79,58 @@ void cpu_reset(struct cpu *c)
         .attention = request,
         .cr0 = CR0_CD | CR0_NW | CR0_ET,
         .xcr0 = XCR0_X87,
-        .gdtr.limit = 0xffff,
-        .idtr.limit = 0xffff,
-        .dr = {[6] = 0xffff0ff0, [7] = 0x400},
+        .dr = {[6] = DR6_RESET, [7] = DR7_RESET},
         .msr.pat = 0x0007040600070406ull,
         .msr.misc_enable = BIT(0) | BIT(11) | BIT(12), /* fast strings; no BTS, no PEBS */
         .msr.kvm_poll_control = 1,
         .msr.microcode_rev = model && model->amd ? MICROCODE_AMD : MICROCODE_INTEL,
     };
-    for (int i = 0; i < CPU_SEGS; i++)
-        c->seg[i] = data;
-    c->seg[SEG_CS].selector = 0xf000;
-    c->seg[SEG_CS].base = 0xffff0000;
-    c->seg[SEG_CS].attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_ACCESSED;
-    c->seg[SEG_LDTR].attr = SEG_P | 2;
-    c->seg[SEG_TR].attr = SEG_P | 11;
+    reset_segments(c);
     c->gpr[RDX] = signature(model);
     cpu_set_rflags(c, FL_ONE);
     c->fpu.fx[0] = FCW_RESET & 0xff;
     c->fpu.fx[1] = FCW_RESET >> 8;
     *cpu_mxcsr(&c->fpu) = MXCSR_RESET;
+}
+
+void cpu_init_reset(struct cpu *c)
+{
+    memset(c->gpr, 0, sizeof(c->gpr));
+    c->gpr[RDX] = signature(c->model);
+    c->rip = 0xfff0;
+    cpu_set_rflags(c, FL_ONE);
+    c->cpl = c->shadow = c->halted = c->nmi_blocked = c->nmi_pending = 0;
+    cpu_attention_clear(c, ATTN_NMI);
+    reset_segments(c);
+    c->cr0 = (c->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
+    c->cr2 = c->cr3 = c->cr4 = c->cr8 = 0;
+    c->efer = 0;
+    memset(c->pdpte, 0, sizeof(c->pdpte));
+    memset(c->dr, 0, sizeof(c->dr));
+    c->dr[6] = DR6_RESET;
+    c->dr[7] = DR7_RESET;
+    c->msr.debugctl = 0;
+    c->msr.kvm_system_time = c->msr.kvm_wall_clock = c->msr.kvm_pv_eoi = 0;
+    c->msr.kvm_async_pf = c->msr.kvm_steal_time = 0;
+    c->msr.kvm_poll_control = 1;
+}
+
+void cpu_startup(struct cpu *c, u8 vector)
+{
+    c->seg[SEG_CS].selector = (u16)(vector << 8);
+    c->seg[SEG_CS].base = (u64)vector << 12;
+    c->rip = 0;
+    c->halted = 0;
+}
+
+bool cpu_pdptes_valid(const struct cpu *c, const u64 pdpte[4])
+{
+    unsigned bits = c->model && c->model->phys_bits ? c->model->phys_bits : 52;
+    u64 reserved = ~(BIT(bits) - 1) | 0x1e6; /* 1, 2, 5-8 and above MAXPHYADDR */
+    for (int i = 0; i < 4; i++)
+        if ((pdpte[i] & 1) && (pdpte[i] & reserved))
+            return false;
+    return true;
 }
 
 /* --- description ------------------------------------------------------------------------------------------------ */
@@ -215,6 +263,8 @@ static int check_control(const struct cpu *c, struct error *e)
         return refuse(e, "EFER", c->efer);
     if (c->cr3 >> phys)
         return refuse(e, "CR3", c->cr3);
+    if (cpu_pae_paging(c) && !cpu_pdptes_valid(c, c->pdpte))
+        return error_set(e, EINVAL, "a page-directory-pointer entry has reserved bits set");
     if (c->cr8 > 15)
         return refuse(e, "CR8", c->cr8);
     if (c->cpl && !(c->cr0 & CR0_PE))
@@ -248,7 +298,7 @@ static int check_segments(const struct cpu *c, struct error *e)
         if (!segment_ok(c, i))
             return error_set(e, EINVAL, "segment register %d: base, limit and attributes do not fit together", i);
     u32 cs = c->seg[SEG_CS].attr, ldt = c->seg[SEG_LDTR].attr, tr = c->seg[SEG_TR].attr;
-    if (!(cs & SEG_S) || (c->cr0 & CR0_PE && !(cs & SEG_CODE)))
+    if (!(cs & SEG_S) || (!(cs & SEG_CODE) && !cpu_v86(c)))
         return refuse(e, "CS attributes", cs);
     if (cpu_long_mode(c) && cs & SEG_L && cs & SEG_DB)
         return refuse(e, "CS attributes", cs);
@@ -381,12 +431,13 @@ static const struct rec_field fields[] = {
     F(fpu.zmm),
     {.name = "fpu.fx", .offset = offsetof(struct cpu, fpu.fx), .size = 160, .since = 1},
     F(fpu.k),
+    REC_FIELD_SINCE(struct cpu, pdpte, 2),
 };
 
 const struct rec_desc cpu_record = {
     .name = "cpu",
     .type = REC_TYPE('V', 'C', 'P', 'U'),
-    .version = 1,
+    .version = 2,
     .object_size = sizeof(struct cpu),
     .fields = fields,
     .n_fields = ARRAY_LEN(fields),

@@ -242,6 +242,7 @@ struct cpu {
     struct cpu_segment seg[CPU_SEGS];
     struct cpu_table gdtr, idtr;
     u64 cr0, cr2, cr3, cr4, cr8;
+    u64 pdpte[4]; /* PAE paging: the entries that CR3 named when it was loaded; else unused */
     u64 efer, xcr0;
     u64 dr[8]; /* dr[4], dr[5] unused */
 
@@ -292,6 +293,20 @@ static inline bool cpu_long_mode(const struct cpu *c)
 {
     return c->efer & EFER_LMA;
 }
+static inline bool cpu_real_mode(const struct cpu *c)
+{
+    return !(c->cr0 & CR0_PE);
+}
+/* Virtual-8086 mode. */
+static inline bool cpu_v86(const struct cpu *c)
+{
+    return c->sysflags & FL_VM;
+}
+/* Real or virtual-8086 mode: a selector is no index into a table, but its segment's base divided by 16. */
+static inline bool cpu_paragraphs(const struct cpu *c)
+{
+    return cpu_real_mode(c) || cpu_v86(c);
+}
 /* 64-bit mode proper: long mode and CS.L. */
 static inline bool cpu_code64(const struct cpu *c)
 {
@@ -327,11 +342,29 @@ static inline void cpu_attention_clear(struct cpu *c, u32 bits)
     __atomic_fetch_and(&c->attention, ~bits, __ATOMIC_SEQ_CST);
 }
 
-/*
- * State after power-up (SDM vol. 3A, table 9-1). `model` and `id` are kept, and a pending ATTN_REQUEST. An INIT that leaves
- * FPU and MSRs alone comes with the second CPU.
- */
+/* State after power-up (SDM vol. 3A, table 9-1). `model` and `id` are kept, and a pending ATTN_REQUEST. */
 void cpu_reset(struct cpu *c);
+
+/*
+ * State after an INIT (the same table): as after power-up, but x87, vectors, XCR0, the TSC, CR0.CD and NW and most MSRs
+ * stay; KVM's paravirtual areas are off, because the guest that runs next does not know of them. Whether the CPU then
+ * starts at the reset vector or waits for a start-up IPI is not in struct cpu: whoever delivers the INIT knows.
+ */
+void cpu_init_reset(struct cpu *c);
+
+/*
+ * A start-up IPI with that vector, behind cpu_init_reset: the CPU will run from physical address vector * 4 KiB, in real
+ * mode (SDM vol. 3A, 8.4.3).
+ */
+void cpu_startup(struct cpu *c, u8 vector);
+
+/* PAE paging (CR4.PAE, not in long mode). */
+static inline bool cpu_pae_paging(const struct cpu *c)
+{
+    return (c->cr0 & CR0_PG) && (c->cr4 & CR4_PAE) && !cpu_long_mode(c);
+}
+/* May these be loaded as page-directory-pointer entries? Present ones must have no reserved bits (SDM vol. 3A, 4.4.1). */
+bool cpu_pdptes_valid(const struct cpu *c, const u64 pdpte[4]);
 
 /* Write the state as a person reads it (registers, segments, control registers), lines separated by \n. */
 void cpu_describe(const struct cpu *c, char *out, size_t len);
