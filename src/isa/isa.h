@@ -41,6 +41,9 @@ struct isa_ops {
     /* Read-modify-write as one locked operation on an aligned u32 of a descriptor (accessed and busy bits): OR in `bits`. */
     int (*or32)(void *ctx, gva_t va, u32 bits, enum isa_access acc);
 
+    /* Guest-physical memory, not watched by breakpoints: the page-directory-pointer entries of PAE paging. */
+    void (*read_phys)(void *ctx, gpa_t at, void *buf, unsigned len);
+
     int (*io_read)(void *ctx, u16 port, unsigned size, u32 *value);
     int (*io_write)(void *ctx, u16 port, unsigned size, u32 value);
 

@@ -247,6 +247,9 @@ int isa_check_rip(struct isa *m, const struct cpu_segment *cs, u64 rip, u32 ext)
 /* Stack of a more privileged level from the TSS: legacy SS:ESP, or RSPn with a null SS when `long64`. */
 int isa_tss_stack(struct isa *m, unsigned cpl, bool long64, unsigned ist, u32 ext, struct cpu_segment *ss, u64 *sp);
 
+/* MOV to CR3, with all its checks (sys_cr.c). */
+int isa_write_cr3(struct isa *m, u64 v);
+
 /* ---- Delivery (deliver.c) ---- */
 
 /*

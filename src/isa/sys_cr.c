@@ -16,6 +16,8 @@
 /* Bits of the lower half that exist; ET is always 1, the others are ignored when written. */
 #define CR0_BITS    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 #define CR0_FLUSH   (CR0_PE | CR0_WP | CR0_PG)
+#define CR0_PDPTE   (CR0_CD | CR0_NW | CR0_PG) /* changing one of these reads the PDPTEs again */
+#define CR4_PDPTE   (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)
 #define CR4_FLUSH   (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE)
 
 #define CR3_PCID    0xfffull
@@ -31,12 +33,26 @@ static void flush_all(struct isa *m)
     m->ops->flush(m->ctx, ISA_FLUSH_ALL, GVA(0), 0);
 }
 
+/*
+ * The four entries that PAE paging keeps in registers, from the table at `cr3`: #GP(0) if they can not be (SDM vol. 3A,
+ * 4.4.1).
+ */
+static int load_pdptes(struct isa *m, u64 cr3)
+{
+    u64 pdpte[4];
+    m->ops->read_phys(m->ctx, GPA(cr3 & 0xffffffe0), pdpte, sizeof(pdpte));
+    if (!cpu_pdptes_valid(m->cpu, pdpte))
+        return isa_gp0(m);
+    memcpy(m->cpu->pdpte, pdpte, sizeof(pdpte));
+    return CPU_OK;
+}
+
 /* Switching paging on activates long mode if EFER.LME asks for it (SDM vol. 3A, 9.8.5). */
 static int enable_paging(struct isa *m, u64 *efer)
 {
     struct cpu *c = m->cpu;
     if (!(c->efer & EFER_LME))
-        return cpu_unimplemented(c, c->cr4 & CR4_PAE ? "PAE paging" : "32-bit paging");
+        return CPU_OK;
     if (!(c->cr4 & CR4_PAE) || (c->seg[SEG_CS].attr & SEG_L))
         return isa_gp0(m);
     /* A 16-bit TSS has no place in long mode. */
@@ -69,6 +85,9 @@ static int write_cr0(struct isa *m, u64 v)
     else if (!(v & CR0_PG) && (c->cr0 & CR0_PG))
         ISA_TRY(disable_paging(m, &efer));
     u64 changed = v ^ c->cr0;
+    bool pae = (v & CR0_PG) && (c->cr4 & CR4_PAE) && !(efer & EFER_LMA);
+    if (pae && (changed & CR0_PDPTE))
+        ISA_TRY(load_pdptes(m, c->cr3));
     c->cr0 = v;
     c->efer = efer;
     if (changed & CR0_FLUSH)
@@ -77,7 +96,7 @@ static int write_cr0(struct isa *m, u64 v)
     return CPU_OK;
 }
 
-static int write_cr3(struct isa *m, u64 v)
+int isa_write_cr3(struct isa *m, u64 v)
 {
     struct cpu *c = m->cpu;
     bool keep = false;
@@ -88,6 +107,8 @@ static int write_cr3(struct isa *m, u64 v)
     }
     if (cpu_long_mode(c) && phys < 64 && v >> phys)
         return isa_gp0(m);
+    if (cpu_pae_paging(c))
+        ISA_TRY(load_pdptes(m, v));
     c->cr3 = v;
     m->ops->flush(m->ctx, keep ? ISA_FLUSH_SWITCH : ISA_FLUSH_NONGLOBAL, GVA(0), pcid_of(c));
     return CPU_OK;
@@ -104,6 +125,9 @@ static int write_cr4(struct isa *m, u64 v)
         return isa_gp0(m);
     if ((changed & v & CR4_PCIDE) && (!cpu_long_mode(c) || (c->cr3 & CR3_PCID)))
         return isa_gp0(m);
+    bool pae = (c->cr0 & CR0_PG) && (v & CR4_PAE) && !cpu_long_mode(c);
+    if (pae && (changed & CR4_PDPTE))
+        ISA_TRY(load_pdptes(m, c->cr3));
     c->cr4 = v;
     if (changed & CR4_FLUSH)
         flush_all(m);
@@ -139,7 +163,7 @@ int sys_mov_to_cr(struct isa *m, const struct isa_insn *insn)
         c->cr2 = v;
         return CPU_OK;
     case 3:
-        return write_cr3(m, v);
+        return isa_write_cr3(m, v);
     case 4:
         return write_cr4(m, v);
     default:

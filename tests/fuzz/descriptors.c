@@ -54,6 +54,15 @@ static int op_or32(void *ctx, gva_t va, u32 bits, enum isa_access acc)
     return rc;
 }
 
+static void op_read_phys(void *ctx, gpa_t phys, void *buf, unsigned len)
+{
+    u8 *p;
+    if (at(ctx, GVA(phys.v), len, false, &p))
+        memset(buf, 0xff, len);
+    else
+        memcpy(buf, p, len);
+}
+
 static int op_io_read(void *ctx, u16 port, unsigned size, u32 *value)
 {
     *value = 0xffffffff;
@@ -91,6 +100,7 @@ static const struct isa_ops ops = {
     .write = op_write,
     .probe_write = op_probe_write,
     .or32 = op_or32,
+    .read_phys = op_read_phys,
     .io_read = op_io_read,
     .io_write = op_io_write,
     .msr_read = op_msr_read,

@@ -3,42 +3,13 @@
  * table, far transfers, string instructions, what does not exist there; and the way from there to 64-bit mode and back as
  * an operating system's trampoline for further processors goes it. Source: SDM vol. 3, chapter 20 and 9.9; vol. 2.
  */
-#include "legacy.h"
-
-int main(void);
-_Noreturn void unexpected(u32 vector, const u32 *frame);
-void *memset(void *p, int c, size_t n);
-void *memcpy(void *to, const void *from, size_t n);
-
-void *memset(void *p, int c, size_t n)
-{
-    void *to = p;
-
-    asm volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c) : "memory");
-    return p;
-}
-
-void *memcpy(void *to, const void *from, size_t n)
-{
-    void *d = to;
-
-    asm volatile("rep movsb" : "+D"(d), "+S"(from), "+c"(n)::"memory");
-    return to;
-}
-
-void unexpected(u32 vector, const u32 *frame)
-{
-    print("BAD unexpected vector ");
-    print_hex(vector);
-    print("\n");
-    finish_early();
-}
+#include "real.h"
 
 #define DATA  ((u8 *)low(DATA_SEG * 16))
 #define STACK ((u8 *)low(STACK_SEG * 16))
 #define SP    0x1000
 
-static void load_tables(void)
+static void load_vectors(void)
 {
     u16 *ivt = low(0);
 
@@ -74,7 +45,7 @@ static struct state16 real(const u8 *code, const u8 *end)
 #define REAL(name) real(name, name##_end)
 
 /* Vector, and IP as a distance from the code's beginning. */
-static void expect(const char *name, const struct state16 *s, u32 vector, u32 ip)
+static void expect16(const char *name, const struct state16 *s, u32 vector, u32 ip)
 {
     if ((u16)s->vector != vector)
         check_bad(name, " (vector)", (u16)s->vector, vector);
@@ -84,7 +55,7 @@ static void expect(const char *name, const struct state16 *s, u32 vector, u32 ip
         check_good(name);
 }
 #define LENGTH(name)              ((u32)(name##_end - name))
-#define EXPECT_END(text, s, name) expect(text, s, END_VECTOR, LENGTH(name))
+#define EXPECT_END(text, s, name) expect16(text, s, END_VECTOR, LENGTH(name))
 
 static u16 get16(const u8 *p)
 {
@@ -126,15 +97,15 @@ static void addresses(void)
     s.ebx = 0xffff;
     s.eip = 0, s.cs = CODE_SEG;
     run16(&s);
-    expect("a word beyond the limit", &s, GP, 0);
+    expect16("a word beyond the limit", &s, GP, 0);
     s = REAL(load_bp);
     s.ebp = 0xffff;
     run16(&s);
-    expect("a word beyond the limit of the stack", &s, SS, 0);
+    expect16("a word beyond the limit of the stack", &s, SS, 0);
     s = REAL(load_ebx);
     s.ebx = 0x10000;
     run16(&s);
-    expect("a 32-bit address beyond the limit", &s, GP, 0);
+    expect16("a 32-bit address beyond the limit", &s, GP, 0);
     s = REAL(load_ebx);
     s.ebx = 0x108;
     run16(&s);
@@ -190,15 +161,15 @@ static void big_real(void)
         s.before[1] = S_LOW_OTHER;
         s.ebx = i;
         run16(&s);
-        expect(i == 0x7f ? "within a small limit" : "beyond a small limit", &s, i == 0x7f ? END_VECTOR : GP,
-               i == 0x7f ? LENGTH(load_es_ebx) : 0);
+        expect16(i == 0x7f ? "within a small limit" : "beyond a small limit", &s, i == 0x7f ? END_VECTOR : GP,
+                 i == 0x7f ? LENGTH(load_es_ebx) : 0);
     }
     gdt[S_LOW_OTHER / 8] = descriptor(0, 0xfff, 0x97, 0); /* expand-down */
     s = REAL(load_es_ebx);
     s.before[1] = S_LOW_OTHER;
     s.ebx = 0xfff;
     run16(&s);
-    expect("below an expand-down segment", &s, GP, 0);
+    expect16("below an expand-down segment", &s, GP, 0);
     s = REAL(load_es_ebx);
     s.before[1] = S_LOW_OTHER;
     s.ebx = 0x1000;
@@ -246,29 +217,29 @@ static void events(void)
 
     s.eflags = 2 | FL_IF | FL_DF | FL_CF | FL_NT | FL_AC;
     run16(&s);
-    expect("INT n", &s, 0x42, 2);
+    expect16("INT n", &s, 0x42, 2);
     check("CS in its frame", s.cs, CODE_SEG);
     check("flags in its frame", s.eflags, 2 | FL_IF | FL_DF | FL_CF | FL_NT);
     check("its stack", s.esp, SP);
     check("flags in the handler", s.h_flags & ~FL_CF, 2 | FL_DF | FL_NT);
     s = REAL(int3_);
     run16(&s);
-    expect("INT3", &s, BP, 1);
+    expect16("INT3", &s, BP, 1);
     s = REAL(into_);
     s.eflags |= 0x800;
     run16(&s);
-    expect("INTO", &s, OF, 1);
+    expect16("INTO", &s, OF, 1);
     s = REAL(int1_);
     run16(&s);
-    expect("INT1", &s, DB, 1);
+    expect16("INT1", &s, DB, 1);
     s = REAL(divide);
     run16(&s);
-    expect("#DE", &s, DE, 0);
+    expect16("#DE", &s, DE, 0);
     s = REAL(bound_);
     memset(DATA, 0, 4);
     s.ecx = 1;
     run16(&s);
-    expect("BOUND", &s, BR, 0);
+    expect16("BOUND", &s, BR, 0);
     static const struct {
         const char *name;
         const u8 *code, *end;
@@ -288,18 +259,18 @@ static void events(void)
     for (unsigned i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
         s = real(none[i].code, none[i].end);
         run16(&s);
-        expect(none[i].name, &s, none[i].vector, 0);
+        expect16(none[i].name, &s, none[i].vector, 0);
     }
     s = REAL(int_42);
     s.idtr.limit = 0x42 * 4 + 2;
     run16(&s);
-    expect("a vector beyond the limit of IDTR", &s, GP, 0);
+    expect16("a vector beyond the limit of IDTR", &s, GP, 0);
     memcpy(low(0x6000), low(0), 0x400);
     ((u16 *)low(0x6000))[0x42 * 2] = ivt[0x44 * 2];
     s = REAL(int_42);
     s.idtr.base = 0x6000;
     run16(&s);
-    expect("a vector table elsewhere", &s, 0x44, 2);
+    expect16("a vector table elsewhere", &s, 0x44, 2);
     u32 saved = ((u32 *)ivt)[0x43];
     memcpy(low(CODE_SEG * 16 + 0x1000), handler, LENGTH(handler));
     s = REAL(chained);
@@ -314,11 +285,11 @@ static void events(void)
     ((u32 *)ivt)[0x43] = saved;
     s = REAL(step);
     run16(&s);
-    expect("a single step", &s, DB, LENGTH(step) - 3);
+    expect16("a single step", &s, DB, LENGTH(step) - 3);
     check("TF in its frame", s.eflags & FL_TF, FL_TF);
     s = REAL(movss_step);
     run16(&s);
-    expect("MOV SS holds a step back", &s, DB, LENGTH(movss_step) - 3);
+    expect16("MOV SS holds a step back", &s, DB, LENGTH(movss_step) - 3);
 }
 
 /* --- transfers --- */
@@ -360,26 +331,26 @@ static void far_transfers(void)
     p[0] = 0x23, p[1] = 0xffff;
     memcpy((u8 *)0xffff0 + 0x23, stop_here, LENGTH(stop_here));
     run16(&s);
-    expect("JMP far to FFFF:0023", &s, END_VECTOR, 0x25);
+    expect16("JMP far to FFFF:0023", &s, END_VECTOR, 0x25);
     check("its CS", s.cs, 0xffff);
     s = REAL(far_jump32);
     p[0] = 0, p[1] = 1, p[2] = CODE_SEG;
     run16(&s);
-    expect("JMP far beyond the limit", &s, GP, 0);
+    expect16("JMP far beyond the limit", &s, GP, 0);
     s = REAL(jump32);
     s.eax = 0x10000;
     run16(&s);
-    expect("JMP near beyond the limit", &s, GP, 0);
+    expect16("JMP near beyond the limit", &s, GP, 0);
     s = REAL(near_wrap);
     memcpy(low(CODE_SEG * 16 + 0xffe0), stop_here, LENGTH(stop_here));
     run16(&s);
-    expect("JMP near wraps", &s, END_VECTOR, 0xffe2);
+    expect16("JMP near wraps", &s, END_VECTOR, 0xffe2);
     s = REAL(iret32);
     u32 *frame = (u32 *)(STACK + SP);
     frame[0] = 0x200, frame[1] = 0xdead0000 | (CODE_SEG + 1), frame[2] = 0x3f4dd7 & ~(FL_TF | FL_DF);
     memcpy(low(CODE_SEG * 16 + 0x210), stop_here, LENGTH(stop_here));
     run16(&s);
-    expect("IRET of 32 bits", &s, END_VECTOR, 0x202);
+    expect16("IRET of 32 bits", &s, END_VECTOR, 0x202);
     check("its CS", s.cs, CODE_SEG + 1);
     check("its flags", s.eflags, 0x4dd7 & ~(FL_TF | FL_DF));
     check("not VM, VIF, VIP; RF is spent", s.h_flags & 0x3b0000, 0x200000);
@@ -482,7 +453,7 @@ static void stack_and_strings(void)
     s.edi = 0xfff4;
     s.ecx = 5;
     run16(&s);
-    expect("a string runs into the limit", &s, GP, 0);
+    expect16("a string runs into the limit", &s, GP, 0);
     check("its EDI", s.edi, 0x10000);
     check("its ECX", s.ecx, 2);
     s = REAL(scas);
@@ -549,7 +520,7 @@ static void interrupts(void)
     timer(true);
     s = REAL(halt_irq);
     run16(&s);
-    expect("an interrupt ends HLT", &s, 0x20, 2);
+    expect16("an interrupt ends HLT", &s, 0x20, 2);
     timer(false);
 }
 
@@ -641,7 +612,7 @@ static void go_up_and_down(void)
 
 int main(void)
 {
-    load_tables();
+    load_vectors();
     addresses();
     big_real();
     events();

@@ -55,6 +55,15 @@ static int op_or32(void *ctx, gva_t va, u32 bits, enum isa_access acc)
     return CPU_OK;
 }
 
+static void op_read_phys(void *ctx, gpa_t at, void *buf, unsigned len)
+{
+    struct harness *h = ctx;
+    if (at.v < MEM_SIZE && len <= MEM_SIZE - at.v)
+        memcpy(buf, h->mem + at.v, len);
+    else
+        memset(buf, 0xff, len);
+}
+
 static int op_io_read(void *ctx, u16 port, unsigned size, u32 *value)
 {
     struct harness *h = ctx;
@@ -130,6 +139,7 @@ static const struct isa_ops ops = {
     .write = op_write,
     .probe_write = op_probe_write,
     .or32 = op_or32,
+    .read_phys = op_read_phys,
     .io_read = op_io_read,
     .io_write = op_io_write,
     .msr_read = op_msr_read,

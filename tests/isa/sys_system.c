@@ -340,11 +340,7 @@ static void long_mode_is_entered_and_left(void **state)
     struct cpu *c = &h.cpu;
     harness_init(&h, false, false);
     c->gpr[RAX] = CR0_PE | CR0_PG;
-    assert_int_equal(run(&h, "0f22c0"), CPU_UNIMPLEMENTED);
-    assert_string_equal(c->stop_reason, "PAE paging");
     c->cr4 = 0;
-    assert_int_equal(run(&h, "0f22c0"), CPU_UNIMPLEMENTED);
-    assert_string_equal(c->stop_reason, "32-bit paging");
     c->efer = EFER_LME;
     assert_run_fault(&h, "0f22c0", VEC_GP, 0); /* no PAE */
     c->cr4 = CR4_PAE;
@@ -366,6 +362,57 @@ static void long_mode_is_entered_and_left(void **state)
     c->gpr[RAX] = 0;
     assert_run_ok(&h, "0f22c0");
     assert_true(cpu_real_mode(c));
+    harness_free(&h);
+}
+
+/* 32-bit and PAE paging: when the page-directory-pointer entries are read, and what becomes of bad ones. */
+static void legacy_paging_is_entered_and_left(void **state)
+{
+    struct harness h;
+    struct cpu *c = &h.cpu;
+    harness_init(&h, false, false);
+    c->cr4 = 0;
+    c->gpr[RAX] = CR0_PE | CR0_PG;
+    assert_run_ok(&h, "0f22c0");
+    assert_int_equal(c->efer, 0);
+    assert_int_equal(h.flush_kind, ISA_FLUSH_ALL);
+    c->cr3 = DATA + 0x20;
+    mem_put(&h, DATA + 0x20, 8, 0x1003); /* bit 1 is reserved */
+    mem_put(&h, DATA + 0x40, 8, 0x2001);
+    c->gpr[RAX] = CR4_PAE;
+    assert_run_fault(&h, "0f22e0", VEC_GP, 0);
+    assert_int_equal(c->cr4, 0);
+    mem_put(&h, DATA + 0x20, 8, 0x1001);
+    assert_run_ok(&h, "0f22e0");
+    assert_int_equal(c->pdpte[0], 0x1001);
+    c->gpr[RAX] = DATA + 0x40 + 0x1f; /* the low bits of CR3 are no address */
+    assert_run_ok(&h, "0f22d8");
+    assert_int_equal(c->pdpte[0], 0x2001);
+    assert_int_equal(c->cr3, DATA + 0x5f);
+    c->gpr[RAX] = 0xfff00000; /* beyond memory: ones */
+    assert_run_fault(&h, "0f22d8", VEC_GP, 0);
+    assert_int_equal(c->pdpte[0], 0x2001);
+    assert_int_equal(c->cr3, DATA + 0x5f);
+    mem_put(&h, DATA + 0x40, 8, 0x3001);
+    c->gpr[RAX] = CR4_PAE | CR4_TSD;
+    assert_run_ok(&h, "0f22e0");
+    assert_int_equal(c->pdpte[0], 0x2001);
+    c->gpr[RAX] = CR4_PAE | CR4_PGE;
+    assert_run_ok(&h, "0f22e0");
+    assert_int_equal(c->pdpte[0], 0x3001);
+    mem_put(&h, DATA + 0x40, 8, 0x4001);
+    c->gpr[RAX] = CR0_PE | CR0_PG | CR0_WP;
+    assert_run_ok(&h, "0f22c0");
+    assert_int_equal(c->pdpte[0], 0x3001);
+    c->gpr[RAX] = CR0_PE | CR0_PG | CR0_CD;
+    assert_run_ok(&h, "0f22c0");
+    assert_int_equal(c->pdpte[0], 0x4001);
+    c->gpr[RAX] = CR0_PE;
+    assert_run_ok(&h, "0f22c0");
+    mem_put(&h, DATA + 0x40, 8, 0x4021);
+    c->gpr[RAX] = CR0_PE | CR0_PG;
+    assert_run_fault(&h, "0f22c0", VEC_GP, 0);
+    assert_int_equal(c->cr0 & CR0_PG, 0);
     harness_free(&h);
 }
 
@@ -812,6 +859,7 @@ int main(void)
         cmocka_unit_test(string_io),
         cmocka_unit_test(cr0_rules),
         cmocka_unit_test(long_mode_is_entered_and_left),
+        cmocka_unit_test(legacy_paging_is_entered_and_left),
         cmocka_unit_test(cr3_rules),
         cmocka_unit_test(cr4_rules),
         cmocka_unit_test(other_control_registers),

@@ -1,7 +1,7 @@
 /*
  * The page walk against the rules of the manual (SDM vol. 3A, 4.6 and 4.7), written here a second time as a plain
- * predicate over the bits: all combinations of P, R/W, U/S and XD in four levels, of CR0.WP, CR4.SMEP, CR4.SMAP, EFLAGS.AC,
- * EFER.NXE, kind of access and privilege.
+ * predicate over the bits: all combinations of P, R/W, U/S and XD in all levels of each kind of paging, of CR0.WP, CR4.SMEP,
+ * CR4.SMAP, EFLAGS.AC, EFER.NXE, kind of access and privilege.
  */
 #include "machine/cpu/cpuid.h"
 #include "machine/mmu/mmu.h"
@@ -256,6 +256,185 @@ static void test_addresses(void **state)
     assert_int_equal(f->c->fault.error, PF_P);
 }
 
+/* --- PAE and 32-bit paging --- */
+
+#define VA32 0x7c567abcull /* entries 1 of 4, 482 of 512, 359 of 512; 497 and 359 of 1024 */
+
+static void set_mode32(struct fix *f, const struct how *h, bool pae, bool pse)
+{
+    set_mode(f, h);
+    f->c->cr4 = (f->c->cr4 & ~CR4_PAE) | (pae ? CR4_PAE : 0) | (pse ? CR4_PSE : 0);
+    f->c->efer = h->nxe ? EFER_NXE : 0;
+    f->c->pdpte[0] = f->c->pdpte[2] = f->c->pdpte[3] = 0;
+    f->c->pdpte[1] = 0x2000 | P;
+}
+
+/* One entry of `size` bytes in the table at `table`. */
+static void put_entry(struct fix *f, u64 table, unsigned index, unsigned size, u64 value)
+{
+    memcpy(f->m.ram + table + index * size, &value, size);
+}
+static u64 get_entry(struct fix *f, u64 table, unsigned index, unsigned size)
+{
+    u64 v = 0;
+    memcpy(&v, f->m.ram + table + index * size, size);
+    return v;
+}
+
+/* The rules for two levels; without PAE there is no XD bit, and bit I of the error code needs SMEP. */
+static int expected2(const u64 bits[2], const struct how *h, bool pae)
+{
+    u64 b[4] = {P | RW | US, P | RW | US, bits[0], bits[1]};
+    struct how how = *h;
+    if (!pae) {
+        b[2] &= ~XD;
+        b[3] &= ~XD;
+        how.nxe = false;
+    }
+    return expected(b, &how);
+}
+
+static void check_two(struct fix *f, const u64 bits[2], const struct how *h, bool pae)
+{
+    unsigned size = pae ? 8 : 4, i0 = pae ? VA32 >> 21 & 511 : VA32 >> 22, i1 = VA32 >> 12 & (pae ? 511 : 1023);
+    struct mmu_page p;
+    put_entry(f, 0x2000, i0, size, 0x3000 | bits[0]);
+    put_entry(f, 0x3000, i1, size, 0x10000 | bits[1]);
+    f->c->cr3 = 0x2000;
+    int want = expected2(bits, h, pae);
+    int r = mmu_walk(f->c, &f->m, GVA(VA32 | 0xabcd00000000), h->access, h->user, false, &p);
+    if (want < 0) {
+        assert_int_equal(r, CPU_OK);
+        assert_int_equal(p.gpa.v, 0x10000 | (VA32 & 0xfff));
+        assert_int_equal(p.shift, 12);
+        assert_true(get_entry(f, 0x2000, i0, size) & A);
+        assert_int_equal(get_entry(f, 0x3000, i1, size) & (A | D), h->access == MMU_WRITE ? A | D : A);
+        assert_false(get_entry(f, 0x2000, i0, size) & D);
+    } else {
+        assert_int_equal(r, CPU_FAULT);
+        assert_int_equal(f->c->fault.vector, VEC_PF);
+        assert_int_equal(f->c->fault.error, want);
+        assert_int_equal(f->c->fault.address, VA32);
+        assert_false(get_entry(f, 0x3000, i1, size) & (A | D));
+    }
+}
+
+static void test_two_levels(void **state)
+{
+    struct fix *f = *state;
+    for (unsigned n = 0; n < 256; n++) {
+        u64 bits[2];
+        for (int i = 0; i < 2; i++) {
+            unsigned r = n >> (4 * i) & 15;
+            bits[i] = (r & 1 ? P : 0) | (r & 2 ? RW : 0) | (r & 4 ? US : 0) | (r & 8 ? XD : 0);
+        }
+        for (unsigned k = 0; k < 3 * 64; k++) {
+            struct how h = {
+                (enum mmu_access)(k % 3), k / 3 & 1, k / 6 & 1, k / 12 & 1, k / 24 & 1, k / 48 & 1, k / 96 & 1};
+            for (unsigned pae = 0; pae < 2; pae++) {
+                set_mode32(f, &h, pae, k & 1);
+                check_two(f, bits, &h, pae);
+            }
+        }
+    }
+}
+
+/* 2 MiB and 4 MiB, rights and dirty bits of their one entry, what is reserved in it. */
+static void large32(struct fix *f, bool pae, u64 extra, int want, u64 gpa)
+{
+    unsigned size = pae ? 8 : 4, index = pae ? VA32 >> 21 & 511 : VA32 >> 22;
+    struct mmu_page p;
+    put_entry(f, 0x2000, index, size, P | RW | US | PS | extra);
+    f->c->cr3 = 0x2000;
+    int r = mmu_walk(f->c, &f->m, GVA(VA32), MMU_WRITE, true, false, &p);
+    if (want < 0) {
+        assert_int_equal(r, CPU_OK);
+        assert_int_equal(p.gpa.v, gpa);
+        assert_int_equal(p.shift, pae ? 21 : 22);
+        assert_true(p.dirty && p.user && p.writable_pte);
+        assert_true(get_entry(f, 0x2000, index, size) & D);
+    } else {
+        assert_int_equal(r, CPU_FAULT);
+        assert_int_equal(f->c->fault.error, want);
+    }
+}
+
+static void test_large32(void **state)
+{
+    struct fix *f = *state;
+    const struct how h = {MMU_WRITE, true, true, false, false, false, true};
+    const int rsvd = PF_P | PF_W | PF_U | PF_RSVD;
+    set_mode32(f, &h, true, false);
+    large32(f, true, 0x200000 | G, -1, 0x200000 | (VA32 & 0x1fffff));
+    large32(f, true, 0x12345600000ull & ~0x1fffffull & 0xffffffffffull, -1,
+            (0x12345600000ull & ~0x1fffffull & 0xffffffffffull) | (VA32 & 0x1fffff));
+    for (unsigned bit = 13; bit < 63; bit++)
+        if (bit < 21 || bit >= 40)
+            large32(f, true, 1ull << bit, rsvd, 0);
+    large32(f, true, 0x1000, -1, VA32 & 0x1fffff); /* PAT */
+    set_mode32(f, &h, false, true);
+    large32(f, false, 0x400000 | G, -1, 0x400000 | (VA32 & 0x3fffff));
+    large32(f, false, 0xa5u << 13 | 0x1000, -1, 0xa500000000ull | (VA32 & 0x3fffff));
+    large32(f, false, BIT(21), rsvd, 0);
+    f->model.phys_bits = 36;
+    for (unsigned bit = 13; bit < 22; bit++)
+        large32(f, false, BIT(bit), bit < 17 ? -1 : rsvd, (u64)BIT(bit - 13) << 32 | (VA32 & 0x3fffff));
+    f->model.phys_bits = 40;
+    /* without CR4.PSE the bit means nothing: the entry points to a table */
+    set_mode32(f, &h, false, false);
+    struct mmu_page p;
+    put_entry(f, 0x2000, VA32 >> 22, 4, P | RW | US | PS | 0x3000);
+    put_entry(f, 0x3000, VA32 >> 12 & 1023, 4, P | RW | US | 0x11000);
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA32), MMU_READ, true, false, &p), CPU_OK);
+    assert_int_equal(p.gpa.v, 0x11000 | (VA32 & 0xfff));
+}
+
+static void test_reserved_pae(void **state)
+{
+    struct fix *f = *state;
+    const struct how h = {MMU_READ, true, true, false, false, false, true};
+    const u64 good = P | RW | US;
+    struct mmu_page p;
+    set_mode32(f, &h, true, false);
+    for (int level = 0; level < 2; level++)
+        for (unsigned bit = 40; bit < 63; bit++) {
+            put_entry(f, 0x2000, VA32 >> 21 & 511, 8, good | 0x3000 | (level == 0 ? 1ull << bit : 0));
+            put_entry(f, 0x3000, VA32 >> 12 & 511, 8, good | 0x10000 | (level == 1 ? 1ull << bit : 0));
+            assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA32), MMU_READ, true, false, &p), CPU_FAULT);
+            assert_int_equal(f->c->fault.error, PF_P | PF_U | PF_RSVD);
+        }
+    f->c->pdpte[1] = 0x2000; /* what the registers say counts, not the table */
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA32), MMU_READ, true, false, &p), CPU_FAULT);
+    assert_int_equal(f->c->fault.error, PF_U);
+    /* which registers may be loaded */
+    for (unsigned bit = 1; bit < 64; bit++) {
+        u64 pdpte[4] = {0, 0, P | 1ull << bit, 0};
+        bool reserved = bit == 1 || bit == 2 || (bit >= 5 && bit <= 8) || bit >= 40;
+        assert_int_equal(cpu_pdptes_valid(f->c, pdpte), !reserved);
+        pdpte[2] &= ~P;
+        assert_true(cpu_pdptes_valid(f->c, pdpte));
+    }
+}
+
+/* Tables beyond the end of memory. */
+static void test_tables_outside(void **state)
+{
+    struct fix *f = *state;
+    const struct how h = {MMU_WRITE, false, true, false, false, false, true};
+    struct mmu_page p;
+    set_mode32(f, &h, true, false);
+    f->c->pdpte[1] = 0x7000000000 | P;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA32), MMU_WRITE, false, false, &p), CPU_FAULT);
+    assert_true(f->c->fault.error & PF_RSVD);
+    set_mode32(f, &h, false, true);
+    f->c->cr3 = 0x80000000;
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA32), MMU_WRITE, false, false, &p), CPU_FAULT);
+    assert_true(f->c->fault.error & PF_RSVD);
+    set_mode32(f, &h, false, false); /* ones are a good entry here, for the last page below 4 GiB */
+    assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA32), MMU_WRITE, false, false, &p), CPU_OK);
+    assert_int_equal(p.gpa.v, 0xfffff000 | (VA32 & 0xfff));
+}
+
 static void test_doorway(void **state)
 {
     struct fix *f = *state;
@@ -290,6 +469,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_peek, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reserved_bits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_levels, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large32, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reserved_pae, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tables_outside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_doorway, setup, teardown),
     };
     return cmocka_run_group_tests_name("machine-mmu", tests, NULL, NULL);

@@ -313,6 +313,14 @@ static int op_or32(void *ctx, gva_t va, u32 bits, enum isa_access acc)
     return r == CPU_OK ? op_write(ctx, va, &v, 4, acc) : r;
 }
 
+/* Outside RAM the bus answers with ones. */
+static void op_read_phys(void *ctx, gpa_t at, void *buf, unsigned len)
+{
+    struct interp *ip = ctx;
+    if (mem_read(ip->mem, at, buf, len))
+        memset(buf, 0xff, len);
+}
+
 static int op_io_read(void *ctx, u16 port, unsigned size, u32 *value)
 {
     struct interp *ip = ctx;
@@ -401,6 +409,7 @@ const struct isa_ops interp_isa_ops = {
     .write = op_write,
     .probe_write = op_probe_write,
     .or32 = op_or32,
+    .read_phys = op_read_phys,
     .io_read = op_io_read,
     .io_write = op_io_write,
     .msr_read = op_msr_read,

@@ -70,8 +70,6 @@ void tlb_flush_nonglobal(struct interp *ip)
 
 /* --- large pages: they enter as the 4 KiB around an address, but INVLPG of any part forgets all of them --- */
 
-static const u8 large_shift[2] = {21, 30};
-
 /* Drop entry number k; the owner hears of it if it was one for code. */
 static void forget(struct interp *ip, unsigned ctx, unsigned k)
 {
@@ -84,12 +82,14 @@ static void forget(struct interp *ip, unsigned ctx, unsigned k)
 static void flush_large(struct interp *ip, unsigned size, u64 va)
 {
     bool any = false;
+    /* 32-bit paging has 4 MiB where the others have 2 MiB. (A change of CR4.PAE flushes all.) */
+    unsigned shift = size ? 30 : ip->cpu->cr4 & CR4_PAE ? 21 : 22;
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         for (unsigned k = ip->journal[ctx].n; k-- > 0;) {
             const struct tlb_used *u = &ip->journal[ctx].used[k];
             if (!(u->kind & TLB_2M << size))
                 continue;
-            if ((u->page ^ va) >> large_shift[size]) {
+            if ((u->page ^ va) >> shift) {
                 any = true;
                 continue;
             }
@@ -174,9 +174,10 @@ void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p,
     bool user = ctx == TLB_USER, paging = c->cr0 & CR0_PG, exec = access == MMU_EXEC;
     u64 none = tlb_empty(i), addend = (u64)ip->mem->ram + ram - page;
     struct tlb_used *u = use(ip, ctx, i, page, exec);
-    u->kind = (u8)((p->global ? TLB_GLOBAL : 0) | (p->shift == 21 ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0) |
-                   (exec ? TLB_EXEC : 0));
-    ip->large[0] |= p->shift == 21;
+    bool mid = p->shift == 21 || p->shift == 22;
+    u->kind =
+        (u8)((p->global ? TLB_GLOBAL : 0) | (mid ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0) | (exec ? TLB_EXEC : 0));
+    ip->large[0] |= mid;
     ip->large[1] |= p->shift == 30;
     ip->stats.tlb_fills++;
     if (exec) {

@@ -51,7 +51,7 @@ struct tlb_journal {
 };
 
 #define TLB_GLOBAL 1u
-#define TLB_2M     2u
+#define TLB_2M     2u /* or 4 MiB, in 32-bit paging */
 #define TLB_1G     4u
 #define TLB_EXEC   8u /* an entry for code */
 

@@ -1,8 +1,9 @@
 /*
  * The guest's own paging: walks its tables exactly as the processor does, with every permission rule and error code.
  *
- * Four-level paging with 4 KiB, 2 MiB and 1 GiB pages (SDM vol. 3A ch. 4). Without CR0.PG linear is physical. 32-bit,
- * PAE and five-level paging are "not implemented" (CPU_UNIMPLEMENTED) so far.
+ * 32-bit, PAE and four-level paging with all their page sizes (SDM vol. 3A ch. 4). Without CR0.PG linear is physical.
+ * Five-level paging is "not implemented" (CPU_UNIMPLEMENTED). Outside long mode a linear address has 32 bits: what is above
+ * is ignored.
  */
 #ifndef TRAPEZE_MACHINE_MMU_H
 #define TRAPEZE_MACHINE_MMU_H
@@ -15,7 +16,7 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
 /* What a walk found: the page that holds the address and what the current mode may do with it. */
 struct mmu_page {
     gpa_t gpa;         /* of the byte asked for */
-    u8 shift;          /* 12, 21 or 30: size of the mapping */
+    u8 shift;          /* 12, 21, 22 or 30: size of the mapping */
     bool global;       /* in every level that counts */
     bool user;         /* U/S of all levels: a user page */
     bool writable_pte; /* R/W of all levels */
