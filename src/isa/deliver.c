@@ -6,7 +6,8 @@
  *   1. gate        inside the IDT, an interrupt or trap gate, DPL >= CPL for INT n, present
  *   2. handler     its code segment; conforming or equal ring: same stack, lower ring: stack from the TSS
  *   3. stack       SS:ESP or RSPn of the TSS, an IST slot, or the current one; in long mode aligned to 16
- *   4. frame       [SS, RSP,] RFLAGS, CS, RIP [, error code]: one write with the rights of the new ring
+ *   4. frame       [GS, FS, DS, ES,] [SS, RSP,] RFLAGS, CS, RIP [, error code]: one write with the rights of the new ring;
+ *                  the data segments out of virtual-8086 mode, where they become null
  *   5. commit      CS, CPL, RIP, SS, RSP; IF cleared by an interrupt gate, TF NT VM RF by both
  *
  * Error codes name the IDT entry (vector * 8 + 2) or a selector; bit 0 (EXT) is set unless INT n, INT3 or INTO is being
@@ -23,9 +24,7 @@
  * "Serial" means that the second one is delivered; the first is lost and, if it was a fault, comes again.
  *
  * Real mode has a table of far pointers, four bytes each, at the base and within the limit of IDTR; the frame is FLAGS,
- * CS, IP, without error codes.
- *
- * Not done: task gates, and interrupts out of virtual-8086 mode.
+ * CS, IP, without error codes. A task gate is a switch of tasks (task.c), the error code pushed by the new one.
  *
  * Source: SDM vol. 3A ch. 6; INT n in vol. 2; APM vol. 2 ch. 8.
  */
@@ -89,7 +88,7 @@ static int read_gate(struct isa *m, const struct isa_event *ev, u32 ext, struct 
         return gate_fault(m, ev, VEC_GP, ext);
     if (!g->present)
         return gate_fault(m, ev, VEC_NP, ext);
-    return g->type == DESC_TASK ? cpu_unimplemented(c, "task switch") : CPU_OK;
+    return CPU_OK;
 }
 
 static int read_handler(struct isa *m, u16 sel, u32 ext, struct cpu_segment *cs, unsigned *cpl)
@@ -100,6 +99,8 @@ static int read_handler(struct isa *m, u16 sel, u32 ext, struct cpu_segment *cs,
         return cpu_raise_error(c, VEC_GP, ext);
     ISA_TRY(isa_desc_read(m, sel, VEC_GP, ext, &d));
     if (!desc_code(&d) || desc_dpl(&d) > c->cpl)
+        return isa_fault_sel(m, VEC_GP, sel, ext);
+    if (cpu_v86(c) && (desc_conforming(&d) || desc_dpl(&d) != 0))
         return isa_fault_sel(m, VEC_GP, sel, ext);
     if (cpu_long_mode(c) && (!desc_l(&d) || desc_db(&d)))
         return isa_fault_sel(m, VEC_GP, sel, ext);
@@ -137,18 +138,48 @@ static int choose_stack(struct isa *m, const struct gate *g, unsigned cpl, u32 e
 }
 
 /* A software interrupt clears RF before it is delivered (SDM vol. 3A, 17.3.1.1). */
+static u64 saved_flags(const struct cpu *c, const struct isa_event *ev)
+{
+    return (cpu_rflags(c) & ~(software(ev) ? FL_RF : 0ull)) | (ev->set_rf ? FL_RF : 0);
+}
+
 static void push_frame(const struct cpu *c, const struct isa_event *ev, bool outer, struct isa_stack *st)
 {
-    u64 flags = (cpu_rflags(c) & ~(software(ev) ? FL_RF : 0ull)) | (ev->set_rf ? FL_RF : 0);
+    static const u8 data[] = {SEG_GS, SEG_FS, SEG_DS, SEG_ES};
+    for (unsigned i = 0; cpu_v86(c) && i < ARRAY_LEN(data); i++)
+        isa_stack_push(st, c->seg[data[i]].selector);
     if (outer) {
         isa_stack_push(st, c->seg[SEG_SS].selector);
         isa_stack_push(st, c->gpr[RSP]);
     }
-    isa_stack_push(st, flags);
+    isa_stack_push(st, saved_flags(c, ev));
     isa_stack_push(st, c->seg[SEG_CS].selector);
     isa_stack_push(st, ev->rip);
     if (ev->has_error)
         isa_stack_push(st, ev->error);
+}
+
+static int switch_task(struct isa *m, const struct isa_event *ev, u16 tss, u32 ext)
+{
+    const struct isa_switch sw = {
+        .how = ISA_SWITCH_CALL,
+        .has_error = ev->has_error,
+        .error = ev->error,
+        .ext = ext,
+        .flags = (u32)saved_flags(m->cpu, ev),
+        .rip = ev->rip,
+    };
+    int r = isa_task_to(m, &sw, tss);
+    return r == ISA_SWITCHED ? CPU_OK : r;
+}
+
+/* Out of virtual-8086 mode: the data segments are on the stack, and null. */
+static void leave_v86(struct cpu *c)
+{
+    static const u8 data[] = {SEG_GS, SEG_FS, SEG_DS, SEG_ES};
+    for (unsigned i = 0; i < ARRAY_LEN(data); i++)
+        c->seg[data[i]] = (struct cpu_segment){.attr = SEG_UNUSABLE};
+    c->sysflags &= ~FL_VM;
 }
 
 /* SDM vol. 3A, 20.1.4; INT n in vol. 2. An error code that a fault in here leaves is pushed by nobody. */
@@ -190,10 +221,9 @@ int isa_deliver_once(struct isa *m, const struct isa_event *ev)
     u32 ext = !software(ev);
     if (cpu_real_mode(c))
         return deliver_real(m, ev);
-    if (c->sysflags & FL_VM)
-        return cpu_unimplemented(c, "virtual-8086 mode");
-
     ISA_TRY(read_gate(m, ev, ext, &g));
+    if (g.type == DESC_TASK)
+        return switch_task(m, ev, g.selector, ext);
     ISA_TRY(read_handler(m, g.selector, ext, &cs, &cpl));
     ISA_TRY(choose_stack(m, &g, cpl, ext, &ss, &st));
     ISA_TRY(isa_check_rip(m, &cs, g.offset, ext));
@@ -201,11 +231,13 @@ int isa_deliver_once(struct isa *m, const struct isa_event *ev)
     ISA_TRY(isa_stack_write(m, &st));
 
     /* Nothing can fail from here on. */
+    if (cpu_v86(c))
+        leave_v86(c);
     isa_commit_cs(m, &cs, cpl);
     c->seg[SEG_SS] = ss;
     c->gpr[RSP] = isa_stack_rsp(c, st.mask, st.sp);
     c->rip = g.offset;
-    c->sysflags &= ~(FL_TF | FL_NT | FL_VM | FL_RF);
+    c->sysflags &= ~(FL_TF | FL_NT | FL_RF);
     if (g.type == DESC_INT || g.type == DESC_INT16)
         c->sysflags &= ~FL_IF;
     c->shadow = 0;

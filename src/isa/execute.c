@@ -38,10 +38,10 @@ static const struct sys_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [M(IRET)] = {sys_iret, SYS_BRANCH | SYS_KEEP_RF},
     [M(IRETD)] = {sys_iret, SYS_BRANCH | SYS_KEEP_RF},
     [M(IRETQ)] = {sys_iret, SYS_BRANCH | SYS_KEEP_RF},
-    [M(INT)] = {sys_int, SYS_BRANCH},
-    [M(INT1)] = {sys_int1, SYS_BRANCH},
-    [M(INT3)] = {sys_int3, SYS_BRANCH},
-    [M(INTO)] = {sys_into, SYS_BRANCH},
+    [M(INT)] = {sys_int, SYS_BRANCH | SYS_KEEP_RF},
+    [M(INT1)] = {sys_int1, SYS_BRANCH | SYS_KEEP_RF},
+    [M(INT3)] = {sys_int3, SYS_BRANCH | SYS_KEEP_RF},
+    [M(INTO)] = {sys_into, SYS_BRANCH | SYS_KEEP_RF},
     [M(BOUND)] = {sys_bound, 0},
 
     [M(MOV)] = {sys_mov, 0},
@@ -162,7 +162,9 @@ int isa_execute(struct isa *m, const struct isa_insn *insn)
                                             : cpu_unimplemented(c, "instruction %s", isa_mnemonic_name(insn->mnemonic));
     if ((row->flags & SYS_PROT) && cpu_paragraphs(c))
         return isa_ud(m);
-    ISA_TRY(row->fn(m, insn));
+    int r = row->fn(m, insn);
+    if (r != CPU_OK)
+        return r == ISA_SWITCHED ? CPU_OK : r;
     if (!(row->flags & SYS_BRANCH))
         c->rip = isa_next_rip(c, insn);
     if (!(row->flags & SYS_KEEP_RF))

@@ -138,6 +138,7 @@ int isa_take_interrupt(struct isa *m, enum isa_event_kind kind, u8 vector);
  */
 #define ISA_DR6_BD BIT(13) /* general detect */
 #define ISA_DR6_BS BIT(14) /* single step */
+#define ISA_DR6_BT BIT(15) /* task switch */
 bool isa_debug_armed(const struct cpu *c);
 u64 isa_debug_exec(const struct cpu *c, gva_t va);
 u64 isa_debug_data(const struct cpu *c, gva_t va, unsigned len, bool write);

@@ -17,7 +17,7 @@
 typedef int sys_fn(struct isa *m, const struct isa_insn *insn);
 
 #define SYS_BRANCH  1u /* sets RIP itself */
-#define SYS_KEEP_RF 2u /* RF is left as the instruction set it (IRET) */
+#define SYS_KEEP_RF 2u /* RF is left as the instruction set it (IRET; INT n, which may switch tasks) */
 #define SYS_PROT    4u /* #UD in real and virtual-8086 mode */
 
 struct sys_row {
@@ -237,6 +237,8 @@ void isa_segment_flat_data(u16 sel, unsigned dpl, struct cpu_segment *s);
  * present is #SS. The accessed bit is set.
  */
 int isa_segment_new_ss(struct isa *m, u16 sel, unsigned cpl, u8 vector, u32 ext, struct cpu_segment *s);
+/* As MOV to DS does: faults are vector(sel|ext), not present is #NP. The accessed bit is set; `sel` is not null. */
+int isa_segment_load_data(struct isa *m, u16 sel, u8 vector, u32 ext, struct cpu_segment *s);
 /* Commit CS and CPL (in protected mode the RPL of the visible selector becomes CPL). */
 void isa_commit_cs(struct isa *m, const struct cpu_segment *cs, unsigned cpl);
 /* After a return to an outer ring: data segments that it may not use become null. */
@@ -249,6 +251,50 @@ int isa_tss_stack(struct isa *m, unsigned cpl, bool long64, unsigned ist, u32 ex
 
 /* MOV to CR3, with all its checks (sys_cr.c). */
 int isa_write_cr3(struct isa *m, u64 v);
+
+/* ---- Tasks (task.c) ---- */
+
+/* What switches: it decides about busy bits, link and NT. */
+enum { ISA_SWITCH_JMP, ISA_SWITCH_CALL, ISA_SWITCH_IRET };
+
+struct isa_switch {
+    u8 how;         /* ISA_SWITCH_*; interrupts are calls */
+    bool has_error; /* `error` goes onto the new task's stack */
+    u32 error;
+    u32 ext;   /* bit 0 of error codes */
+    u32 flags; /* EFLAGS and EIP that are saved in the old task */
+    u64 rip;
+};
+
+/*
+ * The result of a switch that went well: not CPU_OK, because RIP and RF are the new task's and nobody shall touch them.
+ * isa_execute and isa_deliver_once make CPU_OK of it. CPU_FAULT: of the old task, or, when CPU and TR are changed already, of
+ * the new one, to be delivered there.
+ */
+#define ISA_SWITCHED 64
+
+/* To the TSS of `d`, an available one (busy for IRET), whose descriptor has been checked but for its limit. */
+int isa_task_switch(struct isa *m, const struct isa_switch *sw, const struct isa_desc *d);
+/* To the TSS that a task gate or a link names. */
+int isa_task_to(struct isa *m, const struct isa_switch *sw, u16 sel);
+/* IRET with NT: to the task that the current TSS is linked to. `next`: EIP to save. */
+int isa_task_return(struct isa *m, u64 next);
+
+/* ---- Virtual-8086 mode (v86.c) ---- */
+
+/* IRET with VM in its flags, from ring 0. `v`: the frame's EIP, CS, EFLAGS; `st` is behind them. */
+int isa_v86_enter(struct isa *m, struct isa_stack *st, const u64 v[3]);
+/* IRET, INT n, PUSHF and POPF of virtual-8086 mode. */
+int isa_v86_iret(struct isa *m, const struct isa_insn *insn);
+int isa_v86_int(struct isa *m, const struct isa_insn *insn);
+int isa_v86_pushf(struct isa *m, const struct isa_insn *insn);
+int isa_v86_popf(struct isa *m, const struct isa_insn *insn);
+/* CLI (on: false) and STI where CPL > IOPL, or #GP(0): virtual-8086 mode with CR4.VME, ring 3 with CR4.PVI. */
+int isa_virtual_if(struct isa *m, bool on);
+static inline unsigned isa_iopl(const struct cpu *c)
+{
+    return (unsigned)((c->sysflags & FL_IOPL) >> FL_IOPL_SHIFT);
+}
 
 /* ---- Delivery (deliver.c) ---- */
 

@@ -142,17 +142,17 @@ static int load_null_ss(struct isa *m, u16 sel)
     return CPU_OK;
 }
 
-static int load_data(struct isa *m, u16 sel, struct cpu_segment *s)
+int isa_segment_load_data(struct isa *m, u16 sel, u8 vector, u32 ext, struct cpu_segment *s)
 {
     struct isa_desc d;
-    ISA_TRY(isa_desc_read(m, sel, VEC_GP, 0, &d));
+    ISA_TRY(isa_desc_read(m, sel, vector, ext, &d));
     bool readable = desc_s(&d) && (!desc_code(&d) || (desc_type(&d) & SEG_RW));
     if (!readable)
-        return isa_fault_sel(m, VEC_GP, sel, 0);
+        return isa_fault_sel(m, vector, sel, ext);
     if (!desc_conforming(&d) && ((sel & 3u) > desc_dpl(&d) || m->cpu->cpl > desc_dpl(&d)))
-        return isa_fault_sel(m, VEC_GP, sel, 0);
+        return isa_fault_sel(m, vector, sel, ext);
     if (!desc_present(&d))
-        return isa_fault_sel(m, VEC_NP, sel, 0);
+        return isa_fault_sel(m, VEC_NP, sel, ext);
     ISA_TRY(isa_desc_accessed(m, &d));
     isa_desc_unpack(&d, sel, s);
     return CPU_OK;
@@ -176,7 +176,7 @@ int isa_load_segment(struct isa *m, enum cpu_seg seg, u16 selector)
         isa_segment_null(c, selector, &c->seg[seg]);
         return CPU_OK;
     } else {
-        ISA_TRY(load_data(m, selector, &s));
+        ISA_TRY(isa_segment_load_data(m, selector, VEC_GP, 0, &s));
     }
     c->seg[seg] = s;
     return CPU_OK;

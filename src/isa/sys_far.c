@@ -8,7 +8,7 @@
  *                       31 selector     16 | offset 15:0                     lo
  *   in long mode 16 bytes, type 12 alone: offset 63:32 follows, no parameters, the target is 64-bit code.
  *
- * Not done: task gates and TSSs as targets, IRET with NT (task switches); returns into virtual-8086 mode.
+ * Task gates and TSSs as targets, and IRET with NT, are task.c's; what leads into and out of virtual-8086 mode is v86.c's.
  *
  * Source: SDM vol. 2, JMP, CALL, RET, IRET; vol. 3A ch. 5.8.
  */
@@ -101,7 +101,21 @@ static void commit(struct isa *m, const struct far_target *t)
     isa_mode_changed(m);
 }
 
-/* A system descriptor as target: a usable call gate in *d (read again whole), or a fault. */
+/* A task gate or an available TSS as target: the switch. */
+static int switch_task(struct isa *m, const struct isa_insn *insn, const struct isa_desc *d, bool call)
+{
+    const struct isa_switch sw = {.how = call ? ISA_SWITCH_CALL : ISA_SWITCH_JMP,
+                                  .flags = (u32)(cpu_rflags(m->cpu) & ~FL_RF),
+                                  .rip = isa_next_rip(m->cpu, insn)};
+    if (desc_type(d) == DESC_TASK)
+        return isa_task_to(m, &sw, (u16)(d->lo >> 16));
+    return d->sel & 4 ? isa_fault_sel(m, VEC_GP, d->sel, 0) : isa_task_switch(m, &sw, d);
+}
+
+/*
+ * A system descriptor as target: a usable call gate in *d (read again whole) and *g, or a fault. Or a task: g->width is 0
+ * then.
+ */
 static int check_gate(struct isa *m, struct isa_desc *d, struct call_gate *g)
 {
     struct cpu *c = m->cpu;
@@ -115,8 +129,9 @@ static int check_gate(struct isa *m, struct isa_desc *d, struct call_gate *g)
         return isa_fault_sel(m, VEC_GP, sel, 0);
     if (!desc_present(d))
         return isa_fault_sel(m, VEC_NP, sel, 0);
+    *g = (struct call_gate){0};
     if (task)
-        return cpu_unimplemented(c, "task switch");
+        return CPU_OK;
     ISA_TRY(isa_desc_read_system(m, sel, d));
     if (d->top_hi & 0x1f00)
         return isa_fault_sel(m, VEC_GP, sel, 0);
@@ -169,6 +184,8 @@ int sys_jmp_far(struct isa *m, const struct isa_insn *insn)
     ISA_TRY(isa_desc_read(m, sel, VEC_GP, 0, &d));
     if (!desc_s(&d)) {
         ISA_TRY(check_gate(m, &d, &g));
+        if (!g.width)
+            return switch_task(m, insn, &d, false);
         ISA_TRY(gate_target(m, &g, false, &t));
     } else {
         if (!desc_code(&d))
@@ -245,6 +262,8 @@ int sys_call_far(struct isa *m, const struct isa_insn *insn)
         return call_same(m, insn, pointer_size(m, insn), &t);
     }
     ISA_TRY(check_gate(m, &d, &g));
+    if (!g.width)
+        return switch_task(m, insn, &d, true);
     ISA_TRY(gate_target(m, &g, true, &t));
     return t.cpl == m->cpu->cpl ? call_same(m, insn, g.width, &t) : call_inner(m, insn, &g, &t);
 }
@@ -364,7 +383,7 @@ static int iret(struct isa *m, const struct isa_insn *insn)
     isa_stack_current(c, width, &st);
     ISA_TRY(isa_stack_pop(m, &st, 3, v));
     if (!cpu_long_mode(c) && width == 4 && cpl == 0 && (v[2] & FL_VM))
-        return cpu_unimplemented(c, "virtual-8086 mode");
+        return isa_v86_enter(m, &st, v);
     ISA_TRY(return_target(m, (u16)v[1], v[0], &t));
     if (t.cpl == cpl && !always_ss) {
         c->gpr[RSP] = isa_stack_rsp(c, st.mask, st.sp);
@@ -382,16 +401,19 @@ static int iret(struct isa *m, const struct isa_insn *insn)
 int sys_iret(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
-    if (cpu_real_mode(c)) {
-        int r = iret_real(m, insn);
-        c->nmi_blocked = 0;
-        return r;
-    }
-    if (c->sysflags & FL_NT)
-        return cpu_long_mode(c) ? isa_gp0(m) : cpu_unimplemented(c, "task switch");
-    int r = iret(m, insn);
+    int r;
+    if ((c->sysflags & FL_NT) && cpu_long_mode(c))
+        return isa_gp0(m);
+    if (cpu_real_mode(c))
+        r = iret_real(m, insn);
+    else if (cpu_v86(c))
+        r = isa_v86_iret(m, insn);
+    else if (!(c->sysflags & FL_NT))
+        r = iret(m, insn);
+    else
+        r = isa_task_return(m, isa_next_rip(c, insn));
     /* NMIs are possible again even when IRET itself faults (SDM vol. 3C, 28.2.3: "NMI unblocking due to IRET"). */
-    if (r == CPU_OK || r == CPU_FAULT)
+    if (r != CPU_UNIMPLEMENTED)
         c->nmi_blocked = 0;
     return r;
 }

@@ -1,21 +1,18 @@
 /*
  * Instructions on flags that the system keeps: PUSHF, POPF, CLI, STI, STAC, CLAC.
  *
- * Not done: virtual interrupt flags (CR4.PVI in ring 3; CR4.VME matters in virtual-8086 mode alone).
+ * Virtual-8086 mode has its own rules for all but STAC and CLAC (v86.c).
  *
  * Source: SDM vol. 2; vol. 1, 3.4.3.
  */
 #include "isa/isa_internal.h"
 
-static unsigned iopl(const struct cpu *c)
-{
-    return (unsigned)((c->sysflags & FL_IOPL) >> FL_IOPL_SHIFT);
-}
-
 int sys_pushf(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
     struct isa_stack st;
+    if (cpu_v86(c))
+        return isa_v86_pushf(m, insn);
     isa_stack_current(c, isa_stack_opsize(insn), &st);
     isa_stack_push(&st, cpu_rflags(c) & ~(FL_VM | FL_RF));
     ISA_TRY(isa_stack_write(m, &st));
@@ -30,11 +27,13 @@ int sys_popf(struct isa *m, const struct isa_insn *insn)
     struct isa_stack st;
     unsigned size = isa_stack_opsize(insn);
     u64 v, mask = FL_ARITH | FL_TF | FL_DF | FL_NT;
+    if (cpu_v86(c))
+        return isa_v86_popf(m, insn);
     isa_stack_current(c, size, &st);
     ISA_TRY(isa_stack_pop(m, &st, 1, &v));
     if (size > 2)
         mask |= FL_AC | FL_ID;
-    if (c->cpl <= iopl(c))
+    if (c->cpl <= isa_iopl(c))
         mask |= FL_IF;
     if (c->cpl == 0)
         mask |= FL_IOPL;
@@ -46,20 +45,10 @@ int sys_popf(struct isa *m, const struct isa_insn *insn)
     return CPU_OK;
 }
 
-/* May CLI and STI touch IF? */
-static int check_iopl(struct isa *m)
-{
-    struct cpu *c = m->cpu;
-    if (c->cpl <= iopl(c))
-        return CPU_OK;
-    if (c->cpl == 3 && (c->cr4 & CR4_PVI))
-        return cpu_unimplemented(c, "protected-mode virtual interrupts (CR4.PVI)");
-    return isa_gp0(m);
-}
-
 int sys_cli(struct isa *m, const struct isa_insn *insn)
 {
-    ISA_TRY(check_iopl(m));
+    if (m->cpu->cpl > isa_iopl(m->cpu))
+        return isa_virtual_if(m, false);
     m->cpu->sysflags &= ~FL_IF;
     return CPU_OK;
 }
@@ -67,7 +56,8 @@ int sys_cli(struct isa *m, const struct isa_insn *insn)
 int sys_sti(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
-    ISA_TRY(check_iopl(m));
+    if (c->cpl > isa_iopl(c))
+        return isa_virtual_if(m, true);
     if (!(c->sysflags & FL_IF))
         c->shadow |= SHADOW_STI;
     c->sysflags |= FL_IF;

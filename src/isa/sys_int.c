@@ -2,7 +2,8 @@
  * Software interrupts: INT n, INT3, INT1, INTO, and BOUND's exception.
  *
  * A fault while one is delivered is reported at the instruction itself and never combines to a double fault, so these
- * go through isa_deliver_once and leave the rest to whoever delivers the fault.
+ * go through isa_deliver_once and leave the rest to whoever delivers the fault. INT n alone heeds IOPL in virtual-8086
+ * mode (v86.c); the one-byte forms do not.
  */
 #include "isa/isa_internal.h"
 
@@ -16,6 +17,8 @@ static int software(struct isa *m, const struct isa_insn *insn, enum isa_event_k
 
 int sys_int(struct isa *m, const struct isa_insn *insn)
 {
+    if (cpu_v86(m->cpu))
+        return isa_v86_int(m, insn);
     return software(m, insn, ISA_EVENT_SOFT_INT, (u8)insn->imm);
 }
 
@@ -37,6 +40,7 @@ int sys_into(struct isa *m, const struct isa_insn *insn)
     if (cpu_arith_to_flags(c->arith) & FL_OF)
         return software(m, insn, ISA_EVENT_SOFT_EXC, VEC_OF);
     c->rip = isa_next_rip(c, insn);
+    c->sysflags &= ~FL_RF;
     return CPU_OK;
 }
 

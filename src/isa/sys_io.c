@@ -1,5 +1,5 @@
 /*
- * Port I/O: IN, OUT, INS, OUTS and the permission bitmap of the TSS.
+ * Port I/O: IN, OUT, INS, OUTS and the permission bitmap of the TSS, which virtual-8086 mode asks whatever IOPL is.
  *
  *   TSS   66h: u16, offset of the bitmap from the TSS's base; bit n of it is port n, 1 refuses
  *
@@ -17,7 +17,7 @@ static int check_port(struct isa *m, u16 port, unsigned size)
     const struct cpu_segment *tr = &c->seg[SEG_TR];
     u64 wrap = cpu_long_mode(c) ? ~0ull : 0xffffffff;
     u16 base, bits;
-    if (c->cpl <= (c->sysflags & FL_IOPL) >> FL_IOPL_SHIFT)
+    if (c->cpl <= isa_iopl(c) && !cpu_v86(c))
         return CPU_OK;
     if ((tr->attr & SEG_UNUSABLE) || (tr->attr & SEG_TYPE) < DESC_TSS || tr->limit < TSS_IO_BASE + 1)
         return isa_gp0(m);

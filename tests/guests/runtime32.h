@@ -12,8 +12,9 @@
 struct state32 {
     u32 eax, ebx, ecx, edx, esi, edi, ebp, eip, cs, eflags, esp, ss, ds, es, fs, gs;
     u32 vector, has_error, error, frame, h_cs, h_ss;
+    u32 h_null; /* out of virtual-8086 mode: the data segments that the handler found, together; they should be null */
 };
-_Static_assert(offsetof(struct state32, h_ss) == S32_H_SS, "segments.h");
+_Static_assert(offsetof(struct state32, h_null) == S32_H_NULL, "segments.h");
 _Static_assert(offsetof(struct state32, gs) == S32_GS, "segments.h");
 
 #define CODE(name, text)                                                                                            \

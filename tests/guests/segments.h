@@ -36,5 +36,6 @@
 #define S32_FRAME     76
 #define S32_H_CS      80
 #define S32_H_SS      84
+#define S32_H_NULL    88
 
 #endif

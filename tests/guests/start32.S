@@ -40,7 +40,21 @@ run:
     mov 24(%esp), %ebx
     mov %ebx, current
     mov %esp, run_stack
-    testl $3, S32_CS(%ebx)
+    testl $0x20000, S32_EFLAGS(%ebx)
+    jz 3f
+    pushl S32_GS(%ebx)          /* to virtual-8086 mode */
+    pushl S32_FS(%ebx)
+    pushl S32_DS(%ebx)
+    pushl S32_ES(%ebx)
+    pushl S32_SS(%ebx)
+    pushl S32_ESP(%ebx)
+    pushl S32_EFLAGS(%ebx)
+    pushl S32_CS(%ebx)
+    pushl S32_EIP(%ebx)
+    pushl $0
+    pushl $0
+    jmp 4f
+3:  testl $3, S32_CS(%ebx)
     jz 1f
     pushl S32_SS(%ebx)
     pushl S32_ESP(%ebx)
@@ -51,9 +65,13 @@ run:
     pushl S32_EIP(%ebx)
     pushl S32_DS(%ebx)
     pushl S32_ES(%ebx)
-    pushl S32_FS(%ebx)
+4:  pushl S32_FS(%ebx)
     pushl S32_GS(%ebx)
-    mov S32_EAX(%ebx), %eax
+    testl $0x20000, S32_EFLAGS(%ebx)
+    jz 5f
+    movl $0, (%esp)             /* null until the IRET */
+    movl $0, 4(%esp)
+5:  mov S32_EAX(%ebx), %eax
     mov S32_ECX(%ebx), %ecx
     mov S32_EDX(%ebx), %edx
     mov S32_ESI(%ebx), %esi
@@ -102,6 +120,8 @@ event32:
     popl S32_EIP(%ecx)
     popl S32_CS(%ecx)
     popl S32_EFLAGS(%ecx)
+    testl $0x20000, S32_EFLAGS(%ecx)
+    jnz 2f
     testl $3, S32_CS(%ecx)
     jnz 2f
     mov %esp, S32_ESP(%ecx)
@@ -120,7 +140,20 @@ event32:
     mov %eax, S32_FS(%ecx)
     mov %gs, %eax
     mov %eax, S32_GS(%ecx)
-    mov $S_DATA0, %eax
+    testl $0x20000, S32_EFLAGS(%ecx)
+    jz 4f
+    mov %es, %eax               /* what the handler was given: nulls */
+    mov %fs, %edx
+    or %edx, %eax
+    mov %gs, %edx
+    or %edx, %eax
+    or S32_DS(%ecx), %eax
+    mov %eax, S32_H_NULL(%ecx)
+    popl S32_ES(%ecx)
+    popl S32_DS(%ecx)
+    popl S32_FS(%ecx)
+    popl S32_GS(%ecx)
+4:  mov $S_DATA0, %eax
     mov %eax, %ss
     mov run_stack, %esp
     mov %eax, %es

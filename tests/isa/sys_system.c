@@ -116,10 +116,30 @@ static void interrupt_flag(void **state)
         assert_run_ok(&h, "fa");
         assert_int_equal(c->sysflags & FL_IF, 0);
     }
+    /* CR4.PVI: VIF for ring 3 alone, and only while IOPL withholds IF */
     c->cr4 |= CR4_PVI;
-    harness_ring(&h, 3);
-    cpu_set_rflags(c, 0);
-    assert_int_equal(run(&h, "fa"), CPU_UNIMPLEMENTED);
+    for (unsigned i = 0; i < 32; i++) {
+        unsigned cpl = i & 3, iopl = i >> 2 & 3;
+        u64 vip = i & 16 ? FL_VIP : 0;
+        harness_ring(&h, cpl);
+        cpu_set_rflags(c, (u64)iopl << 12 | vip);
+        if (cpl <= iopl) {
+            assert_run_ok(&h, "fb");
+            assert_int_equal(c->sysflags & (FL_IF | FL_VIF), FL_IF);
+        } else if (cpl < 3) {
+            assert_run_fault(&h, "fb", VEC_GP, 0);
+            assert_run_fault(&h, "fa", VEC_GP, 0);
+        } else {
+            if (vip)
+                assert_run_fault(&h, "fb", VEC_GP, 0);
+            else
+                assert_run_ok(&h, "fb");
+            assert_int_equal(c->sysflags & (FL_IF | FL_VIF), vip ? 0 : FL_VIF);
+            c->sysflags |= FL_VIF;
+            assert_run_ok(&h, "fa");
+            assert_int_equal(c->sysflags & (FL_IF | FL_VIF | FL_VIP), vip);
+        }
+    }
     harness_free(&h);
 }
 

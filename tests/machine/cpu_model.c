@@ -222,7 +222,7 @@ static void test_host(void **state)
     assert_in_range(model.phys_bits, 36, 46);
     assert_int_equal(cpu_cpuid(&cpu, 0x80000008, 0).eax & 0xffff, 48u << 8 | model.phys_bits);
     assert_true(model.cr4_mask & CR4_SMEP && model.cr4_mask & CR4_SMAP && model.cr4_mask & CR4_PCIDE);
-    assert_false(model.cr4_mask & (CR4_LA57 | CR4_PKE | BIT(13) | CR4_VME | BIT(23)));
+    assert_false(model.cr4_mask & (CR4_LA57 | CR4_PKE | BIT(13) | BIT(23)));
     assert_int_equal(model.efer_mask & ~EFER_AUTOIBRS, EFER_SCE | EFER_LME | EFER_NXE);
 }
 

@@ -25,6 +25,7 @@
 #define CPU_FEATURES(X)                                                              \
     /* --- CPUID 1 EDX --- */                                                        \
     X(FPU, "fpu", FW_1_EDX, 0, BASE, 1, ANY, NONE)                                   \
+    X(VME, "vme", FW_1_EDX, 1, BASE, 1, ANY, NONE)                                   \
     X(DE, "de", FW_1_EDX, 2, BASE, 1, ANY, NONE)                                     \
     X(PSE, "pse", FW_1_EDX, 3, BASE, 1, ANY, NONE)                                   \
     X(TSC, "tsc", FW_1_EDX, 4, BASE, 1, ANY, NONE)                                   \
@@ -47,8 +48,7 @@
     X(SSE2, "sse2", FW_1_EDX, 26, BASE, 1, ANY, NONE)                                \
     X(SS, "ss", FW_1_EDX, 27, HOST, 0, INTEL, NONE)                                  \
     X(HT, "ht", FW_1_EDX, 28, TOPO, 1, ANY, NONE)                                    \
-    /* virtual-8086 extensions come with virtual-8086 mode; the rest is debug store and thermal hardware */ \
-    X(VME, "vme", FW_1_EDX, 1, NEVER, 0, ANY, NONE)                                  \
+    /* debug store and thermal hardware */                                           \
     X(PN, "pn", FW_1_EDX, 18, NEVER, 0, ANY, NONE)                                   \
     X(DTS, "dts", FW_1_EDX, 21, NEVER, 0, ANY, NONE)                                 \
     X(ACPI, "acpi", FW_1_EDX, 22, NEVER, 0, ANY, NONE)                               \

@@ -316,7 +316,8 @@ static void derive_masks(struct cpu_model *m)
         {CR4_TSD, FEAT_TSC},        {CR4_DE, FEAT_DE},     {CR4_PSE, FEAT_PSE},           {CR4_PAE, FEAT_PAE},
         {CR4_MCE, FEAT_MCE},        {CR4_PGE, FEAT_PGE},   {CR4_PCE, FEAT_MMX},           {CR4_OSFXSR, FEAT_FXSR},
         {CR4_OSXMMEXCPT, FEAT_SSE}, {CR4_UMIP, FEAT_UMIP}, {CR4_FSGSBASE, FEAT_FSGSBASE}, {CR4_PCIDE, FEAT_PCID},
-        {CR4_OSXSAVE, FEAT_XSAVE},  {CR4_SMEP, FEAT_SMEP}, {CR4_SMAP, FEAT_SMAP},
+        {CR4_OSXSAVE, FEAT_XSAVE},  {CR4_SMEP, FEAT_SMEP}, {CR4_SMAP, FEAT_SMAP},         {CR4_VME, FEAT_VME},
+        {CR4_PVI, FEAT_VME},
     };
     for (size_t i = 0; i < ARRAY_LEN(cr4); i++)
         if (cpu_has(m, cr4[i].feature))
