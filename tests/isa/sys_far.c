@@ -154,7 +154,7 @@ static void gate_types(void **state)
                 } else if (task) {
                     /* a gate that names code, a TSS that is too small */
                     assert_int_equal(r, CPU_FAULT);
-                    assert_fault(&h, type == 5 ? VEC_GP : VEC_TS, type == 5 ? S_CODE(cpl) : S_TEST);
+                    assert_fault(&h, type == 5 ? VEC_GP : VEC_TS, type == 5 ? (int)S_CODE(cpl) : S_TEST);
                 } else {
                     assert_int_equal(r, CPU_OK);
                     assert_int_equal(h.cpu.rip, type == 4 ? 0x1000 : 0x81000);
