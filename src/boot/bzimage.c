@@ -1,5 +1,5 @@
 /*
- * Linux's own format, entered by its 64-bit boot protocol.
+ * Linux's own format, entered by its 64-bit boot protocol, or its 32-bit one where there is no 64-bit entry.
  *
  * A bzImage is a real-mode part of (setup_sects + 1) * 512 bytes that nobody runs any more, whose first kilobyte holds the
  * setup header, and a protected-mode part of syssize * 16 bytes, the decompressor with the packed kernel:
@@ -8,13 +8,14 @@
  *   | MZ stub | setup header | real mode ... | decompressor: +0 32-bit, +0x200 64-bit entry | signature |
  *
  * We copy the setup header into an otherwise empty boot_params page, fill in what a loader has to, put the protected-mode
- * part at pref_address and enter at its byte 0x200 with a 4 GiB identity map. The decompressor works in place: it needs
+ * part at pref_address and enter at its byte 0x200 with a 4 GiB identity map, or at its byte 0 without paging. The
+ * decompressor works in place: it needs
  * init_size bytes from there on, so nothing else may stand in them.
  *
- * Source: Documentation/x86/boot.rst, "The Real-Mode Kernel Header" and "64-bit Boot Protocol";
+ * Source: Documentation/x86/boot.rst, "The Real-Mode Kernel Header", "32-bit Boot Protocol" and "64-bit Boot Protocol";
  * Documentation/x86/zero-page.rst.
  *
- * Not done: kernels without a 64-bit entry (i386), protocols before 2.12, loading above 4 GiB, setup_data, EFI hand-over.
+ * Not done: protocols before 2.12, loading above 4 GiB, setup_data, EFI hand-over.
  * A relocatable kernel is not moved away from pref_address: Linux decompresses itself to that address anyway.
  */
 #include "boot/boot_internal.h"
@@ -57,6 +58,7 @@
 struct bzimage {
     const u8 *file;
     u64 setup_bytes, kernel_bytes;
+    bool wide;     /* it has a 64-bit entry */
     u64 load, end; /* where the protected-mode part goes, and the end of what it needs there */
 };
 
@@ -84,12 +86,14 @@ static int bzimage_parse(struct boot *b, struct bzimage *z)
     if (version < 0x20c)
         return error_set(b->e, EINVAL, "%s: boot protocol %u.%02u, 2.12 is needed: give Linux 3.8 or later", name,
                          version >> 8, version & 0xff);
-    if (!(get_le16(f + HDR_XLOADFLAGS) & XLF_KERNEL_64))
-        return error_set(b->e, EINVAL, "%s: has no 64-bit entry: give an x86-64 kernel", name);
+    z->wide = get_le16(f + HDR_XLOADFLAGS) & XLF_KERNEL_64;
     z->setup_bytes = (f[HDR_SETUP_SECTS] ? f[HDR_SETUP_SECTS] + 1u : 5u) * 512ull;
     z->kernel_bytes = get_le32(f + HDR_SYSSIZE) * 16ull;
-    if (z->setup_bytes + z->kernel_bytes > b->cfg->kernel_len)
+    /* syssize is rounded up: of the last 16 bytes some may be missing (memtest86+) */
+    if (z->setup_bytes + z->kernel_bytes > b->cfg->kernel_len + 15ull)
         return bzimage_truncated(b, z->setup_bytes + z->kernel_bytes);
+    if (z->setup_bytes < b->cfg->kernel_len)
+        z->kernel_bytes = MIN(z->kernel_bytes, b->cfg->kernel_len - z->setup_bytes);
     if (z->kernel_bytes <= ENTRY64)
         return error_set(b->e, EINVAL, "%s: damaged: its protected-mode part has %llu bytes: fetch it again", name,
                          (unsigned long long)z->kernel_bytes);
@@ -145,6 +149,28 @@ static int bzimage_put_page_tables(struct boot *b)
     return rc;
 }
 
+static void bzimage_enter64(struct boot *b, const struct bzimage *z)
+{
+    struct cpu *c = b->cpu;
+    c->cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
+    c->cr3 = BOOT_PAGE_TABLES;
+    c->cr4 = CR4_PAE;
+    c->efer = EFER_LME | EFER_LMA;
+    c->rip = z->load + ENTRY64;
+    b->res->protocol = "bzImage, 64-bit entry";
+}
+
+/* Flat segments, no paging; EBP, EDI and EBX are zero. */
+static void bzimage_enter32(struct boot *b, const struct bzimage *z)
+{
+    struct cpu *c = b->cpu;
+    c->cr0 = CR0_PE | CR0_ET | CR0_NE;
+    c->cr3 = c->cr4 = c->efer = 0;
+    c->gpr[RBX] = c->gpr[RBP] = c->gpr[RDI] = 0;
+    c->rip = z->load;
+    b->res->protocol = "bzImage, 32-bit entry";
+}
+
 int bzimage_load(struct boot *b)
 {
     struct bzimage z = {0};
@@ -157,22 +183,17 @@ int bzimage_load(struct boot *b)
         rc = boot_put_cmdline(b, get_le32(z.file + HDR_CMDLINE_SIZE));
     if (!rc)
         rc = bzimage_put_params(b, &z);
-    if (!rc)
+    if (!rc && z.wide)
         rc = bzimage_put_page_tables(b);
     if (!rc)
-        rc = boot_put_segments(b, BOOT_CODE64);
+        rc = boot_put_segments(b, z.wide ? BOOT_CODE64 : BOOT_CODE32);
     if (rc)
         return rc;
 
     struct cpu *c = b->cpu;
-    c->cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
-    c->cr3 = BOOT_PAGE_TABLES;
-    c->cr4 = CR4_PAE;
-    c->efer = EFER_LME | EFER_LMA;
+    (z.wide ? bzimage_enter64 : bzimage_enter32)(b, &z);
     cpu_set_rflags(c, FL_ONE);
-    c->rip = z.load + ENTRY64;
     c->gpr[RSI] = BOOT_PARAMS;
-    b->res->protocol = "bzImage, 64-bit entry";
     b->res->entry = c->rip;
     return 0;
 }

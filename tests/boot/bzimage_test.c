@@ -61,6 +61,26 @@ static void identity_map(void **unused)
     fixture_free(&f);
 }
 
+/* Without a 64-bit entry: protected mode, flat, no paging. */
+static void entry32(void **unused)
+{
+    struct fixture f;
+    u8 k[BZ_LEN];
+    make_bzimage(k);
+    put_le16(k + 0x236, 0xfffe);
+    fixture_make(&f, 16 * MIB);
+    assert_int_equal(fixture_load(&f, k, BZ_LEN, NULL, 0, ""), 0);
+    const struct cpu *c = &f.cpu;
+    assert_int_equal(c->rip, TEST_LOAD);
+    assert_int_equal(c->cr0, CR0_PE | CR0_ET | CR0_NE);
+    assert_int_equal(c->efer | c->cr3 | c->cr4, 0);
+    assert_int_equal(c->gpr[RBP] | c->gpr[RDI] | c->gpr[RBX], 0);
+    assert_true((c->seg[SEG_CS].attr & SEG_DB) && c->seg[SEG_CS].limit == 0xffffffff);
+    assert_int_equal(c->seg[SEG_CS].selector << 16 | c->seg[SEG_DS].selector, 0x100018);
+    assert_memory_equal(mem_at(&f.mem, GPA(c->gpr[RSI] + 0x202), 4), "HdrS", 4);
+    fixture_free(&f);
+}
+
 static void memory_contents(void **unused)
 {
     struct fixture f;
@@ -141,10 +161,6 @@ static void old_protocol(u8 *k)
 {
     put_le16(k + 0x206, 0x20b);
 }
-static void no_entry64(u8 *k)
-{
-    put_le16(k + 0x236, 0xfffe);
-}
 static void too_long(u8 *k)
 {
     put_le32(k + 0x1f4, 0xe00 / 16 + 1);
@@ -173,7 +189,6 @@ static void not_linux(u8 *k)
 static void refusals(void **unused)
 {
     refuse(16 * MIB, old_protocol, EINVAL, "boot protocol 2.11, 2.12 is needed");
-    refuse(16 * MIB, no_entry64, EINVAL, "no 64-bit entry");
     refuse(16 * MIB, too_long, EINVAL, "truncated: its setup header says 5136 bytes, the file has 5120");
     refuse(16 * MIB, empty_kernel, EINVAL, "damaged");
     refuse(16 * MIB, low_address, EINVAL, "where it can not be");
@@ -224,9 +239,9 @@ static void command_line_length(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(entry_state),         cmocka_unit_test(identity_map), cmocka_unit_test(memory_contents),
-        cmocka_unit_test(memory_map),          cmocka_unit_test(refusals),     cmocka_unit_test(initrd_does_not_fit),
-        cmocka_unit_test(command_line_length),
+        cmocka_unit_test(entry_state),         cmocka_unit_test(identity_map),        cmocka_unit_test(entry32),
+        cmocka_unit_test(memory_contents),     cmocka_unit_test(memory_map),          cmocka_unit_test(refusals),
+        cmocka_unit_test(initrd_does_not_fit), cmocka_unit_test(command_line_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
