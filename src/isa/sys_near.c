@@ -5,11 +5,16 @@
  */
 #include "isa/isa_internal.h"
 
+static int check_target(struct isa *m, u64 rip)
+{
+    return isa_check_rip(m, &m->cpu->seg[SEG_CS], rip, 0);
+}
+
 /* Where a near branch to `rip` leads: truncated to the operand size, then checked against CS. */
 static int near_target(struct isa *m, const struct isa_insn *insn, u64 *rip)
 {
     *rip &= isa_mask(isa_branch_opsize(insn));
-    return isa_check_rip(m, &m->cpu->seg[SEG_CS], *rip, 0);
+    return check_target(m, *rip);
 }
 
 static int relative(struct isa *m, const struct isa_insn *insn, bool taken)
@@ -97,7 +102,8 @@ static int branch_target(struct isa *m, const struct isa_insn *insn, u64 *rip)
         ISA_TRY(isa_op_read(m, insn, 0, isa_branch_opsize(insn), rip));
     else
         *rip = isa_next_rip(m->cpu, insn) + (u64)insn->imm;
-    return near_target(m, insn, rip);
+    *rip &= isa_mask(isa_branch_opsize(insn));
+    return CPU_OK;
 }
 
 int sys_jmp(struct isa *m, const struct isa_insn *insn)
@@ -106,6 +112,7 @@ int sys_jmp(struct isa *m, const struct isa_insn *insn)
     if (is_far(insn))
         return sys_jmp_far(m, insn);
     ISA_TRY(branch_target(m, insn, &rip));
+    ISA_TRY(check_target(m, rip));
     m->cpu->rip = rip;
     return CPU_OK;
 }
@@ -121,6 +128,7 @@ int sys_call(struct isa *m, const struct isa_insn *insn)
     isa_stack_current(c, isa_branch_opsize(insn), &st);
     isa_stack_push(&st, isa_next_rip(c, insn));
     ISA_TRY(isa_stack_write(m, &st));
+    ISA_TRY(check_target(m, rip)); /* the push comes first (seen on silicon) */
     c->gpr[RSP] = isa_stack_rsp(c, st.mask, st.sp);
     c->rip = rip;
     return CPU_OK;

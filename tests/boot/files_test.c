@@ -30,7 +30,9 @@ static void cut_at_every_byte(void **unused)
     for (size_t i = 0; i < ARRAY_LEN(images); i++) {
         u8 k[LONGEST];
         images[i].make(k);
-        for (size_t len = 0; len < images[i].len; len++) {
+        /* a bzImage's length is rounded up to 16 bytes: up to 15 need not be there */
+        size_t least = images[i].make == make_bzimage ? images[i].len - 15 : images[i].len;
+        for (size_t len = 0; len < least; len++) {
             assert_int_equal(fixture_load(&f, k, len, NULL, 0, "dir/kernel"), -EINVAL);
             if (len >= 4 && !strstr(f.err.msg, "truncated"))
                 fail_msg("%s cut at %zu: %s", images[i].name, len, f.err.msg);

@@ -20,6 +20,9 @@
  *
  *   CODE   2 pages, readable and executable, filled with INT3 around the code
  *   DATA   2 pages, writable; then 1 page read-only
+ *
+ * 16-bit code has segments: CS begins at CODE, DS, ES and SS at DATA, each with a limit of 64 KiB. So its addresses, RIP and
+ * RSP are offsets.
  */
 #define ORACLE_CODE       0x10000000ull
 #define ORACLE_CODE_SIZE  0x2000u
@@ -46,7 +49,7 @@ struct oracle_state {
 
 struct oracle_case {
     u64 seed;
-    u8 mode; /* enum isa_mode: ISA_MODE_64, or ISA_MODE_32 for compatibility mode */
+    u8 mode; /* enum isa_mode: ISA_MODE_64; ISA_MODE_32 and ISA_MODE_16 in compatibility mode */
     struct oracle_state in;
     u8 code[ORACLE_MAX_CODE];
     u32 code_len, code_off; /* code_off: from ORACLE_CODE */
@@ -54,7 +57,7 @@ struct oracle_case {
     u8 insn_end[ORACLE_MAX_INSNS];   /* where each ends in code[] */
     u16 undefined[ORACLE_MAX_INSNS]; /* flags that the manual leaves undefined behind each */
     u32 pattern;
-    u64 plant_addr, plant_value; /* eight bytes put into DATA; address 0: none */
+    u64 plant_addr, plant_value; /* eight bytes put into DATA, at an address as the code sees it; 0: none */
     u16 undefined_flags;         /* those behind the last one so far */
     u16 mnemonic;                /* of the last instruction, for the summary */
 };
@@ -67,6 +70,18 @@ struct oracle_result {
     u64 cr2;    /* for a page fault */
     u64 memory; /* hash of DATA */
 };
+
+#define ORACLE_LIMIT16 0xffffu /* of the segments of 16-bit code */
+
+/* What code and data addresses of a mode are relative to. */
+static inline u64 oracle_code_base(u8 mode)
+{
+    return mode == ISA_MODE_16 ? ORACLE_CODE : 0;
+}
+static inline u64 oracle_data_base(u8 mode)
+{
+    return mode == ISA_MODE_16 ? ORACLE_DATA : 0;
+}
 
 /* ---- random numbers: reproducible from a seed ---- */
 
@@ -85,8 +100,8 @@ static inline bool oracle_chance(struct oracle_rng *r, u32 percent)
 
 struct oracle_forms; /* every encoding that is to be tested on this host */
 
-/* Walk all opcode maps. `model` says what the guest (and so the test) may use. */
-struct oracle_forms *oracle_forms_make(const struct cpu_model *model);
+/* Walk all opcode maps. `model` says what the guest (and so the test) may use; `narrow`: of 16-bit code alone. */
+struct oracle_forms *oracle_forms_make(const struct cpu_model *model, bool narrow);
 void oracle_forms_free(struct oracle_forms *f);
 size_t oracle_forms_count(const struct oracle_forms *f);
 
@@ -95,8 +110,8 @@ size_t oracle_forms_count(const struct oracle_forms *f);
  * most ORACLE_MAX_INSNS), most of them everyday ones that work with flags, registers and memory.
  */
 void oracle_case_make(const struct oracle_forms *f, u64 seed, u32 sequence, struct oracle_case *c);
-/* A case from given 64-bit code: registers and memory as oracle_case_make would choose them. False if it does not decode. */
-bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_case *c);
+/* A case from given code of that mode: registers and memory as oracle_case_make would choose them. False if it does not decode. */
+bool oracle_case_from_code(u64 seed, enum isa_mode mode, const u8 *code, size_t len, struct oracle_case *c);
 
 /* Initial contents of DATA: ORACLE_PATTERNS of them. */
 void oracle_pattern(u32 pattern, u8 data[ORACLE_DATA_SIZE]);
@@ -111,6 +126,8 @@ struct oracle_native;
 struct oracle_native *oracle_native_start(u64 xcr0);
 void oracle_native_run(struct oracle_native *n, const struct oracle_case *cases, u32 count,
                        struct oracle_result *results);
+/* Behind the first run: does this host's kernel give a process 16-bit segments? */
+bool oracle_native_narrow(const struct oracle_native *n);
 /* DATA as the last case of the last run left it. */
 const u8 *oracle_native_data(const struct oracle_native *n);
 void oracle_native_stop(struct oracle_native *n);

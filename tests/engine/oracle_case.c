@@ -34,7 +34,7 @@ struct form {
 struct oracle_forms {
     struct form *form; /* those of 64-bit mode, then those of compatibility mode */
     size_t count, room;
-    size_t split;     /* where the latter start */
+    size_t split;     /* where the latter start; of 16-bit code they are the only ones */
     size_t *everyday; /* general-purpose ones of each mode, by number */
     size_t n_everyday[2];
 };
@@ -238,12 +238,13 @@ static void find_everyday(struct oracle_forms *fs)
         }
 }
 
-struct oracle_forms *oracle_forms_make(const struct cpu_model *model)
+struct oracle_forms *oracle_forms_make(const struct cpu_model *model, bool narrow)
 {
     struct oracle_forms *fs = calloc(1, sizeof(*fs));
-    walk_mode(fs, model, ISA_MODE_64);
+    if (!narrow)
+        walk_mode(fs, model, ISA_MODE_64);
     fs->split = fs->count;
-    walk_mode(fs, model, ISA_MODE_32);
+    walk_mode(fs, model, narrow ? ISA_MODE_16 : ISA_MODE_32);
     find_everyday(fs);
     return fs;
 }
@@ -396,10 +397,13 @@ static void random_state(struct oracle_rng *r, struct oracle_state *s)
 }
 
 /* What compatibility mode can not see is zero. */
-static void narrow_state(struct oracle_state *s)
+static void narrow_state(struct oracle_rng *r, struct oracle_state *s, u8 mode)
 {
     for (unsigned i = 0; i < CPU_GPRS; i++)
         s->gpr[i] = i < 8 ? (u32)s->gpr[i] : 0;
+    s->gpr[RSP] -= oracle_data_base(mode);
+    if (mode == ISA_MODE_16 && oracle_chance(r, 40)) /* a 16-bit stack leaves the upper half alone */
+        s->gpr[RSP] |= (oracle_random(r) & 0xffff) << 16;
 }
 
 /* ---- aiming ---- */
@@ -448,6 +452,15 @@ static u64 random_target(struct oracle_rng *r, unsigned size)
     }
 }
 
+/* The same as the code of the case sees it; with segments of 64 KiB also about their end. */
+static u64 random_place(const struct aimer *a, unsigned size)
+{
+    u64 linear = random_target(a->r, size);
+    if (a->c->mode == ISA_MODE_16 && oracle_chance(a->r, 6))
+        return ORACLE_LIMIT16 + 1 - oracle_below(a->r, size + 1);
+    return linear - oracle_data_base(a->c->mode);
+}
+
 static u64 segment_base(u8 seg)
 {
     return seg == SEG_FS ? ORACLE_FS_BASE : seg == SEG_GS ? ORACLE_GS_BASE : 0;
@@ -491,6 +504,10 @@ static bool patch_disp(struct isa_insn *x, u8 *code, s64 disp)
         memcpy(code + x->off_disp, &d, 4);
         return true;
     }
+    if (x->disp_len == 2) {
+        memcpy(code + x->off_disp, &disp, 2);
+        return true;
+    }
     if (x->disp_len == 8) {
         memcpy(code + x->off_disp, &disp, 8);
         return true;
@@ -530,7 +547,9 @@ static void aim_at(struct aimer *a, struct isa_insn *x, u8 *code, u64 ip, u64 ta
     } else if (!set_gpr(a, m->base, want - (u64)m->disp - index)) {
         patch_disp(x, code, (s64)(want - gpr[m->base] - index));
     }
-    /* With 32-bit addresses what is above does not count. */
+    /* With 16-bit and 32-bit addresses what is above does not count. */
+    if (x->addr_size == 2 && m->base < CPU_GPRS && m->base != RSP && oracle_chance(a->r, 50))
+        gpr[m->base] ^= (oracle_random(a->r) & 0xffff) << 16;
     if (x->mode == ISA_MODE_64 && x->addr_size == 4 && m->base < CPU_GPRS && m->base != RSP && oracle_chance(a->r, 50))
         gpr[m->base] ^= (oracle_random(a->r) | 1) << 32;
 }
@@ -546,8 +565,8 @@ static unsigned access_size(const struct isa_insn *x)
 static void aim_string(struct aimer *a, const struct isa_insn *x)
 {
     u64 seg = segment_base(x->mem.seg);
-    set_gpr(a, RSI, random_target(a->r, x->op_size) - (x->mem.base == RSI ? seg : 0));
-    set_gpr(a, RDI, random_target(a->r, x->op_size));
+    set_gpr(a, RSI, random_place(a, x->op_size) - (x->mem.base == RSI ? seg : 0));
+    set_gpr(a, RDI, random_place(a, x->op_size));
     if (oracle_chance(a->r, 25)) /* overlapping copies, equal strings */
         a->c->in.gpr[RDI] = a->c->in.gpr[RSI] + oracle_below(a->r, 20) - 10;
     u64 count = oracle_chance(a->r, 85) ? oracle_below(a->r, 40) : oracle_below(a->r, 0x1000);
@@ -572,13 +591,13 @@ static void aim_memory(struct aimer *a, struct isa_insn *x, u8 *code, u64 ip)
     if (is_bit_string(x) && by_modrm)
         small_gpr(a, x->op[1].reg, 0x400);
     if (by_modrm || (x->encoding == ISA_ENC_LEGACY && x->map == 0 && (x->opcode & 0xfc) == 0xa0))
-        aim_at(a, x, code, ip, random_target(a->r, access_size(x)));
+        aim_at(a, x, code, ip, random_place(a, access_size(x)));
     else if (x->mem.base != RSP && x->mem.base < CPU_GPRS) /* XLAT, MASKMOV, LEAVE */
-        aim_at(a, x, code, ip, random_target(a->r, 8));
+        aim_at(a, x, code, ip, random_place(a, 8));
     if (x->mnemonic == ZYDIS_MNEMONIC_ENTER)
-        set_gpr(a, RBP, random_target(a->r, 8));
+        set_gpr(a, RBP, random_place(a, 8));
     if (oracle_chance(a->r, 8))
-        set_gpr(a, RSP, random_target(a->r, 8));
+        set_gpr(a, RSP, random_place(a, 8));
 }
 
 /* ---- immediates and branches ---- */
@@ -608,6 +627,7 @@ static void aim_branch(struct aimer *a, struct isa_insn *x, u8 *code, u64 ip, bo
 {
     u64 target =
         oracle_chance(a->r, 4) ? 0x800000000000ull + oracle_random(a->r) % BIT(46) : random_branch_target(a->r);
+    target -= oracle_code_base(a->c->mode);
     if (x->imm_len == 1) {
         s8 d = (s8)oracle_below(a->r, 100);
         if (free_before && oracle_chance(a->r, 30))
@@ -624,16 +644,22 @@ static void aim_branch(struct aimer *a, struct isa_insn *x, u8 *code, u64 ip, bo
         memcpy(code + x->off_imm, &d, 4);
         return;
     }
-    if (x->op[0].kind == ISA_OP_IMM && x->mnemonic != ZYDIS_MNEMONIC_RET) /* rel16: wherever it goes */
+    if (x->op[0].kind == ISA_OP_IMM &&
+        x->mnemonic != ZYDIS_MNEMONIC_RET) { /* rel16: out of 32-bit code wherever it goes */
+        s16 d = (s16)((target > ORACLE_LIMIT16 ? ORACLE_TARGET : target) - ip - x->len);
+        if (x->mode == ISA_MODE_16)
+            memcpy(code + x->off_imm, &d, 2);
         return;
+    }
     u64 at = 0;
     if (x->mnemonic == ZYDIS_MNEMONIC_RET)
         at = a->c->in.gpr[RSP];
     else if (x->op[0].kind == ISA_OP_REG)
         set_gpr(a, x->op[0].reg, target);
     else /* the caller has aimed the operand: a writable place, so that the pointer can be planted */
-        at = random_target(a->r, 8), aim_at(a, x, code, ip, at);
-    if (at >= ORACLE_DATA && at <= ORACLE_DATA + ORACLE_DATA_RW - 8) {
+        at = random_place(a, 8), aim_at(a, x, code, ip, at);
+    u64 linear = at + oracle_data_base(a->c->mode);
+    if (linear >= ORACLE_DATA && linear <= ORACLE_DATA + ORACLE_DATA_RW - 8) {
         a->c->plant_addr = at;
         a->c->plant_value = target;
     }
@@ -761,6 +787,8 @@ static void random_encoding(const struct form *f, struct oracle_rng *r, u8 *b)
     unsigned n = 0;
     u64 fill[2] = {oracle_random(r), oracle_random(r)};
 
+    if (f->mode == ISA_MODE_16 && oracle_chance(r, 20))
+        b[n++] = 0x67;
     if (oracle_chance(r, 8)) {
         b[n] = PICK(r, extra);
         /* FS and GS hold null selectors: only 64-bit mode can use them */
@@ -873,7 +901,7 @@ static void place_code(struct oracle_case *c, struct oracle_rng *r)
         c->code_off = PAGE_SIZE - 1 - oracle_below(r, 8);
     else if (where < 6)
         c->code_off = ORACLE_CODE_SIZE - 1 - oracle_below(r, 8);
-    c->in.rip = ORACLE_CODE + c->code_off;
+    c->in.rip = ORACLE_CODE + c->code_off - oracle_code_base(c->mode);
 }
 
 /* Would 64 or 65 matter? They stand in front, if at all. */
@@ -881,6 +909,15 @@ static bool has_segment_prefix(const struct form *f, const u8 *b)
 {
     for (unsigned i = 0; f->mode != ISA_MODE_64 && i < 4; i++)
         if (b[i] == 0x64 || b[i] == 0x65)
+            return true;
+    return false;
+}
+
+/* VMCALL under a prefix that is not its own is no instruction here, but something to the hypervisor that the test runs on. */
+static bool calls_hypervisor(const u8 *b)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if (b[i] == 0x0f && b[i + 1] == 0x01 && (b[i + 2] == 0xc1 || b[i + 2] == 0xd9))
             return true;
     return false;
 }
@@ -897,12 +934,12 @@ static bool wild_code(const struct form *f, struct oracle_rng *r, struct oracle_
         random_encoding(f, r, b + at);
         if (oracle_chance(r, 60))
             b[oracle_below(r, 6)] ^= (u8)BIT(oracle_below(r, 8));
-        if (isa_decode(f->mode, b, ISA_MAX_LEN, &x) != ISA_DECODE_UD || has_segment_prefix(f, b))
+        if (isa_decode(f->mode, b, ISA_MAX_LEN, &x) != ISA_DECODE_UD || has_segment_prefix(f, b) || calls_hypervisor(b))
             continue;
         memcpy(c->code, b, ISA_MAX_LEN);
         c->code_len = c->insn_end[0] = ISA_MAX_LEN;
         c->code_off = 0x200; /* whether #UD or a fetch beyond the page comes first is the processor's choice */
-        c->in.rip = ORACLE_CODE + c->code_off;
+        c->in.rip = ORACLE_CODE + c->code_off - oracle_code_base(c->mode);
         c->n_insns = 1;
         return true;
     }
@@ -954,7 +991,7 @@ void oracle_case_make(const struct oracle_forms *f, u64 seed, u32 sequence, stru
     c->mode = f->form[main_form].mode;
     random_state(&r, &c->in);
     if (!wide)
-        narrow_state(&c->in);
+        narrow_state(&r, &c->in, c->mode);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);
     size_t n = main_form - (wide ? 0 : f->split);
@@ -970,19 +1007,21 @@ void oracle_case_make(const struct oracle_forms *f, u64 seed, u32 sequence, stru
     append_main(&a, mine, count, n, true);
 }
 
-bool oracle_case_from_code(u64 seed, const u8 *code, size_t len, struct oracle_case *c)
+bool oracle_case_from_code(u64 seed, enum isa_mode mode, const u8 *code, size_t len, struct oracle_case *c)
 {
     struct oracle_rng r = {seed * 0xd1342543de82ef95ull};
     memset(c, 0, sizeof(*c));
     c->seed = seed;
-    c->mode = ISA_MODE_64;
+    c->mode = (u8)mode;
     random_state(&r, &c->in);
+    if (mode != ISA_MODE_64)
+        narrow_state(&r, &c->in, c->mode);
     c->pattern = oracle_below(&r, ORACLE_PATTERNS);
     place_code(c, &r);
     for (size_t at = 0; at < len && c->n_insns < ORACLE_MAX_INSNS;) {
         struct isa_insn x;
         struct aimer a = {.c = c, .r = &r};
-        if (isa_decode(ISA_MODE_64, code + at, len - at, &x) || !testable(&x))
+        if (isa_decode(mode, code + at, len - at, &x) || !testable(&x))
             return false;
         memcpy(c->code + c->code_len, code + at, x.len);
         for (unsigned i = 0; i < x.n_ops; i++)

@@ -177,6 +177,14 @@ static struct cpu_segment segment(u16 selector, u32 attr, u64 base)
     return (struct cpu_segment){.base = base, .limit = 0xffffffff, .attr = attr, .selector = selector};
 }
 
+/* Segments of 16-bit code: no G, no B. */
+static void make_narrow(struct cpu_segment *s, u64 base)
+{
+    s->base = base;
+    s->limit = ORACLE_LIMIT16;
+    s->attr &= (u32) ~(SEG_G | SEG_DB);
+}
+
 static void user_mode(struct cpu *c, enum isa_mode mode)
 {
     u32 data = SEG_ACCESSED | SEG_RW | SEG_S | SEG_DPL | SEG_P | SEG_DB | SEG_G;
@@ -189,6 +197,12 @@ static void user_mode(struct cpu *c, enum isa_mode mode)
     c->seg[SEG_ES] = segment(USER_SS, data, 0);
     c->seg[SEG_FS] = segment(USER_SS, data, ORACLE_FS_BASE);
     c->seg[SEG_GS] = segment(USER_SS, data, ORACLE_GS_BASE);
+    if (mode != ISA_MODE_16)
+        return;
+    make_narrow(&c->seg[SEG_CS], ORACLE_CODE);
+    make_narrow(&c->seg[SEG_SS], ORACLE_DATA);
+    make_narrow(&c->seg[SEG_DS], ORACLE_DATA);
+    make_narrow(&c->seg[SEG_ES], ORACLE_DATA);
 }
 
 static void set_up_cpu(struct oracle_guest *g, const struct cpu_model *model, u64 xcr0)
@@ -277,7 +291,7 @@ static void run_case(struct oracle_guest *g, const struct oracle_case *c, struct
     write_code(g, c, false);
     mem_write(&g->mem, GPA(DATA_GPA), g->pristine[c->pattern], ORACLE_DATA_RW);
     if (c->plant_addr)
-        memcpy(data + (c->plant_addr - ORACLE_DATA), &c->plant_value, 8);
+        memcpy(data + (c->plant_addr + oracle_data_base(c->mode) - ORACLE_DATA), &c->plant_value, 8);
     user_mode(&g->cpu, c->mode);
     load_state(&g->cpu, &c->in);
     g->ops->run(g->engine, &g->cpu, BUDGET, &stop);

@@ -20,6 +20,7 @@
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,7 +43,7 @@ enum component { C_AVX = 2, C_OPMASK = 5, C_ZMM_HI256 = 6, C_HI16_ZMM = 7, COMPO
 struct control {
     u32 request, reply; /* futexes: batch numbers */
     u32 count, at;
-    u32 have_case;
+    u32 have_case, no_segments;
     u8 *code_alias;
     u64 xcr0;
     u32 offset[COMPONENTS]; /* of XSAVE components on this host */
@@ -110,6 +111,8 @@ static void frame_load_vectors(const struct control *ctl, u8 *xs, const struct o
 
 #define USER_CS64 0x33
 #define USER_CS32 0x23
+#define USER_CS16 0x07 /* in the child's own LDT */
+#define USER_DS16 0x0f
 #define USER_DS   0x2b
 
 static void frame_load(const struct control *ctl, ucontext_t *uc, const struct oracle_state *s, u8 mode)
@@ -121,7 +124,11 @@ static void frame_load(const struct control *ctl, ucontext_t *uc, const struct o
         g[greg_of[i]] = (greg_t)s->gpr[i];
     g[REG_RIP] = (greg_t)s->rip;
     g[REG_EFL] = (greg_t)s->rflags;
-    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll) | (mode == ISA_MODE_64 ? USER_CS64 : USER_CS32);
+    /* The frame has CS and SS; DS and ES are what they are when the handler returns. */
+    u64 cs = mode == ISA_MODE_64 ? USER_CS64 : mode == ISA_MODE_32 ? USER_CS32 : USER_CS16;
+    u64 ss = mode == ISA_MODE_16 ? USER_DS16 : USER_DS;
+    g[REG_CSGSFS] = (greg_t)(((u64)g[REG_CSGSFS] & 0x0000ffffffff0000ull) | cs | ss << 48);
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"((u32)ss));
     raw_copy(xs, s->fx, 28); /* not MXCSR_MASK */
     raw_copy(xs + 32, s->fx + 32, sizeof(s->fx) - 32);
     frame_load_vectors(ctl, xs, s);
@@ -191,7 +198,7 @@ static void case_begin(struct control *ctl, const struct oracle_case *c, ucontex
     raw_copy(ctl->code_alias + c->code_off, c->code, code_room(c));
     raw_copy((void *)ORACLE_DATA, ctl->pristine[c->pattern], ORACLE_DATA_RW);
     if (c->plant_addr)
-        raw_copy((void *)c->plant_addr, &c->plant_value, 8);
+        raw_copy((void *)(c->plant_addr + oracle_data_base(c->mode)), &c->plant_value, 8);
     frame_load(ctl, uc, &c->in, c->mode);
 }
 
@@ -256,6 +263,21 @@ static void child_map(struct oracle_native *n)
         _exit(11);
 }
 
+/* Segments of 16 bits. Where the kernel offers none, such cases fault at once. */
+static void child_segments(void)
+{
+    struct user_desc code = {.entry_number = USER_CS16 >> 3,
+                             .base_addr = ORACLE_CODE,
+                             .limit = ORACLE_LIMIT16,
+                             .contents = MODIFY_LDT_CONTENTS_CODE};
+    struct user_desc data = {.entry_number = USER_DS16 >> 3,
+                             .base_addr = ORACLE_DATA,
+                             .limit = ORACLE_LIMIT16,
+                             .contents = MODIFY_LDT_CONTENTS_DATA};
+    CONTROL->no_segments =
+        syscall(SYS_modify_ldt, 0x11, &code, sizeof(code)) || syscall(SYS_modify_ldt, 0x11, &data, sizeof(data));
+}
+
 static void child_signals(void)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
@@ -295,6 +317,7 @@ static void child_main(struct oracle_native *n)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     alarm(3600);
     child_map(n);
+    child_segments();
     child_signals();
     if (raw_syscall(SYS_arch_prctl, ARCH_SET_GS, (long)ORACLE_GS_BASE, 0, 0) ||
         raw_syscall(SYS_arch_prctl, ARCH_SET_FS, (long)ORACLE_FS_BASE, 0, 0))
@@ -410,6 +433,11 @@ void oracle_native_run(struct oracle_native *n, const struct oracle_case *cases,
             child_start(n);
         }
     }
+}
+
+bool oracle_native_narrow(const struct oracle_native *n)
+{
+    return !n->control->no_segments;
 }
 
 const u8 *oracle_native_data(const struct oracle_native *n)

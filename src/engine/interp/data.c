@@ -362,6 +362,12 @@ static u64 sp_wrap(const struct interp *ip, u64 sp)
         return sp;
     return ip->key & KEY_SS32 ? (u32)sp : (u16)sp;
 }
+/* The whole register with `sp` in its part that is the stack pointer. */
+static u64 sp_joined(const struct interp *ip, u64 sp)
+{
+    bool narrow = (ip->key & KEY_MODE) != ISA_MODE_64 && !(ip->key & KEY_SS32);
+    return narrow ? (ip->cpu->gpr[RSP] & ~0xffffull) | sp : sp;
+}
 static void sp_set(struct interp *ip, u64 sp)
 {
     if (likely((ip->key & KEY_MODE) == ISA_MODE_64))
@@ -451,7 +457,8 @@ static void enter(struct interp *ip, const struct op *op)
 {
     struct cpu *c = ip->cpu;
     unsigned n = op->size, level = op->src;
-    u64 sp = sp_wrap(ip, c->gpr[RSP] - n), bp = c->gpr[RBP], frame = sp;
+    u64 sp = sp_wrap(ip, c->gpr[RSP] - n), bp = c->gpr[RBP];
+    u64 frame = sp_joined(ip, sp); /* all of ESP, also where the stack has 16 bits (seen on silicon) */
     push_slow(ip, op, stack_linear(ip, op, sp, n, true), bp, n);
     for (unsigned i = 1; i < level; i++) {
         u64 v = pop_slow(ip, op, stack_linear(ip, op, sp_wrap(ip, bp - i * n), n, false), n);

@@ -217,17 +217,20 @@ static void draft_put(struct draft *d, const u8 *bytes, unsigned len)
 
 /*
  * 66, F2 and F3 may select the instruction and are kept. On locked instructions and in the one-byte map (but for PAUSE)
- * F2 and F3 are at most hints of lock elision, which must not start a transaction here.
+ * F2 and F3 are at most hints of lock elision, which must not start a transaction here. A second 66 says nothing new, and
+ * would be in adjust_size's way.
  */
 static void draft_prefixes(struct draft *d, const struct isa_insn *insn, unsigned end)
 {
     bool repeats = insn->map != 0 || insn->opcode == 0x90;
     if (insn->prefixes & ISA_PFX_LOCK)
         repeats = false;
+    bool seen = false;
     for (unsigned i = 0; i < end; i++) {
         u8 b = insn->bytes[i];
-        if (b == 0x66 || (repeats && (b == 0xf2 || b == 0xf3)))
+        if ((b == 0x66 && !seen) || (repeats && (b == 0xf2 || b == 0xf3)))
             draft_put(d, &b, 1);
+        seen |= b == 0x66;
     }
 }
 
