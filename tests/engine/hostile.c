@@ -1,6 +1,7 @@
 /*
- * Guests that mean harm: random bytes as code, page tables, descriptor tables and task state, at every privilege level. Whatever
- * they do, the engine comes back, and leaves a CPU whose record passes its own check.
+ * Guests that mean harm: random bytes as code, page tables, descriptor tables and task state, at every privilege level, in long
+ * mode, protected mode with each kind of paging, virtual-8086 and real mode. Whatever they do, the engine comes back, and leaves
+ * a CPU whose record passes its own check.
  *
  *   test-engine-hostile [--count N] [--seed S] [--engine NAME] [--test LIST]
  *
@@ -147,6 +148,16 @@ static const u8 openings[][4] = {
     {0x0f, 0x38},
     {0xf0, 0x0f},
     {0x0f, 0x23},
+    {0x9a},
+    {0x66, 0xcf},
+    {0x66, 0x9d},
+    {0x67, 0xa4},
+    {0x0f, 0x22, 0xd8},
+    {0x0f, 0x22, 0xc0},
+    {0x0f, 0x22, 0xe0},
+    {0x1f},
+    {0x17},
+    {0xc4},
 };
 
 static void fill_code(struct guest *g, u8 *p, size_t len)
@@ -229,6 +240,143 @@ static void fill_cpu(struct guest *g)
     }
 }
 
+/* --- other modes --- */
+
+enum kind { LONG, PROTECTED, V86, REAL, KINDS };
+
+/* 8-byte gates: interrupt and trap gates of both sizes, and task gates. */
+static void fill_legacy_gates(struct guest *g)
+{
+    static const u8 types[] = {0x8e, 0x8e, 0x8f, 0xee, 0x86, 0x87, 0x85, 0xe5};
+    u8 *idt = g->mem.ram + 0x20000;
+    for (unsigned v = 0; v < 256; v++) {
+        u64 at = 0x40000 + below(&g->rng, 0x10000), sel = 8 * below(&g->rng, 12);
+        u64 gate = (at & 0xffff) | sel << 16 | (u64)types[below(&g->rng, ARRAY_LEN(types))] << 40 | (at >> 16) << 48;
+        if (below(&g->rng, 32))
+            memcpy(idt + 8 * v, &gate, 8);
+    }
+}
+
+/* A table of flat and small segments, TSSs of both sizes, call gates and task gates. */
+static void fill_legacy_gdt(struct guest *g)
+{
+    for (unsigned i = 1; i < 256; i++) {
+        static const u64 fixed[] = {0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff,
+                                    0x00009b000000ffff, 0x000093000000ffff, 0x00008b0300000067, 0x000089030100ffff,
+                                    0x000081030200002b, 0x0004ec0000080000, 0x0000e50000400000, 0x0000820100000fff};
+        u64 d = fixed[(i - 1) % ARRAY_LEN(fixed)];
+        if (!below(&g->rng, 12))
+            d ^= 1ull << below(&g->rng, 64);
+        if (below(&g->rng, 32))
+            memcpy(g->mem.ram + 0x10000 + 8 * i, &d, 8);
+    }
+}
+
+/* Tasks that mostly could be switched to. */
+static void fill_tss(struct guest *g, u32 at)
+{
+    u32 t[26];
+    memcpy(t, g->mem.ram + at, sizeof(t));
+    for (unsigned i = 1; i < 7; i += 2) {
+        t[i] = 0x80000 + (u32)below(&g->rng, 0x100000);
+        t[i + 1] = 0x10;
+    }
+    t[0] = (u32)below(&g->rng, 32) * 8;
+    t[7] = 0x1000;
+    t[8] = 0x40000 + (u32)below(&g->rng, 0x10000);
+    t[9] = (u32)next(&g->rng) & (FL_ARITH | FL_IF | FL_NT | FL_IOPL | FL_AC | (below(&g->rng, 4) ? 0 : FL_VM));
+    t[14] = 0x80000 + (u32)below(&g->rng, 0x100000);
+    for (unsigned i = 18; i < 25; i++)
+        t[i] = below(&g->rng, 4) ? 0x10 : (u32)below(&g->rng, 32) * 8;
+    t[19] = below(&g->rng, 4) ? 8 : 0x1b;
+    t[24] = 0;
+    t[25] = (below(&g->rng, 8) ? 0u : 1u) | 0x68u << 16;
+    memcpy(g->mem.ram + at, t, sizeof(t));
+}
+
+/* PAE's directories at 2000h, with the pointers at 1000h; or 32-bit paging's directory at 1000h. One to one, and spoiled. */
+static void fill_legacy_tables(struct guest *g, bool pae)
+{
+    u8 *ram = g->mem.ram;
+    for (u64 i = 0; i < 1024; i++) {
+        u64 wide = (i << 21) | 0x87;
+        u32 narrow = (u32)(i << 22) | 0x87;
+        if (pae && i < 512)
+            memcpy(ram + 0x2000 + 8 * i, &wide, 8);
+        if (!pae)
+            memcpy(ram + 0x1000 + 4 * i, &narrow, 4);
+    }
+    for (u64 i = 0; pae && i < 4; i++) {
+        g->cpu->pdpte[i] = 0x2001;
+        memcpy(ram + 0x1000 + 8 * i, &g->cpu->pdpte[i], 8);
+    }
+    for (unsigned n = (unsigned)below(&g->rng, 30); n; n--)
+        ram[0x2000 + below(&g->rng, 0x2000)] ^= (u8)BIT(below(&g->rng, 8));
+}
+
+static void paragraphs(struct guest *g, bool v86)
+{
+    struct cpu *c = g->cpu;
+    for (unsigned i = 0; i <= SEG_GS; i++) {
+        u16 sel = (u16)(i == SEG_CS ? 0x4000 : below(&g->rng, 0xffff));
+        bool big = !v86 && !below(&g->rng, 4);
+        c->seg[i] = (struct cpu_segment){
+            .selector = sel, .base = (u64)sel << 4, .limit = big ? 0xffffffff : 0xffff, .attr = v86 ? 0xf3 : 0x93};
+        if (big)
+            c->seg[i].attr |= SEG_G | (below(&g->rng, 2) ? SEG_DB : 0);
+    }
+    if (!v86)
+        c->seg[SEG_CS].attr |= SEG_CODE;
+    c->rip = below(&g->rng, 0x10000);
+}
+
+static void flat_segments(struct guest *g)
+{
+    struct cpu *c = g->cpu;
+    u32 dpl = (u32)c->cpl << SEG_DPL_SHIFT, width = below(&g->rng, 4) ? 0xc000 : 0x8000;
+    for (unsigned i = 0; i <= SEG_GS; i++)
+        if (below(&g->rng, 8)) {
+            c->seg[i].base = 0;
+            c->seg[i].limit = 0xffffffff;
+            c->seg[i].attr = (i == SEG_CS ? 0x9bu : 0x93u) | dpl | width;
+        }
+    c->seg[SEG_CS].attr = 0x9b | dpl | width | (c->seg[SEG_CS].attr & SEG_G);
+    c->seg[SEG_CS].limit |= c->seg[SEG_CS].attr & SEG_G ? 0xfff : 0;
+}
+
+static void fill_legacy(struct guest *g, enum kind kind)
+{
+    struct cpu *c = g->cpu;
+    unsigned paging = kind == REAL ? 0 : (unsigned)below(&g->rng, 3);
+    fill_legacy_gates(g);
+    fill_legacy_gdt(g);
+    for (u32 at = 0x30000; at < 0x30400; at += 0x100)
+        fill_tss(g, at);
+    c->efer &= EFER_NXE;
+    c->cr0 = (c->cr0 & ~(CR0_PG | CR0_PE)) | (kind == REAL ? 0 : CR0_PE) | (paging ? CR0_PG : 0);
+    c->cr4 = (c->cr4 & ~CR4_PAE) | (paging == 2 ? CR4_PAE : 0) | (paging == 1 ? CR4_PSE : 0) |
+             (next(&g->rng) & (CR4_VME | CR4_PVI));
+    fill_legacy_tables(g, paging == 2);
+    c->gdtr = (struct cpu_table){.base = 0x10000, .limit = 0x7ff};
+    c->idtr = (struct cpu_table){.base = kind == REAL ? 0 : 0x20000, .limit = 0x7ff};
+    c->seg[SEG_TR].base = 0x30000;
+    c->seg[SEG_TR].selector = 0x38;
+    c->seg[SEG_TR].limit = 0x2fff;
+    c->seg[SEG_TR].attr = 0x8b;
+    for (unsigned i = 0; i < CPU_GPRS; i++)
+        c->gpr[i] = (u32)c->gpr[i];
+    if (kind == REAL)
+        c->cpl = 0;
+    if (kind == V86) {
+        c->cpl = 3;
+        c->sysflags |= FL_VM | (next(&g->rng) & (FL_VIF | FL_VIP));
+    }
+    if (kind == PROTECTED)
+        flat_segments(g);
+    else
+        paragraphs(g, kind == V86);
+}
+
 /* Gates that lead somewhere, so that deliveries succeed often enough. */
 static void fill_gates(struct guest *g)
 {
@@ -265,6 +413,8 @@ static void make_guest(struct guest *g, u64 seed)
     fill_gates(g);
     fill_code(g, g->mem.ram + 0x40000, 0x10000);
     fill_cpu(g);
+    if (seed % KINDS != LONG)
+        fill_legacy(g, (enum kind)(seed % KINDS));
 }
 
 static int run_one(struct guest *g, u64 seed, unsigned counts[STOP_KIND_COUNT])
@@ -308,7 +458,7 @@ static int repeat_comes_back(struct guest *g, u8 opcode, u64 flags, bool waiting
 {
     struct stop s = {0};
     struct cpu *c = g->cpu;
-    make_guest(g, 1);
+    make_guest(g, KINDS);
     cpu_reset(c);
     for (unsigned i = 0; i < 4; i++) /* every address is some RAM */
         for (u64 k = 0; k < 512; k++) {

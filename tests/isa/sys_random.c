@@ -1,6 +1,6 @@
 /*
- * System instructions on random descriptor tables and registers, faults delivered: whatever a hostile guest puts there,
- * each step ends with one of the four results and a CPU that its record accepts.
+ * System instructions on random descriptor tables and registers, in every mode, faults delivered: whatever a hostile guest puts
+ * there, each step ends with one of the four results and a CPU that its record accepts.
  *
  * ISA_TEST_SEED in the environment chooses another sequence; the seed is printed when a step fails.
  */
@@ -23,7 +23,7 @@ static unsigned below(unsigned n)
     return (unsigned)((next_random() >> 33) % n);
 }
 
-/* Modes they are valid in: 1 in 64-bit code, 2 in 32-bit code, 3 both. */
+/* Modes they are valid in: 1 in 64-bit code, 2 in 32-bit and 16-bit code, 3 both; 4 in 32-bit code alone. */
 static const struct {
     const char *hex;
     unsigned modes;
@@ -39,7 +39,7 @@ static const struct {
     {"0f22e0", 3},     {"440f22c0", 1}, {"0f23c0", 3}, {"0f23f0", 3},      {"0f23f8", 3}, {"0f21f8", 3},
     {"0f06", 3},       {"0f01f0", 3},   {"0f0138", 3}, {"66 0f388208", 3}, {"0f01d1", 3}, {"0f01f8", 1},
     {"f3480faed0", 1}, {"f30faed8", 1}, {"0f05", 3},   {"0f07", 3},        {"480f07", 1}, {"0f34", 3},
-    {"0f35", 3},       {"480f35", 1},   {"0f0110", 3}, {"0f0118", 3},      {"0f0100", 3}, {"e800000000", 3},
+    {"0f35", 3},       {"480f35", 1},   {"0f0110", 3}, {"0f0118", 3},      {"0f0100", 3}, {"e800000000", 5},
     {"c3", 3},         {"c20800", 3},   {"ffd0", 3},   {"ffe0", 3},        {"f4", 3},
 };
 
@@ -94,7 +94,7 @@ static void random_registers(struct harness *h)
     for (unsigned i = 0; i < CPU_GPRS; i++)
         c->gpr[i] = i == RSP && below(4) ? DATA + 8 * below(60) : random_value();
     if (below(4) == 0)
-        cpu_set_rflags(c, next_random() & 0x3f7fd5 & ~FL_VM);
+        cpu_set_rflags(c, (next_random() & 0x3f7fd5 & ~FL_VM) | (c->sysflags & FL_VM));
     if (below(16) == 0)
         c->seg[SEG_TR].limit = below(0x200);
     c->msr.sysenter_cs = random_selector();
@@ -114,11 +114,10 @@ static bool step(struct harness *h, u64 seed)
 {
     bool c64 = cpu_code64(&h->cpu);
     unsigned i;
-    if (!c64 && !(h->cpu.seg[SEG_CS].attr & SEG_DB))
-        return false; /* the forms are not for 16-bit code */
+    unsigned mode = c64 ? 1 : h->cpu.seg[SEG_CS].attr & SEG_DB ? 2 | 4 : 2;
     do
         i = below(ARRAY_LEN(forms));
-    while (!(forms[i].modes & (c64 ? 1 : 2)) || (!c64 && strncmp(forms[i].hex, "44", 2) == 0));
+    while (!(forms[i].modes & mode) || (!c64 && strncmp(forms[i].hex, "44", 2) == 0));
     random_registers(h);
     int r = run(h, forms[i].hex);
     check_record(h, forms[i].hex, seed);
@@ -128,6 +127,30 @@ static bool step(struct harness *h, u64 seed)
         assert_true(r != CPU_FAULT);
     }
     return r == CPU_OK;
+}
+
+/* Real mode, or virtual-8086 mode, with segments of chance. */
+static void enter_paragraphs(struct harness *h, bool v86)
+{
+    struct cpu *c = &h->cpu;
+    if (!v86)
+        c->cr0 &= ~CR0_PE;
+    c->cpl = v86 ? 3 : 0;
+    c->sysflags = (c->sysflags & ~FL_VM) | (v86 ? FL_VM : 0);
+    for (unsigned i = 0; i <= SEG_GS; i++) {
+        isa_segment_paragraph(c, (u16)(next_random() & 0x1fff), &c->seg[i]);
+        c->seg[i].limit = v86 || below(4) ? 0xffff : 0xfffff;
+        c->seg[i].attr &= ~SEG_G;
+    }
+    c->idtr = (struct cpu_table){.base = IDT, .limit = 0x7ff};
+}
+
+/* Into a ring, or out of protected mode. */
+static void random_mode(struct harness *h)
+{
+    harness_ring(h, below(4));
+    if (!cpu_long_mode(&h->cpu) && below(3) == 0)
+        enter_paragraphs(h, below(2));
 }
 
 static void random_machines(void **state)
@@ -141,12 +164,14 @@ static void random_machines(void **state)
         check_record(&h, "start", seed);
         scramble(&h);
         h.cpu.cr4 |= below(2) ? CR4_OSXSAVE | CR4_FSGSBASE : 0;
+        h.model.cr4_mask |= CR4_VME | CR4_PVI;
+        h.cpu.cr4 |= below(2) ? CR4_VME | CR4_PVI : 0;
         h.cpu.seg[SEG_LDTR] =
             (struct cpu_segment){.base = LDT, .limit = 0xff, .attr = SEG_P | DESC_LDT, .selector = S_LDT};
-        harness_ring(&h, below(4));
+        random_mode(&h);
         for (unsigned n = 0; n < STEPS && step(&h, seed); n++)
             if (below(16) == 0)
-                harness_ring(&h, below(4));
+                random_mode(&h);
         harness_free(&h);
     }
 }
