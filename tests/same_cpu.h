@@ -32,7 +32,7 @@ static const struct {
     PART_WHOLE(cr4),         PART_WHOLE(cr8),       PART_WHOLE(efer),
     PART_WHOLE(xcr0),        PART_WHOLE(dr),        PART_WHOLE(msr),
     PART_WHOLE(tsc_offset),  PART_WHOLE(fpu.zmm),   PART_FX,
-    PART_WHOLE(fpu.k),
+    PART_WHOLE(fpu.k),       PART_WHOLE(pdpte),
 };
 
 static inline bool cpu_same_part(const struct cpu *a, const struct cpu *b, size_t i)

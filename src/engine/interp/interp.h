@@ -72,7 +72,7 @@ struct payload {
 #define KEY_FLAT   4u  /* 32-bit code with CS, SS, DS, ES flat: no limit checks needed for them */
 #define KEY_SINGLE 8u  /* blocks of one instruction: TF, breakpoints, interrupt shadows */
 #define KEY_SS32   16u /* SS.B: ESP is the stack pointer outside 64-bit mode */
-#define KEY_BASED  32u /* CS has a base or a limit that counts: one instruction at a time, each checked */
+#define KEY_BASED  32u /* CS has a base or a limit that counts: blocks are checked before they run */
 #define KEY_NO_VEX 64u /* real and virtual-8086 mode: instructions with VEX and EVEX are #UD */
 
 #define KEY_DEAD   0xffu /* killed: matches no mode */

@@ -82,7 +82,7 @@ static u8 mode_key(const struct cpu *c)
         flat(&c->seg[SEG_ES], SEG_RW) && !(c->seg[SEG_DS].attr & SEG_CODE) && !(c->seg[SEG_ES].attr & SEG_CODE))
         key |= KEY_FLAT;
     if (cs->base || cs->limit != 0xffffffff)
-        key |= KEY_BASED | KEY_SINGLE;
+        key |= KEY_BASED;
     if (cpu_paragraphs(c))
         key |= KEY_NO_VEX;
     return key;
@@ -259,7 +259,7 @@ static void switches(struct interp *ip)
 
 /*
  * ENGINE_TEST_EXACT: the block would go beyond the budget, so its first instruction alone. Without TF, RF, shadows and
- * breakpoints the checks of run_single find nothing to do.
+ * breakpoints the checks of run_single find nothing to do. Also for blocks that go beyond the limit of CS.
  */
 static struct block *shorten(struct interp *ip, int *r)
 {
@@ -287,6 +287,28 @@ int interp_step(struct interp *ip)
     return STEP_DONE;
 }
 
+/*
+ * A block that is not run just so: a single instruction, or one of a code segment with limits, which is run whole if it lies
+ * within them, else instruction by instruction up to the one that does not.
+ */
+static int run_odd(struct interp *ip, struct block *b)
+{
+    int r = CPU_OK;
+    if (ip->key & KEY_SINGLE)
+        return run_single(ip, b);
+    if (likely(in_code(ip, b->bytes))) {
+        b->ops[0].fn(ip, b->ops);
+        return CPU_OK;
+    }
+    ip->budget += b->n;
+    b = shorten(ip, &r);
+    if (!b)
+        return r;
+    ip->current = b;
+    ip->budget -= b->n;
+    return run_single(ip, b);
+}
+
 int interp_block(struct interp *ip)
 {
     int r = CPU_OK;
@@ -305,8 +327,8 @@ int interp_block(struct interp *ip)
     }
     ip->current = b;
     ip->budget -= b->n;
-    if (unlikely(ip->key & KEY_SINGLE))
-        return run_single(ip, b);
+    if (unlikely(ip->key & (KEY_SINGLE | KEY_BASED)))
+        return run_odd(ip, b);
     b->ops[0].fn(ip, b->ops);
     return CPU_OK;
 }

@@ -166,9 +166,9 @@ static void describe_flags(u64 fl, struct text *t)
     static const struct {
         u64 bit;
         const char *name;
-    } names[] = {{FL_CF, "CF"}, {FL_PF, "PF"}, {FL_AF, "AF"}, {FL_ZF, "ZF"}, {FL_SF, "SF"},
-                 {FL_TF, "TF"}, {FL_IF, "IF"}, {FL_DF, "DF"}, {FL_OF, "OF"}, {FL_NT, "NT"},
-                 {FL_RF, "RF"}, {FL_VM, "VM"}, {FL_AC, "AC"}, {FL_ID, "ID"}};
+    } names[] = {{FL_CF, "CF"}, {FL_PF, "PF"},   {FL_AF, "AF"},   {FL_ZF, "ZF"}, {FL_SF, "SF"}, {FL_TF, "TF"},
+                 {FL_IF, "IF"}, {FL_DF, "DF"},   {FL_OF, "OF"},   {FL_NT, "NT"}, {FL_RF, "RF"}, {FL_VM, "VM"},
+                 {FL_AC, "AC"}, {FL_VIF, "VIF"}, {FL_VIP, "VIP"}, {FL_ID, "ID"}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (fl & names[i].bit)
             put(t, " %s", names[i].name);
