@@ -308,6 +308,45 @@ static void test_record_refusals(void **state)
     busy(c);
 }
 
+/* PAE paging's registers are the second version's: checked where they count, and absent from what the first one wrote. */
+static void test_record_of_legacy_modes(void **state)
+{
+    struct cpu *c = *state;
+    struct rec_buf b = {0}, old = {0};
+    struct error e = {0};
+    cpu_reset(c);
+    c->cr0 = CR0_PE | CR0_PG | CR0_ET;
+    c->cr4 = CR4_PAE;
+    c->pdpte[2] = 0x5001;
+    assert_int_equal(rec_save(&b, &cpu_record, 0, c), 0);
+    struct rec_view v = view_of(&b);
+    c->pdpte[2] = 0;
+    assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
+    assert_int_equal(c->pdpte[2], 0x5001);
+    assert_int_equal(rec_save_raw(&old, cpu_record.type, 1, 0, v.payload, v.len - sizeof(c->pdpte)), 0);
+    v = view_of(&old);
+    assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
+    static const u64 bad[] = {3, 5, 0x21, 0x101, BIT(63) | 1};
+    for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+        c->pdpte[1] = bad[i];
+        assert_true(cpu_record.check(c, &e) < 0);
+        c->cr4 = 0; /* without PAE they are nothing */
+        assert_int_equal(cpu_record.check(c, &e), 0);
+        c->cr4 = CR4_PAE;
+    }
+    c->pdpte[1] = 0;
+    /* virtual-8086 mode has a data segment in CS, other modes have not */
+    c->seg[SEG_CS].attr = 0xf3;
+    assert_true(cpu_record.check(c, &e) < 0);
+    c->sysflags |= FL_VM;
+    assert_true(cpu_record.check(c, &e) < 0);
+    c->cpl = 3;
+    assert_int_equal(cpu_record.check(c, &e), 0);
+    rec_buf_free(&b);
+    rec_buf_free(&old);
+    busy(c);
+}
+
 /* A machine without AVX-512 must not take state that has some. */
 static void test_record_of_a_richer_cpu(void **state)
 {
@@ -348,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_describe),
         cmocka_unit_test(test_record_round_trip),
         cmocka_unit_test(test_record_refusals),
+        cmocka_unit_test(test_record_of_legacy_modes),
         cmocka_unit_test(test_record_of_a_richer_cpu),
     };
     return cmocka_run_group_tests_name("machine/cpu", tests, setup, teardown);
