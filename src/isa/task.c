@@ -21,6 +21,8 @@
  * on is the new task's fault: an exception with its EIP (SDM vol. 3A, 7.3; table 7-1). Segment registers that have not been
  * loaded yet hold their selectors, and nothing that can be used.
  *
+ * The upper halves of registers that come from a 16-bit TSS are zero; the manual leaves them open.
+ *
  * Not done: RF of the new task's EFLAGS is lost when its first instruction has a breakpoint and the switch was single-stepped.
  *
  * Source: SDM vol. 3A ch. 7; CALL, INT n, IRET in vol. 2.
