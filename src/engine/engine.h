@@ -46,8 +46,12 @@ struct machine_ops {
     int (*irq_ack)(void *ctx, struct cpu *c); /* vector or -1 */
 };
 
+struct coherence;
+
 struct engine_config {
     struct guest_mem *mem;
+    struct coherence *coherence; /* of the machine's engines (coherence.h); NULL: this is the only one */
+    unsigned cpu;                /* whose engine it is */
     const struct machine_ops *ops;
     void *ops_ctx;
     size_t code_cache; /* bytes of decoded or translated code to keep at most; 0: the engine's default */

@@ -145,6 +145,37 @@ void host_event_clear(int fd);
 /* Sleep until the event is signalled (then clear it) or until host_ns() reaches `deadline` (UINT64_MAX: no limit). */
 void host_event_wait(int fd, u64 deadline);
 
+/* --- threads (linux/thread.c) --- */
+
+/* A thread that runs fn(arg), never to be waited for. Before a seal. 0 or a negative errno. */
+int host_thread_start(void *(*fn)(void *), void *arg, struct error *e);
+
+/* A lock; zeroed: free. Not recursive. */
+struct host_lock {
+    u32 word;
+};
+void host_lock_contended(struct host_lock *l);
+void host_lock_wake(struct host_lock *l);
+static inline void host_lock_take(struct host_lock *l)
+{
+    u32 free = 0;
+    if (!__atomic_compare_exchange_n(&l->word, &free, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        host_lock_contended(l);
+}
+static inline void host_lock_release(struct host_lock *l)
+{
+    if (__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) == 2)
+        host_lock_wake(l);
+}
+
+/*
+ * Sleep until another thread wakes the word, while it is `value`, or until host_ns() reaches `deadline` (UINT64_MAX: no limit).
+ * May return early.
+ */
+void host_word_wait(u32 *word, u32 value, u64 deadline);
+/* Wake all that sleep on it; change it first. */
+void host_word_wake(u32 *word);
+
 /* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
 
 /* The cell: computing, sleeping, its events, private memory that is not executable. It can open and name nothing. */

@@ -474,6 +474,7 @@ static void bt_run(struct engine *en, struct cpu *c, u64 budget, struct stop *st
     s64 start = bt->ip.budget;
     bt->vectors_changed = true; /* from outside, since the last run */
     run_loop(bt, stop);
+    interp_end(&bt->ip);
     bt->stats.instructions += (u64)(start - bt->ip.budget) - bt->ip.deliveries;
 }
 

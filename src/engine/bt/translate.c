@@ -385,10 +385,18 @@ static bool decode_crossing(struct bt_gen *g, const u8 *host)
     const u8 *next = tlb_fetch(&g->bt->ip, b->va + head, &result);
     if (!next)
         return false;
+    struct interp *ip = &g->bt->ip;
+    u64 second = (u64)(next - ip->mem->ram) >> PAGE_SHIFT;
+    do { /* tracing the one may have to drop the other's trace */
+        blocks_trace_page(ip, second);
+        blocks_trace_page(ip, b->start >> PAGE_SHIFT);
+    } while (!blocks_traced(ip, second));
     memcpy(bytes, host, head);
     memcpy(bytes + head, next, ISA_MAX_LEN - head);
-    if (bt_decode(b->key, bytes, ISA_MAX_LEN, &g->insn[0]) != ISA_DECODE_OK || g->insn[0].len <= head)
+    if (bt_decode(b->key, bytes, ISA_MAX_LEN, &g->insn[0]) != ISA_DECODE_OK || g->insn[0].len <= head) {
+        blocks_untrace_page(ip, second);
         return true;
+    }
     b->second = (u64)(next - g->bt->ip.mem->ram);
     b->bytes = (u16)head;
     g->n = b->n = 1;
@@ -527,9 +535,11 @@ struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
     *g = (struct bt_gen){.bt = bt};
     size_t meta = bt->regions[bt->region].meta_used;
     g->b = new_block(bt, va, start, key);
+    blocks_trace_page(&bt->ip, start >> PAGE_SHIFT);
     decode(g, bt->ip.mem->ram + start);
     if (!g->n && !decode_crossing(g, bt->ip.mem->ram + start)) {
         bt->regions[bt->region].meta_used = meta; /* not worth remembering: it may be there the next time */
+        blocks_untrace_page(&bt->ip, start >> PAGE_SHIFT);
         return NULL;
     }
     g->b->map = bt_meta(bt, (g->n + 1) * sizeof(*g->b->map));
@@ -545,5 +555,6 @@ struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
     if (bt_publish(bt, g->b))
         return g->b;
     g->b->dead = true;
+    blocks_untrace_page(&bt->ip, start >> PAGE_SHIFT);
     return NULL;
 }

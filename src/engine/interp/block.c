@@ -102,26 +102,38 @@ void blocks_kill(struct interp *ip, u64 ram_page, unsigned from, unsigned to)
 
 void blocks_trace_page(struct interp *ip, u64 ram_page)
 {
-    if (ip->mem->trace[ram_page] & MEM_TRACE_CODE)
-        return;
-    ip->mem->trace[ram_page] |= MEM_TRACE_CODE;
-    tlb_protect_page(ip, ram_page);
+    coherence_trace(ip->seat, ram_page);
 }
 
 void blocks_untrace_page(struct interp *ip, u64 ram_page)
 {
     if (!ip->page_blocks[ram_page] && !(ip->has_code && ip->has_code(ip->owner, ram_page)))
-        ip->mem->trace[ram_page] &= (u8)~MEM_TRACE_CODE;
+        coherence_untrace(ip->seat, ram_page);
 }
 
 void code_changed(struct interp *ip, u64 ram_page, unsigned from, unsigned to)
 {
+    coherence_written(ip->seat, ram_page, from, to);
+}
+
+/* --- what coherence asks --- */
+
+static void protect(void *engine, u64 ram_page)
+{
+    tlb_protect_page(engine, ram_page);
+}
+
+static void kill(void *engine, u64 ram_page, unsigned from, unsigned to)
+{
+    struct interp *ip = engine;
     ip->stats.code_writes++;
     blocks_kill(ip, ram_page, from, to);
     if (ip->code_killed)
         ip->code_killed(ip->owner, ram_page, from, to);
     blocks_untrace_page(ip, ram_page);
 }
+
+const struct coherence_ops interp_coherence_ops = {protect, kill};
 
 /* --- making a block --- */
 
@@ -207,7 +219,6 @@ static void publish(struct interp *ip, struct block *b)
     ip->hash[h] = b;
     b->page_next = ip->page_blocks[page];
     ip->page_blocks[page] = b;
-    blocks_trace_page(ip, page);
     ip->stats.blocks_made++;
 }
 
@@ -223,9 +234,11 @@ static struct block *make_block(struct interp *ip, u64 rip, const u8 *host, int 
     *b = (struct block){.start = (u64)(host - ip->mem->ram), .key = ip->key};
     size_t ops_end = ip->arena_used;
     *result = CPU_OK;
+    blocks_trace_page(ip, b->start >> PAGE_SHIFT);
     fill_block(ip, b, host, result);
     if (b->n == 0) {
         ip->arena_used = mark;
+        blocks_untrace_page(ip, b->start >> PAGE_SHIFT);
         if (*result != CPU_OK || ip->flush_wanted)
             return NULL;
         unsigned avail = PAGE_SIZE - (unsigned)(rip & 0xfff);

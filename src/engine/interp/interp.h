@@ -27,6 +27,7 @@
 #ifndef TRAPEZE_INTERP_INTERP_H
 #define TRAPEZE_INTERP_INTERP_H
 
+#include "engine/coherence.h"
 #include "engine/engine.h"
 #include "engine/interp/native.h"
 #include "engine/interp/tlb.h"
@@ -133,6 +134,8 @@ struct interp {
     struct native *native;
     struct engine_config cfg;
     struct guest_mem *mem;
+    struct coherence_seat *seat;
+    struct coherence alone; /* where no other was given */
 
     struct tlb_tables *tlbs;          /* TLB_CONTEXTS of them */
     struct tlb_tables *tables_memory; /* zeroed, for tlbs; set before interp_init: the owner's, who frees it */
@@ -277,12 +280,15 @@ DEFINE_LOAD_STORE(u32, 32)
 DEFINE_LOAD_STORE(u64, 64)
 
 extern const struct isa_ops interp_isa_ops;
+extern const struct coherence_ops interp_coherence_ops;
 
 /* --- life (run.c); `ip` starts as zeroes --- */
 int interp_init(struct interp *ip, const struct engine_config *cfg, struct error *e);
 void interp_fini(struct interp *ip);
 /* Start a run of `c`; false with *stop filled if it can not run. */
 bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *stop);
+/* The run is over. */
+void interp_end(struct interp *ip);
 /*
  * Between blocks: what came out of the last one (`code`: CPU_OK, CPU_FAULT to deliver, ...), events, and the mode derived
  * anew. False: the run is over and *s says why.
@@ -350,11 +356,17 @@ static inline struct block *block_lookup(struct interp *ip, int *result)
 }
 /* Kill the blocks of a RAM page that overlap [from, to) of the page. */
 void blocks_kill(struct interp *ip, u64 ram_page, unsigned from, unsigned to);
-/* Bytes of a page with code are written: kill what was made of them, here and by the owner; no code left, no trace. */
+/* Bytes of a page with code are written: kill what any engine has made of them; no code left, no trace. */
 void code_changed(struct interp *ip, u64 ram_page, unsigned from, unsigned to);
+/* A store is about to be made to `len` bytes inside a page of RAM, not by way of the TLB: traces first. */
+void ram_written(struct interp *ip, u64 ram, unsigned len);
 /* Trace a page that holds code from now on; end that if it holds none any more. */
 void blocks_trace_page(struct interp *ip, u64 ram_page);
 void blocks_untrace_page(struct interp *ip, u64 ram_page);
+static inline bool blocks_traced(const struct interp *ip, u64 ram_page)
+{
+    return coherence_holds(ip->seat, ram_page);
+}
 void *arena_alloc(struct interp *ip, size_t size);
 
 /* --- translation of one instruction into an op (translate.c) --- */

@@ -12,13 +12,15 @@ static int walk(struct interp *ip, u64 va, enum mmu_access access, bool user, bo
     return r;
 }
 
-/* --- accesses of a physical page --- */
+/* --- accesses of a physical page. What answers them may wait for a lock: the CPU leaves meanwhile (coherence.h). --- */
 
 static void mmio_read(struct interp *ip, u64 gpa, u8 *buf, unsigned len)
 {
     while (len) {
         unsigned n = len >= 8 && !(gpa & 7) ? 8 : len >= 4 && !(gpa & 3) ? 4 : len >= 2 && !(gpa & 1) ? 2 : 1;
+        coherence_leave(ip->seat);
         u64 v = ip->cfg.ops->mmio_read(ip->cfg.ops_ctx, ip->cpu, GPA(gpa), n);
+        coherence_enter(ip->seat);
         memcpy(buf, &v, n);
         ip->stats.mmio++;
         gpa += n, buf += n, len -= n;
@@ -31,7 +33,9 @@ static void mmio_write(struct interp *ip, u64 gpa, const u8 *buf, unsigned len)
         unsigned n = len >= 8 && !(gpa & 7) ? 8 : len >= 4 && !(gpa & 3) ? 4 : len >= 2 && !(gpa & 1) ? 2 : 1;
         u64 v = 0;
         memcpy(&v, buf, n);
+        coherence_leave(ip->seat);
         ip->cfg.ops->mmio_write(ip->cfg.ops_ctx, ip->cpu, GPA(gpa), n, v);
+        coherence_enter(ip->seat);
         ip->stats.mmio++;
         gpa += n, buf += n, len -= n;
     }
@@ -67,10 +71,10 @@ static void phys_read(struct interp *ip, gpa_t gpa, void *buf, unsigned len)
         mmio_read(ip, gpa.v, buf, len);
 }
 
-/* A store inside one page of RAM: traces first. */
-static void traced(struct interp *ip, u64 ram, unsigned len)
+void ram_written(struct interp *ip, u64 ram, unsigned len)
 {
-    u8 t = ip->mem->trace[ram >> PAGE_SHIFT];
+    coherence_writer(ip->seat, ram >> PAGE_SHIFT);
+    u8 t = __atomic_load_n(&ip->mem->trace[ram >> PAGE_SHIFT], __ATOMIC_SEQ_CST);
     if (t & MEM_TRACE_LOG)
         mem_log_write(ip->mem, ram >> PAGE_SHIFT);
     if (t & MEM_TRACE_CODE)
@@ -84,7 +88,7 @@ static void phys_write(struct interp *ip, gpa_t gpa, const void *buf, unsigned l
         mmio_write(ip, gpa.v, buf, len);
         return;
     }
-    traced(ip, (u64)(p - ip->mem->ram), len);
+    ram_written(ip, (u64)(p - ip->mem->ram), len);
     copy(p, buf, len);
 }
 
@@ -222,12 +226,20 @@ void push_slow(struct interp *ip, const struct op *op, u64 va, u64 value, unsign
         fault_exit(ip, op, stack_rule(ip, SEG_SS, r));
 }
 
+/* A page of RAM without an entry, because it is traced, is written like any other once its traces know. */
 u8 *rmw_slow(struct interp *ip, const struct op *op, u64 va, unsigned size)
 {
+    struct mmu_page p;
     int r = mem_probe_write(ip, va, size, ip->user, false);
     if (r != CPU_OK)
         fault_exit(ip, op, stack_rule(ip, op->segno, r));
-    return tlb_write_ptr(ip, va, size);
+    u8 *host = tlb_write_ptr(ip, va, size);
+    if (host || head(va, size) < size)
+        return host;
+    if (walk(ip, va, MMU_WRITE, ip->user, false, &p) != CPU_OK || !(host = mem_at(ip->mem, p.gpa, size)))
+        return NULL;
+    ram_written(ip, (u64)(host - ip->mem->ram), size);
+    return host;
 }
 
 const u8 *tlb_fetch(struct interp *ip, u64 va, int *result)
@@ -304,7 +316,7 @@ static int op_or32(void *ctx, gva_t va, u32 bits, enum isa_access acc)
         return r;
     u8 *host = head(va.v, 4) == 4 ? mem_at(ip->mem, p.gpa, 4) : NULL;
     if (host) {
-        traced(ip, (u64)(host - ip->mem->ram), 4);
+        ram_written(ip, (u64)(host - ip->mem->ram), 4);
         __atomic_fetch_or((u32 *)(void *)host, bits, __ATOMIC_SEQ_CST);
         return CPU_OK;
     }
@@ -327,7 +339,9 @@ static int op_io_read(void *ctx, u16 port, unsigned size, u32 *value)
     ip->stats.pio++;
     if (unlikely(isa_debug_armed(ip->cpu)))
         ip->debug_hits |= isa_debug_io(ip->cpu, port, size);
+    coherence_leave(ip->seat);
     *value = ip->cfg.ops->pio_read(ip->cfg.ops_ctx, port, size);
+    coherence_enter(ip->seat);
     return CPU_OK;
 }
 
@@ -337,21 +351,28 @@ static int op_io_write(void *ctx, u16 port, unsigned size, u32 value)
     ip->stats.pio++;
     if (unlikely(isa_debug_armed(ip->cpu)))
         ip->debug_hits |= isa_debug_io(ip->cpu, port, size);
+    coherence_leave(ip->seat);
     ip->cfg.ops->pio_write(ip->cfg.ops_ctx, port, size, value);
+    coherence_enter(ip->seat);
     return CPU_OK;
 }
 
 static int op_msr_read(void *ctx, u32 index, u64 *value)
 {
     struct interp *ip = ctx;
-    return ip->cfg.ops->msr_read(ip->cfg.ops_ctx, ip->cpu, index, value);
+    coherence_leave(ip->seat);
+    int r = ip->cfg.ops->msr_read(ip->cfg.ops_ctx, ip->cpu, index, value);
+    coherence_enter(ip->seat);
+    return r;
 }
 
 static int op_msr_write(void *ctx, u32 index, u64 value)
 {
     struct interp *ip = ctx;
     u64 efer = ip->cpu->efer;
+    coherence_leave(ip->seat);
     int r = ip->cfg.ops->msr_write(ip->cfg.ops_ctx, ip->cpu, index, value);
+    coherence_enter(ip->seat);
     if (ip->cpu->efer != efer)
         tlb_flush_all(ip);
     return r;
@@ -366,13 +387,18 @@ static u64 op_tsc(void *ctx)
 static u64 op_cr8_read(void *ctx)
 {
     struct interp *ip = ctx;
-    return ip->cfg.ops->cr8_read(ip->cfg.ops_ctx, ip->cpu);
+    coherence_leave(ip->seat);
+    u64 v = ip->cfg.ops->cr8_read(ip->cfg.ops_ctx, ip->cpu);
+    coherence_enter(ip->seat);
+    return v;
 }
 
 static void op_cr8_write(void *ctx, u64 value)
 {
     struct interp *ip = ctx;
+    coherence_leave(ip->seat);
     ip->cfg.ops->cr8_write(ip->cfg.ops_ctx, ip->cpu, value);
+    coherence_enter(ip->seat);
 }
 
 /*

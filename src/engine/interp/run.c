@@ -163,7 +163,9 @@ static int take_events(struct interp *ip)
         return isa_take_interrupt(&ip->isa, ISA_EVENT_NMI, VEC_NMI);
     }
     if ((attention & ATTN_INTR) && isa_interruptible(c, ISA_EVENT_EXTERNAL)) {
+        coherence_leave(ip->seat);
         int vector = ip->cfg.ops->irq_ack(ip->cfg.ops_ctx, c);
+        coherence_enter(ip->seat);
         if (vector < 0)
             return CPU_OK;
         mark_resume(ip);
@@ -350,6 +352,7 @@ static bool serve_events(struct interp *ip, int *code, struct stop *s)
 
 bool interp_ready(struct interp *ip, int code, struct stop *s)
 {
+    coherence_serve(ip->seat);
     do {
         if (unlikely(code == CPU_FAULT)) {
             ip->stale = true;
@@ -393,6 +396,7 @@ static void interp_run(struct engine *en, struct cpu *c, u64 budget, struct stop
         return;
     s64 start = en->ip.budget;
     run_loop(&en->ip, stop);
+    interp_end(&en->ip);
     en->ip.stats.instructions += (u64)(start - en->ip.budget) - en->ip.deliveries;
 }
 
@@ -404,22 +408,26 @@ bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *sto
     ip->deliveries = 0;
     ip->begun = false;
     *stop = (struct stop){.kind = STOP_BUDGET};
-    if (c->model)
+    if (c->model) {
+        coherence_enter(ip->seat);
         return true;
+    }
     stop->kind = STOP_FAILURE;
     snprintf(stop->text, sizeof(stop->text), "the CPU has no model");
     return false;
 }
 
-/* --- the engine --- */
-
-static void code_written(void *ctx, u64 ram_page)
+void interp_end(struct interp *ip)
 {
-    code_changed(ctx, ram_page, 0, PAGE_SIZE);
+    coherence_leave(ip->seat);
 }
+
+/* --- the engine --- */
 
 void interp_fini(struct interp *ip)
 {
+    if (ip->alone.mem)
+        coherence_fini(&ip->alone);
     blocks_destroy(ip);
     native_destroy(ip->native);
     if (!ip->tables_memory)
@@ -431,6 +439,9 @@ int interp_init(struct interp *ip, const struct engine_config *cfg, struct error
     ip->cfg = *cfg;
     ip->mem = cfg->mem;
     ip->isa = (struct isa){.ops = &interp_isa_ops, .ctx = ip};
+    if (!cfg->coherence && coherence_init(&ip->alone, ip->mem, 1, e) < 0)
+        return -ENOMEM;
+    ip->seat = coherence_join(cfg->coherence ? cfg->coherence : &ip->alone, cfg->cpu, &interp_coherence_ops, ip);
     ip->tlbs = ip->tables_memory;
     if (!ip->tlbs)
         ip->tlbs = host_map_anonymous(TLB_CONTEXTS * sizeof(*ip->tlbs), e);
@@ -442,8 +453,6 @@ int interp_init(struct interp *ip, const struct engine_config *cfg, struct error
         r = native_create(&ip->native, 2u << 20, e);
     if (r < 0)
         return r;
-    ip->mem->code_written = code_written;
-    ip->mem->code_ctx = ip;
     return 0;
 }
 

@@ -185,7 +185,11 @@ void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p,
         t->code[i] = addend;
         return;
     }
-    bool w = p->dirty && !ip->mem->trace[ram >> PAGE_SHIFT] && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
+    bool w = p->dirty && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
+    if (w) {
+        coherence_writer(ip->seat, ram >> PAGE_SHIFT);
+        w = !__atomic_load_n(&ip->mem->trace[ram >> PAGE_SHIFT], __ATOMIC_SEQ_CST);
+    }
     t->read[i] = !paging || mmu_allows(c, p, MMU_READ, user, false) ? 0 - page : none;
     t->write[i] = w ? 0 - page : none;
     t->addend[i] = addend;
