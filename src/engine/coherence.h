@@ -40,8 +40,9 @@
 
 /* What an engine does about a RAM page. Called by its own thread, or by another while it is out. */
 struct coherence_ops {
-    void (*protect)(void *engine, u64 ram_page);                             /* no TLB entry for writing it */
-    void (*kill)(void *engine, u64 ram_page, unsigned from, unsigned to); /* drop code made of these bytes of the page */
+    void (*protect)(void *engine, u64 ram_page); /* no TLB entry for writing it */
+    void (*kill)(void *engine, u64 ram_page, unsigned from,
+                 unsigned to); /* drop code made of these bytes of the page */
 };
 
 struct coherence;
@@ -74,8 +75,8 @@ struct coherence_seat {
 struct coherence {
     struct guest_mem *mem;
     unsigned n;
-    u64 *holders, *writers; /* a word a RAM page; NULL with one CPU */
-    struct host_lock pages; /* holders, and the trace bits that follow them */
+    u64 *holders, *writers;      /* a word a RAM page; NULL with one CPU */
+    struct host_lock pages;      /* holders, and the trace bits that follow them */
     struct coherence_seat *seat; /* n */
 };
 

@@ -127,6 +127,8 @@ void host_child_kill(const struct host_child *c);
  */
 #define HOST_CELL_MEMORY (256ull << 20) /* records on their way up and down, 16 MiB at most, and their copies */
 int host_confine(bool cell, struct error *e);
+/* Each thread that was started before: its own capabilities, which host_confine can not drop. */
+int host_confine_thread(struct error *e);
 
 /* The name that ps and top show for this process, 15 characters. */
 void host_process_name(const char *name);

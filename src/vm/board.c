@@ -16,14 +16,8 @@
  * Not done: more than one CPU (INIT of the one that runs stops the guest with "not implemented"); a local APIC moved on
  * top of RAM (RAM answers).
  */
-#include "vm/board.h"
-#include "device/bus.h"
+#include "vm/board_internal.h"
 #include "device/legacy/legacy.h"
-#include "host/host.h"
-#include "machine/cpu/cpuid.h"
-#include "machine/cpu/kvmpv.h"
-#include "machine/cpu/msr.h"
-#include "machine/irq/irq.h"
 #include "machine/platform.h"
 
 #include <errno.h>
@@ -31,9 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_CPUS           1u
-#define MAX_DEVICES      16u
-#define SLICE            65536u /* instructions between two looks at the clock: some 150 us of interp, 50 of bt */
 #define CLOCK_REFRESH_NS 1000000000ull /* how often kvmclock follows the slewing of the host's clock */
 
 /* xAPIC registers that firmware sets up: virtual wire mode, the 8259s through LINT0, NMI through LINT1 */
@@ -41,53 +32,7 @@
 #define LAPIC_LINT0 0x350u
 #define LAPIC_LINT1 0x360u
 
-struct pic_ports {
-    struct irqchip *irq;
-    u16 base;
-};
-
-struct board {
-    struct cpu cpu;
-    struct cpu *cpus[N_CPUS];
-    struct cpu_model model;
-    struct guest_mem mem;
-    struct vclock clock;
-    struct irqchip *irq;
-    struct bus bus;
-    struct pic_ports pic[3];
-    struct device_env env;
-    void *dev[MAX_DEVICES]; /* as device_table */
-    struct cpu_msr_env msr_env;
-    struct kvmpv kvmpv;
-    struct irq_pv_eoi_ops pv_eoi;
-    struct vtimer refresh; /* of kvmclock */
-    const struct engine_ops *engine_ops;
-    struct engine *engine;
-    size_t (*console_out)(void *ctx, const u8 *data, size_t len);
-    size_t (*console_in)(void *ctx, u8 *data, size_t len);
-    void *console_ctx;
-    enum board_event event; /* BOARD_RUN while there is none */
-    char event_text[200];
-    u32 exit_value;
-};
-
 /* --- events --- */
-
-static void post_event(struct board *b, enum board_event event, const char *text)
-{
-    if (b->event != BOARD_RUN)
-        return; /* the first one counts */
-    b->event = event;
-    snprintf(b->event_text, sizeof(b->event_text), "%s", text);
-    cpu_attention_set(&b->cpu, ATTN_REQUEST);
-}
-
-static void clear_event(struct board *b)
-{
-    b->event = BOARD_RUN;
-    b->event_text[0] = 0;
-    cpu_attention_clear(&b->cpu, ATTN_REQUEST);
-}
 
 static void device_asks(void *ctx, enum device_request what, u32 value)
 {
@@ -99,12 +44,7 @@ static void device_asks(void *ctx, enum device_request what, u32 value)
     struct board *b = ctx;
     if (what == DEVICE_EXIT && b->event == BOARD_RUN)
         b->exit_value = value;
-    post_event(b, event[what], "");
-}
-
-static void init_cpu(void *ctx, unsigned id)
-{
-    post_event(ctx, BOARD_UNIMPLEMENTED, "not implemented: INIT of the processor that runs");
+    board_post_event(b, event[what], "");
 }
 
 /* --- machine_ops: what a running CPU asks of its machine --- */
@@ -112,13 +52,18 @@ static void init_cpu(void *ctx, unsigned id)
 static u32 op_pio_read(void *ctx, u16 port, unsigned size)
 {
     struct board *b = ctx;
-    return bus_pio_read(&b->bus, port, size);
+    board_lock(b);
+    u32 v = bus_pio_read(&b->bus, port, size);
+    board_unlock(b);
+    return v;
 }
 
 static void op_pio_write(void *ctx, u16 port, unsigned size, u32 value)
 {
     struct board *b = ctx;
+    board_lock(b);
     bus_pio_write(&b->bus, port, size, value);
+    board_unlock(b);
 }
 
 static bool in_lapic(const struct board *b, const struct cpu *c, gpa_t a)
@@ -135,47 +80,61 @@ static u64 lapic_read(struct board *b, struct cpu *c, u32 offset)
 static u64 op_mmio_read(void *ctx, struct cpu *c, gpa_t a, unsigned size)
 {
     struct board *b = ctx;
-    if (!in_lapic(b, c, a))
-        return bus_mmio_read(&b->bus, a.v, size);
-    u64 v = lapic_read(b, c, a.v & 0xfff);
+    board_lock(b);
+    u64 v = in_lapic(b, c, a) ? lapic_read(b, c, a.v & 0xfff) : bus_mmio_read(&b->bus, a.v, size);
+    board_unlock(b);
     return size >= 8 ? v : v & (BIT(size * 8) - 1);
 }
 
 static void op_mmio_write(void *ctx, struct cpu *c, gpa_t a, unsigned size, u64 value)
 {
     struct board *b = ctx;
+    board_lock(b);
     if (!in_lapic(b, c, a))
         bus_mmio_write(&b->bus, a.v, size, value);
     else if (size >= 4)
         lapic_mmio_write(b->irq, c->id, a.v & 0xfff, (u32)value);
+    board_unlock(b);
 }
 
 static int op_msr_read(void *ctx, struct cpu *c, u32 index, u64 *value)
 {
     struct board *b = ctx;
+    board_lock(b);
     int r = lapic_msr_read(b->irq, c->id, index, value);
-    return r >= 0 ? r : cpu_msr_read(c, index, value, &b->msr_env);
+    if (r < 0)
+        r = cpu_msr_read(c, index, value, &b->msr_env);
+    board_unlock(b);
+    return r;
 }
 
 /* Keep the timer that refreshes kvmclock running while the guest uses it. */
 static void arm_refresh(struct board *b)
 {
-    if (b->cpu.msr.kvm_system_time & KVM_MSR_ENABLED)
+    bool used = false;
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        used |= b->cpus[i]->msr.kvm_system_time & KVM_MSR_ENABLED;
+    if (used)
         vtimer_set(&b->clock, &b->refresh, vclock_ns(&b->clock) + CLOCK_REFRESH_NS);
     else
         vtimer_stop(&b->clock, &b->refresh);
 }
 
+static void refresh_clocks(struct board *b, bool stopped)
+{
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        kvmpv_clock_refresh(b->cpus[i], &b->mem, &b->clock, stopped);
+}
+
 static void refresh_clock(void *ctx)
 {
     struct board *b = ctx;
-    kvmpv_clock_refresh(&b->cpu, &b->mem, &b->clock, false);
+    refresh_clocks(b, false);
     arm_refresh(b);
 }
 
-static int op_msr_write(void *ctx, struct cpu *c, u32 index, u64 value)
+static int msr_write(struct board *b, struct cpu *c, u32 index, u64 value)
 {
-    struct board *b = ctx;
     int r = lapic_msr_write(b->irq, c->id, index, value);
     if (r >= 0)
         return r;
@@ -191,6 +150,15 @@ static int op_msr_write(void *ctx, struct cpu *c, u32 index, u64 value)
     return CPU_OK;
 }
 
+static int op_msr_write(void *ctx, struct cpu *c, u32 index, u64 value)
+{
+    struct board *b = ctx;
+    board_lock(b);
+    int r = msr_write(b, c, index, value);
+    board_unlock(b);
+    return r;
+}
+
 static u64 op_tsc(void *ctx, struct cpu *c)
 {
     const struct board *b = ctx;
@@ -199,20 +167,28 @@ static u64 op_tsc(void *ctx, struct cpu *c)
 
 static u64 op_cr8_read(void *ctx, struct cpu *c)
 {
-    const struct board *b = ctx;
-    return lapic_get_tpr(b->irq, c->id);
+    struct board *b = ctx;
+    board_lock(b);
+    u64 v = lapic_get_tpr(b->irq, c->id);
+    board_unlock(b);
+    return v;
 }
 
 static void op_cr8_write(void *ctx, struct cpu *c, u64 value)
 {
     struct board *b = ctx;
+    board_lock(b);
     lapic_set_tpr(b->irq, c->id, value);
+    board_unlock(b);
 }
 
 static int op_irq_ack(void *ctx, struct cpu *c)
 {
     struct board *b = ctx;
-    return irq_ack(b->irq, c->id);
+    board_lock(b);
+    int vector = irq_ack(b->irq, c->id);
+    board_unlock(b);
+    return vector;
 }
 
 static const struct machine_ops board_ops = {
@@ -264,10 +240,17 @@ static int create_controllers(struct board *b, struct error *e)
 {
     static const u16 ports[3] = {PORT_PIC1, PORT_PIC2, PORT_ELCR};
     b->irq = irqchip_create(&(struct irqchip_config){
-        .n_cpus = N_CPUS, .cpus = b->cpus, .clock = &b->clock, .init_cpu = init_cpu, .ctx = b});
+        .n_cpus = b->n_cpus,
+        .cpus = b->cpus,
+        .clock = &b->clock,
+        .init_cpu = board_init_cpu,
+        .start_cpu = board_start_cpu,
+        .ctx = b,
+    });
     if (!b->irq)
         return error_set(e, ENOMEM, "machine: no memory for its interrupt controllers");
-    irqchip_set_pv_eoi(b->irq, 0, &b->pv_eoi);
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        irqchip_set_pv_eoi(b->irq, i, &b->pv_eoi);
     for (unsigned i = 0; i < ARRAY_LEN(ports); i++) {
         b->pic[i] = (struct pic_ports){b->irq, ports[i]};
         int r = bus_add_pio(&b->bus, ports[i], 2, &pic_bus_ops, &b->pic[i], "i8259", e);
@@ -328,7 +311,12 @@ static void *device_of(const struct board *b, const struct device_type *type)
 /* Processor and controllers as firmware hands them to a boot loader. */
 static void firmware_state(struct board *b)
 {
-    cpu_msr_firmware(&b->cpu);
+    for (unsigned i = 0; i < b->n_cpus; i++) {
+        cpu_msr_firmware(b->cpus[i]);
+        b->cpus[i]->waits_startup = i > 0;
+        b->cpu[i].init = false;
+        b->cpu[i].startup = -1;
+    }
     lapic_mmio_write(b->irq, 0, LAPIC_SVR, 0x1ff);
     lapic_mmio_write(b->irq, 0, LAPIC_LINT0, 0x700);
     lapic_mmio_write(b->irq, 0, LAPIC_LINT1, 0x400);
@@ -342,20 +330,37 @@ static void create_clock(struct board *b, const struct board_config *cfg)
     vtimer_init(&b->clock, &b->refresh, refresh_clock, b);
 }
 
+static int create_engines(struct board *b, const struct board_config *cfg, struct error *e)
+{
+    struct engine_config ec = {.mem = &b->mem,
+                               .coherence = &b->coherence,
+                               .ops = &board_ops,
+                               .ops_ctx = b,
+                               .code_cache = cfg->code_cache,
+                               .test = cfg->engine_test};
+    int r = coherence_init(&b->coherence, &b->mem, b->n_cpus, e);
+    for (ec.cpu = 0; ec.cpu < b->n_cpus && r == 0; ec.cpu++)
+        r = cfg->engine->create(&b->cpu[ec.cpu].engine, &ec, e);
+    return r;
+}
+
 static int create_parts(struct board *b, const struct board_config *cfg, struct error *e)
 {
     int r = mem_init(&b->mem, cfg->ram, cfg->ram_size, cfg->ram_fd, e);
     if (r < 0)
         return r;
     create_clock(b, cfg);
-    r = cpu_model_make(&b->model, cfg->cpu_model ? cfg->cpu_model : "host", b->clock.tsc_hz, N_CPUS, e);
+    r = cpu_model_make(&b->model, cfg->cpu_model ? cfg->cpu_model : "host", b->clock.tsc_hz, b->n_cpus, e);
     if (r < 0)
         return r;
-    b->cpu.model = &b->model;
-    b->cpus[0] = &b->cpu;
-    cpu_reset(&b->cpu);
+    for (unsigned i = 0; i < b->n_cpus; i++) {
+        struct cpu *c = b->cpus[i] = &b->cpu[i].cpu;
+        c->model = &b->model;
+        c->id = (u8)i;
+        cpu_reset(c);
+    }
     b->msr_env = (struct cpu_msr_env){&b->clock, &b->mem};
-    b->kvmpv = (struct kvmpv){b->cpus, N_CPUS, &b->mem};
+    b->kvmpv = (struct kvmpv){b->cpus, b->n_cpus, &b->mem};
     b->pv_eoi = (struct irq_pv_eoi_ops){kvmpv_eoi_set, kvmpv_eoi_test_clear, &b->kvmpv};
     r = create_controllers(b, e);
     if (!r)
@@ -363,19 +368,26 @@ static int create_parts(struct board *b, const struct board_config *cfg, struct 
     if (r < 0)
         return r;
     firmware_state(b);
-    struct engine_config ec = {
-        .mem = &b->mem, .ops = &board_ops, .ops_ctx = b, .code_cache = cfg->code_cache, .test = cfg->engine_test};
-    return cfg->engine->create(&b->engine, &ec, e);
+    return create_engines(b, cfg, e);
 }
 
 int board_create(struct board **out, const struct board_config *cfg, struct error *e)
 {
-    /* struct cpu holds 64-byte aligned register files */
-    size_t size = (sizeof(struct board) + 63) & ~(size_t)63;
-    struct board *b = aligned_alloc(64, size);
+    struct board *b = calloc(1, sizeof(*b));
     if (!b)
         return error_set(e, ENOMEM, "machine: out of memory");
-    memset(b, 0, size);
+    b->n_cpus = MAX(cfg->cpus, 1u);
+    if (b->n_cpus > BOARD_CPUS_MAX) {
+        free(b);
+        return error_set(e, EINVAL, "machine: %u CPUs: %u at most", cfg->cpus, BOARD_CPUS_MAX);
+    }
+    /* struct cpu holds 64-byte aligned register files */
+    b->cpu = aligned_alloc(64, b->n_cpus * sizeof(*b->cpu));
+    if (!b->cpu) {
+        free(b);
+        return error_set(e, ENOMEM, "machine: no memory for its CPUs");
+    }
+    memset(b->cpu, 0, b->n_cpus * sizeof(*b->cpu));
     b->engine_ops = cfg->engine;
     b->console_out = cfg->console_out;
     b->console_in = cfg->console_in;
@@ -393,14 +405,23 @@ void board_destroy(struct board *b)
 {
     if (!b)
         return;
-    if (b->engine)
-        b->engine_ops->destroy(b->engine);
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        if (b->cpu[i].engine)
+            b->engine_ops->destroy(b->cpu[i].engine);
+    coherence_fini(&b->coherence);
     for (unsigned i = 0; i < device_table_len && i < MAX_DEVICES; i++)
         if (b->dev[i])
             device_table[i]->destroy(b->dev[i]);
     irqchip_destroy(b->irq);
     mem_destroy(&b->mem);
+    free(b->cpu);
     free(b);
+}
+
+static void engines_changed(struct board *b)
+{
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        b->engine_ops->state_changed(b->cpu[i].engine, b->cpus[i]);
 }
 
 void board_reset(struct board *b)
@@ -408,29 +429,30 @@ void board_reset(struct board *b)
     for (unsigned i = 0; i < device_table_len; i++)
         device_table[i]->reset(b->dev[i]);
     irqchip_reset(b->irq);
-    cpu_reset(&b->cpu);
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        cpu_reset(b->cpus[i]);
     irqchip_loaded(b->irq); /* attention bits follow the CPU's new state */
     arm_refresh(b);
     firmware_state(b);
-    clear_event(b);
+    board_clear_event(b);
     b->exit_value = 0;
-    b->engine_ops->state_changed(b->engine, &b->cpu);
+    engines_changed(b);
 }
 
 int board_boot(struct board *b, const u8 *data, size_t len, struct error *e)
 {
     struct rec_view v;
     size_t pos = 0;
-    u64 tsc_offset = b->cpu.tsc_offset;
+    u64 tsc_offset = b->cpus[0]->tsc_offset;
     board_reset(b);
     int r = rec_next(data, len, &pos, &v, e);
     if (r == 0)
         r = error_set(e, EINVAL, "machine: no CPU state to start from");
     if (r == 1)
-        r = rec_load(&v, &cpu_record, &b->cpu, e);
-    b->cpu.tsc_offset = tsc_offset;
+        r = rec_load(&v, &cpu_record, b->cpus[0], e);
+    b->cpus[0]->tsc_offset = tsc_offset;
     irqchip_loaded(b->irq);
-    b->engine_ops->state_changed(b->engine, &b->cpu);
+    engines_changed(b);
     return r;
 }
 
@@ -444,84 +466,29 @@ void board_resume(struct board *b)
     if (!b->clock.paused)
         return;
     vclock_resume(&b->clock);
-    kvmpv_clock_refresh(&b->cpu, &b->mem, &b->clock, true);
-}
-
-/* --- running --- */
-
-static bool deliverable(const struct board *b)
-{
-    u32 attention = __atomic_load_n(&b->cpu.attention, __ATOMIC_RELAXED);
-    return attention & ATTN_NMI || (attention & ATTN_INTR && b->cpu.sysflags & FL_IF);
-}
-
-/* Translate why the engine stopped into an event that stays. */
-static void engine_stopped(struct board *b, const struct stop *s)
-{
-    switch (s->kind) {
-    case STOP_SHUTDOWN:
-        post_event(b, BOARD_SHUTDOWN, s->text);
-        break;
-    case STOP_UNIMPLEMENTED:
-        post_event(b, BOARD_UNIMPLEMENTED, s->text[0] ? s->text : b->cpu.stop_reason);
-        break;
-    case STOP_BUDGET:
-    case STOP_HALT:
-    case STOP_REQUEST:
-        break;
-    default:
-        post_event(b, BOARD_FAILURE, s->text);
-    }
-}
-
-enum board_event board_run(struct board *b, u64 budget, char *text, size_t text_len)
-{
-    struct stop s = {.kind = STOP_BUDGET};
-    if (text && text_len)
-        text[0] = 0;
-    while (b->event == BOARD_RUN) {
-        if (b->clock.paused)
-            return BOARD_WAIT;
-        vclock_run_timers(&b->clock);
-        if (b->event != BOARD_RUN)
-            break;
-        if (b->cpu.halted && !deliverable(b))
-            return BOARD_WAIT;
-        if (!budget || s.kind == STOP_REQUEST)
-            return BOARD_RUN;
-        u64 slice = MIN(budget, SLICE);
-        budget -= slice;
-        s = (struct stop){.kind = STOP_BUDGET};
-        b->engine_ops->run(b->engine, &b->cpu, slice, &s);
-        engine_stopped(b, &s);
-    }
-    if (text && text_len)
-        snprintf(text, text_len, "%s", b->event_text);
-    return b->event;
-}
-
-u64 board_next_deadline(const struct board *b)
-{
-    if (b->clock.paused || b->clock.earliest == UINT64_MAX)
-        return UINT64_MAX;
-    return b->clock.earliest - (u64)b->clock.offset;
-}
-
-void board_kick(struct board *b)
-{
-    cpu_attention_set(&b->cpu, ATTN_REQUEST);
+    refresh_clocks(b, true);
 }
 
 /* --- outside --- */
 
 struct cpu *board_cpu(struct board *b, unsigned id)
 {
-    return id < N_CPUS ? b->cpus[id] : NULL;
+    return id < b->n_cpus ? b->cpus[id] : NULL;
 }
 
 struct guest_mem *board_mem(struct board *b)
 {
     return &b->mem;
+}
+
+void board_lock_devices(struct board *b)
+{
+    board_lock(b);
+}
+
+void board_unlock_devices(struct board *b)
+{
+    board_unlock(b);
 }
 
 size_t board_console_input(struct board *b, const u8 *data, size_t len)
@@ -547,16 +514,22 @@ u32 board_exit_value(const struct board *b)
 void board_stats(const struct board *b, struct engine_stats *out)
 {
     *out = (struct engine_stats){0};
-    b->engine_ops->stats(b->engine, out);
+    for (unsigned i = 0; i < b->n_cpus; i++) {
+        struct engine_stats one;
+        b->engine_ops->stats(b->cpu[i].engine, &one);
+#define X(name, text) out->name += one.name;
+        ENGINE_COUNTERS(X)
+#undef X
+    }
 }
 
 int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *out, struct error *e)
 {
-    const struct cpu *c = &b->cpu;
+    struct cpu *c = b->cpus[0];
     if (at_rip)
         va = cpu_code64(c) ? c->rip : (u32)(c->rip + c->seg[SEG_CS].base);
     *out = (struct engine_explain){0};
-    int r = b->engine_ops->explain ? b->engine_ops->explain(b->engine, &b->cpu, va, out) : -EOPNOTSUPP;
+    int r = b->engine_ops->explain ? b->engine_ops->explain(b->cpu[0].engine, c, va, out) : -EOPNOTSUPP;
     out->address = va;
     if (r == -EOPNOTSUPP)
         return error_set(e, EOPNOTSUPP, "engine %s: has nothing to show", b->engine_ops->name);
@@ -573,8 +546,8 @@ int board_save(struct board *b, struct rec_buf *out)
 {
     vclock_save_prepare(&b->clock);
     int r = rec_save(out, &vclock_record, 0, &b->clock);
-    if (!r)
-        r = rec_save(out, &cpu_record, 0, &b->cpu);
+    for (unsigned i = 0; i < b->n_cpus && !r; i++)
+        r = rec_save(out, &cpu_record, (u16)i, b->cpus[i]);
     if (!r)
         r = irqchip_save(b->irq, out);
     for (unsigned i = 0; i < device_table_len && !r; i++)
@@ -591,12 +564,21 @@ static int offer(const struct rec_view *v, const struct rec_desc *desc, void *ob
     return check_only ? rec_check(v, desc, object, e) : rec_load(v, desc, object, e);
 }
 
+static int offer_cpu(struct board *b, const struct rec_view *v, bool check_only, struct error *e)
+{
+    if (v->instance >= b->n_cpus)
+        return error_set(e, EINVAL, "record %s: instance %u, but this machine has %u", cpu_record.name, v->instance,
+                         b->n_cpus);
+    struct cpu *c = b->cpus[v->instance];
+    return check_only ? rec_check(v, &cpu_record, c, e) : rec_load(v, &cpu_record, c, e);
+}
+
 static int load_record(struct board *b, const struct rec_view *v, bool check_only, struct error *e)
 {
     if (v->type == vclock_record.type)
         return offer(v, &vclock_record, &b->clock, check_only, e);
     if (v->type == cpu_record.type)
-        return offer(v, &cpu_record, &b->cpu, check_only, e);
+        return offer_cpu(b, v, check_only, e);
     int r = irqchip_load(b->irq, v, check_only, e);
     if (r)
         return r < 0 ? r : 0;
@@ -668,10 +650,10 @@ int board_load(struct board *b, const u8 *data, size_t len, struct error *e)
     rec_buf_free(&own);
     if (r < 0)
         return r;
-    clear_event(b);
+    board_clear_event(b);
     irqchip_loaded(b->irq);
-    kvmpv_clock_refresh(&b->cpu, &b->mem, &b->clock, true);
+    refresh_clocks(b, true);
     arm_refresh(b);
-    b->engine_ops->state_changed(b->engine, &b->cpu);
+    engines_changed(b);
     return 0;
 }

@@ -10,8 +10,11 @@
 #include "base/record.h"
 #include "engine/engine.h"
 
+#define BOARD_CPUS_MAX 64u
+
 struct board_config {
-    void *ram; /* mapping of guest memory: the caller's, outlives the board */
+    unsigned cpus; /* 0: one */
+    void *ram;     /* mapping of guest memory: the caller's, outlives the board */
     u64 ram_size;
     int ram_fd;
     const char *cpu_model;           /* --cpu */
@@ -58,6 +61,13 @@ enum board_event board_run(struct board *b, u64 budget, char *text, size_t text_
 /* Host nanoseconds (of cfg.host_ns) at which a timer is due; UINT64_MAX if none. */
 u64 board_next_deadline(const struct board *b);
 
+/*
+ * Where CPUs have threads of their own, hold this around the calls below; console_out and console_in are called with it
+ * held, and `ran` and `notify` are not to be waited for meanwhile.
+ */
+void board_lock_devices(struct board *b);
+void board_unlock_devices(struct board *b);
+
 /* Input to COM1: takes as much as the UART's buffer has room for, returns how much. */
 size_t board_console_input(struct board *b, const u8 *data, size_t len);
 /* Try to send pending console output again (the reader has room). */
@@ -76,6 +86,19 @@ int board_boot(struct board *b, const u8 *data, size_t len, struct error *e);
 
 void board_pause(struct board *b);
 void board_resume(struct board *b);
+
+/*
+ * A thread for each CPU instead of board_run. They start stopped, between board_go and board_halt they run by themselves. `notify`
+ * hears, in one of them, that an event was posted (see board_event), `ran` that a slice is over: both must be short and
+ * must not call the board. To be called once, before the process is sealed. Whatever reads or changes CPUs (boot, reset, save, load,
+ * pause, explain) wants them halted.
+ */
+int board_start_threads(struct board *b, void (*notify)(void *ctx), void (*ran)(void *ctx), void *ctx, struct error *e);
+void board_go(struct board *b);
+/* Returns when no CPU runs. */
+void board_halt(struct board *b);
+/* The event that stopped the machine, or BOARD_RUN. */
+enum board_event board_event(struct board *b, char *text, size_t len);
 
 /* Leave board_run soon: may be called from a signal handler or another thread. */
 void board_kick(struct board *b);

@@ -27,6 +27,7 @@
 #include "vm/link.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@
 #define SLICE_INSTRUCTIONS 200000u
 #define SLICE_TYPING       4096u    /* while keys wait for the UART: it may take but one at a time */
 #define RETRY_NS           5000000u /* between looks at a message ring that is full */
+#define TYPING_NS          1000000u /* ... while CPUs have threads of their own */
 #define INPUT_MAX          256u
 
 enum cell_state {
@@ -47,7 +49,8 @@ struct cell {
     struct link_config cfg;
     struct board *board;
     enum cell_state state;
-    bool news;         /* something was put into a ring since the keeper was last told */
+    bool threads;      /* each CPU has one */
+    bool news;         /* something was put into a ring since the keeper was last told; atomic */
     bool console_full; /* the guest has output that did not fit */
     u8 input[INPUT_MAX];
     u32 input_len;
@@ -71,6 +74,38 @@ static u32 must(s64 n)
     return (u32)n;
 }
 
+/* --- the CPUs --- */
+
+static void cpus_halt(struct cell *c)
+{
+    if (c->threads)
+        board_halt(c->board);
+}
+
+static void cpus_go(struct cell *c)
+{
+    if (c->threads && c->state == CELL_RUN)
+        board_go(c->board);
+}
+
+static void tell(struct cell *c)
+{
+    if (__atomic_exchange_n(&c->news, false, __ATOMIC_RELAXED))
+        link_knock(&c->link);
+}
+
+/* In the thread of a CPU. */
+static void cpu_ran(void *ctx)
+{
+    tell(ctx);
+}
+
+static void cpu_event(void *ctx)
+{
+    const struct cell *c = ctx;
+    host_event_signal(c->link.wake_self);
+}
+
 /* --- to the keeper --- */
 
 static void pump_out(struct cell *c)
@@ -79,7 +114,8 @@ static void pump_out(struct cell *c)
         return;
     u32 n = must(ring_write(&c->link.ring[LINK_DATA_UP], c->out.data + c->out_at, c->out.len - c->out_at));
     c->out_at += n;
-    c->news |= n > 0;
+    if (n)
+        __atomic_store_n(&c->news, true, __ATOMIC_RELAXED);
     if (c->out_at == c->out.len) {
         rec_buf_free(&c->out);
         c->out_at = 0;
@@ -110,7 +146,7 @@ static void cell_send(struct cell *c, struct link_msg m, const void *data, u32 l
         host_event_signal(c->link.wake_peer);
         host_event_wait(c->link.wake_self, host_ns(NULL) + RETRY_NS);
     }
-    c->news = true;
+    __atomic_store_n(&c->news, true, __ATOMIC_RELAXED);
     pump_out(c);
 }
 
@@ -142,7 +178,8 @@ static size_t console_out(void *ctx, const u8 *data, size_t len)
     struct cell *c = ctx;
     u32 n = must(ring_write(&c->link.ring[LINK_CONSOLE_UP], data, len));
     c->console_full = n < len;
-    c->news |= n > 0;
+    if (n)
+        __atomic_store_n(&c->news, true, __ATOMIC_RELAXED);
     return n;
 }
 
@@ -175,17 +212,20 @@ static size_t console_in(void *ctx, u8 *data, size_t len)
 static void do_boot(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
+    cpus_halt(c);
     if (c->state == CELL_PAUSED)
         board_resume(c->board);
     c->state = CELL_RUN;
     if (board_boot(c->board, c->in, m->len, &e) < 0)
         cell_stopped(c, BOARD_FAILURE, e.msg);
+    cpus_go(c);
 }
 
 static void do_halt(struct cell *c, const struct link_msg *m)
 {
     if (c->state == CELL_EMPTY)
         return; /* it stopped by itself a moment ago and said so */
+    cpus_halt(c);
     if (c->state == CELL_PAUSED)
         board_resume(c->board);
     cell_stopped(c, BOARD_RESET, "");
@@ -194,6 +234,7 @@ static void do_halt(struct cell *c, const struct link_msg *m)
 static void do_pause(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
+    cpus_halt(c);
     if (c->state == CELL_RUN)
         board_pause(c->board);
     if (c->state == CELL_EMPTY)
@@ -212,14 +253,17 @@ static void do_resume(struct cell *c, const struct link_msg *m)
         error_set(&e, EINVAL, "the machine does not run");
     else
         c->state = CELL_RUN;
+    cpus_go(c);
     cell_done(c, m->id, &e);
 }
 
 static void do_power(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
+    board_lock_devices(c->board);
     if (c->state != CELL_EMPTY)
         board_power_button(c->board);
+    board_unlock_devices(c->board);
     cell_done(c, m->id, &e);
 }
 
@@ -238,10 +282,12 @@ static void do_explain(struct cell *c, const struct link_msg *m)
     if (m->len != sizeof(ask))
         cell_abandon();
     memcpy(&ask, c->in, sizeof(ask));
+    cpus_halt(c);
     if (c->state == CELL_EMPTY)
         error_set(&e, EINVAL, "the machine does not run");
     else
         board_explain(c->board, ask.address, ask.at_rip, &x, &e);
+    cpus_go(c);
     if (e.code)
         cell_done(c, m->id, &e);
     else
@@ -315,27 +361,33 @@ static bool take_message(struct cell *c)
 /* Move typed bytes to the UART; whether any moved. */
 static bool give_input(struct cell *c)
 {
+    size_t n = 0;
     if (c->state != CELL_RUN)
         return false;
+    board_lock_devices(c->board);
     take_input(c);
-    if (!c->input_len)
-        return false;
-    size_t n = board_console_input(c->board, c->input, c->input_len);
+    if (c->input_len)
+        n = board_console_input(c->board, c->input, c->input_len);
     input_given(c, n);
+    board_unlock_devices(c->board);
     return n > 0;
 }
 
 /* Offer refused output again once there is room; whether there was. */
 static bool flush_console(struct cell *c)
 {
-    if (!c->console_full)
-        return false;
-    ring_mark_starved(&c->link.ring[LINK_CONSOLE_UP]); /* the mark may have been taken before the ring was full */
-    if (!must(ring_room(&c->link.ring[LINK_CONSOLE_UP])))
-        return false;
-    c->console_full = false;
-    board_console_flush(c->board);
-    return true;
+    bool room = false;
+    board_lock_devices(c->board);
+    if (c->console_full) {
+        ring_mark_starved(&c->link.ring[LINK_CONSOLE_UP]); /* the mark may have been taken before the ring was full */
+        room = must(ring_room(&c->link.ring[LINK_CONSOLE_UP]));
+    }
+    if (room) {
+        c->console_full = false;
+        board_console_flush(c->board);
+    }
+    board_unlock_devices(c->board);
+    return room;
 }
 
 /* --- the loop --- */
@@ -349,9 +401,7 @@ static bool serve(struct cell *c)
     busy |= give_input(c);
     busy |= flush_console(c);
     pump_out(c);
-    if (c->news)
-        link_knock(&c->link);
-    c->news = false;
+    tell(c);
     return busy;
 }
 
@@ -363,6 +413,19 @@ static void rest(struct cell *c, u64 deadline)
     ring_door_open(c->link.own);
 }
 
+/* With threads: they run the guest; here is only what the keeper wants, and events. */
+static void watch_cpus(struct cell *c)
+{
+    char text[1024];
+    enum board_event event = board_event(c->board, text, sizeof(text));
+    if (event != BOARD_RUN) {
+        cpus_halt(c);
+        cell_stopped(c, event, text);
+        return;
+    }
+    rest(c, c->input_len ? host_ns(NULL) + TYPING_NS : UINT64_MAX);
+}
+
 __attribute__((noreturn)) static void cell_loop(struct cell *c)
 {
     char text[1024];
@@ -370,6 +433,10 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
         serve(c);
         if (c->state != CELL_RUN) {
             rest(c, UINT64_MAX);
+            continue;
+        }
+        if (c->threads) {
+            watch_cpus(c);
             continue;
         }
         text[0] = 0;
@@ -387,6 +454,7 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
 static int make_board(struct cell *c, struct error *e)
 {
     struct board_config b = {
+        .cpus = (unsigned)c->cfg.cpus,
         .ram_size = c->cfg.ram_size,
         .ram_fd = LINK_FD_RAM,
         .cpu_model = c->cfg.cpu_model,
@@ -410,7 +478,14 @@ static int get_ready(struct cell *c, struct error *e)
 {
     struct host_cell_seal seal = {.wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER};
     int r = link_take_config(&c->link, &c->cfg, e);
-    if (r < 0 || (r = make_board(c, e)) < 0 || (r = host_confine(true, e)) < 0)
+    c->threads = r == 0 && c->cfg.cpus > 1;
+    if (c->threads)
+        mallopt(M_ARENA_MAX, 1); /* each arena takes 64 MiB of what the process may map */
+    if (r < 0 || (r = make_board(c, e)) < 0)
+        return r;
+    if (c->threads && (r = board_start_threads(c->board, cpu_event, cpu_ran, c, e)) < 0)
+        return r;
+    if ((r = host_confine(true, e)) < 0)
         return r;
     return host_seal_cell(&seal, e);
 }

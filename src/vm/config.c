@@ -47,8 +47,8 @@ int vm_config_check(const struct vm_config *c, struct error *e)
         return r;
     if (!c->cpus)
         return error_set(e, EINVAL, "--cpus 0: a machine has one CPU at least");
-    if (c->cpus > 1)
-        return error_set(e, ENOSYS, "--cpus %u: more than one CPU is not there yet; leave it at 1", c->cpus);
+    if (c->cpus > VM_CPUS_MAX)
+        return error_set(e, EINVAL, "--cpus %u: a machine has %u CPUs at most", c->cpus, VM_CPUS_MAX);
     if (c->code_cache && (c->code_cache < VM_CODE_MIN || c->code_cache > VM_CODE_MAX))
         return error_set(e, EINVAL, "--code-cache %llu bytes: give 256K to 4G", (unsigned long long)c->code_cache);
     if (!c->kernel[0])

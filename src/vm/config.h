@@ -13,6 +13,7 @@
 
 #define VM_NAME_MAX   63
 #define VM_APPEND_MAX 2047
+#define VM_CPUS_MAX   64u
 #define VM_MEMORY_MIN (8ull << 20)
 #define VM_MEMORY_MAX (1ull << 40)
 #define VM_CODE_MIN   (256ull << 10)

@@ -50,7 +50,8 @@ int keeper_start_cell(struct keeper *k, struct error *e)
                             .version = LINK_VERSION,
                             .ram_size = k->cfg.memory,
                             .tsc_hz = k->tsc_hz,
-                            .code_cache = k->cfg.code_cache};
+                            .code_cache = k->cfg.code_cache,
+                            .cpus = k->cfg.cpus};
     int wake_cell = host_event_create(e), wake_keeper = host_event_create(e);
     if (wake_cell < 0 || wake_keeper < 0)
         return -EMFILE;

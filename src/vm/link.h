@@ -84,11 +84,11 @@ struct link_msg {
 /* What the cell must know to build its board. Strings end inside their arrays. */
 struct link_config {
     u32 magic, version;
-    u64 ram_size, tsc_hz, code_cache;
+    u64 ram_size, tsc_hz, code_cache, cpus;
     char name[64], cpu_model[128], engine[16];
 };
 #define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
-#define LINK_VERSION 1u
+#define LINK_VERSION 2u
 
 /* Descriptors of a cell */
 enum link_fd { LINK_FD_RAM = 3, LINK_FD_LINK, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER, LINK_FD_END };

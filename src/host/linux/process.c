@@ -212,10 +212,17 @@ static int limit_memory(u64 more, struct error *e)
     return 0;
 }
 
-int host_confine(bool cell, struct error *e)
+int host_confine_thread(struct error *e)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {{0}, {0}};
+    if (syscall(SYS_capset, &head, none) < 0)
+        return error_set(e, errno, "cannot drop capabilities: %s", strerror(errno));
+    return 0;
+}
+
+int host_confine(bool cell, struct error *e)
+{
     int r = cell ? limit_memory(HOST_CELL_MEMORY, e) : 0;
     if (r < 0)
         return r;
@@ -223,8 +230,8 @@ int host_confine(bool cell, struct error *e)
         return error_set(e, errno, "no_new_privs: %s", strerror(errno));
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return error_set(e, errno, "cannot forbid tracing: %s", strerror(errno));
-    if (syscall(SYS_capset, &head, none) < 0)
-        return error_set(e, errno, "cannot drop capabilities: %s", strerror(errno));
+    if ((r = host_confine_thread(e)) < 0)
+        return r;
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NPROC, 0);
     if (cell) {

@@ -43,6 +43,7 @@
 #define INT_MASK   0xffffffffull
 #define RW         ((u64)(PROT_READ | PROT_WRITE))
 #define PROGRAM    512
+#define FLAGS      (SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW | SECCOMP_FILTER_FLAG_TSYNC) /* all threads */
 
 struct condition {
     u8 arg; /* 1 to 6; 0 ends the list */
@@ -158,9 +159,7 @@ static int seal(const struct rule *rules, size_t n, struct error *e)
     if (p.n > PROGRAM)
         return error_set(e, E2BIG, "seal: %u instructions of BPF, %u fit", p.n, PROGRAM);
     struct sock_fprog prog = {.len = (u16)p.n, .filter = p.code};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &prog) <
-            0)
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAGS, &prog))
         return error_set(e, errno, "seccomp: %s; the kernel needs CONFIG_SECCOMP_FILTER (4.17 or newer)",
                          strerror(errno));
     return 0;
@@ -170,6 +169,7 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
 {
     const struct rule rules[] = {
         {SYS_write, {ARG_IS(1, s->wake_peer)}},
+        {SYS_write, {ARG_IS(1, s->wake_self)}}, /* between its threads */
         {SYS_read, {ARG_IS(1, s->wake_self)}},
         RULES_COMMON,
         RULES_MEMORY,

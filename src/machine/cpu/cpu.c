@@ -234,8 +234,8 @@ static int check_scalars(const struct cpu *c, struct error *e)
         return refuse(e, "CPL", c->cpl);
     if (c->shadow & ~(SHADOW_STI | SHADOW_MOVSS))
         return refuse(e, "shadow", c->shadow);
-    if (c->halted > 1 || c->nmi_blocked > 1 || c->nmi_pending > 1)
-        return error_set(e, EINVAL, "halted, nmi_blocked or nmi_pending is neither 0 nor 1");
+    if (c->halted > 1 || c->nmi_blocked > 1 || c->nmi_pending > 1 || c->waits_startup > 1)
+        return error_set(e, EINVAL, "halted, nmi_blocked, nmi_pending or waits_startup is neither 0 nor 1");
     if (!cpu_code64(c) && c->rip >> 32)
         return refuse(e, "RIP", c->rip);
     if (c->dr[4] || c->dr[5])
@@ -432,6 +432,7 @@ static const struct rec_field fields[] = {
     {.name = "fpu.fx", .offset = offsetof(struct cpu, fpu.fx), .size = 160, .since = 1},
     F(fpu.k),
     REC_FIELD_SINCE(struct cpu, pdpte, 2),
+    REC_FIELD_SINCE(struct cpu, waits_startup, 2),
 };
 
 const struct rec_desc cpu_record = {

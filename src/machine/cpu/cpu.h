@@ -235,7 +235,8 @@ struct cpu {
     u8 halted;      /* HLT executed and no event since */
     u8 nmi_blocked; /* until IRET */
     u8 nmi_pending;
-    u8 id; /* index of this CPU in its machine and initial APIC id */
+    u8 waits_startup; /* for a start-up IPI: executes nothing */
+    u8 id;            /* index of this CPU in its machine and initial APIC id */
 
     u32 attention; /* ATTN_*: use __atomic builtins */
 
