@@ -54,7 +54,7 @@ def not_there_yet(place):
     engines = json.loads(place.good("version", "--format", "json"))["engines"]
     for engine in {"bt", "kvm"} - set(engines):
         place.refused(*place.guest("p", "--engine", engine), names=[engine, "not there yet; use --engine "])
-    place.refused(*place.guest("p", "--cpus", "2"), names=["--cpus"])
+    place.refused(*place.guest("p", "--cpus", "65"), names=["--cpus 65", "64 CPUs at most"])
     place.refused(*place.guest("p", "--cpu", "pentium"), names=["pentium"])
 
 

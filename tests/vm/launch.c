@@ -289,7 +289,7 @@ static void no_initrd(struct machine *m)
 }
 static void many_cpus(struct machine *m)
 {
-    m->cfg.cpus = 2;
+    m->cfg.cpus = VM_CPUS_MAX + 1;
 }
 static void odd_cpu(struct machine *m)
 {
@@ -312,7 +312,7 @@ static void refusals(void **state)
     refuses("no regular file", dir_kernel);
     refuses("no regular file", fifo_kernel);
     refuses("/nonexistent/initrd", no_initrd);
-    refuses("--cpus 2", many_cpus);
+    refuses("--cpus 65", many_cpus);
     refuses("z80", odd_cpu);
     refuses("steam", odd_engine);
     refuses("--memory", no_memory);

@@ -23,6 +23,7 @@
 
 struct fixture {
     int mine, peer, other; /* events */
+    u32 sealed;            /* for another thread */
 };
 
 static void *page_of(void)
@@ -38,6 +39,7 @@ static void may_work(struct fixture *f)
     p = realloc(p, 40u << 20);
     free(p);
     host_event_signal(f->peer);
+    host_event_signal(f->mine);
     host_event_wait(f->mine, host_ns(NULL) + 1000000);
     host_event_clear(f->mine);
     mprotect(page_of(), 4096, PROT_READ);
@@ -100,9 +102,19 @@ static void try_other_event(struct fixture *f)
 {
     host_event_signal(f->other);
 }
-static void try_write_mine(struct fixture *f)
+static void *other_thread(void *arg)
 {
-    host_event_signal(f->mine);
+    const struct fixture *f = arg;
+    while (!__atomic_load_n(&f->sealed, __ATOMIC_ACQUIRE))
+        __builtin_ia32_pause();
+    open("/", O_RDONLY);
+    return NULL;
+}
+/* The seal is on the threads that were there before it, too. */
+static void try_thread(struct fixture *f)
+{
+    __atomic_store_n(&f->sealed, 1, __ATOMIC_RELEASE);
+    host_event_wait(f->mine, host_ns(NULL) + 10000000000ull);
 }
 static void try_read_peer(struct fixture *f)
 {
@@ -187,7 +199,7 @@ static const struct {
     TRY(high_protection, false),
     TRY(map_fd, false),
     TRY(other_event, true),
-    TRY(write_mine, true),
+    TRY(thread, false),
     TRY(read_peer, true),
     TRY(kill, true),
     TRY(ioctl, false),
@@ -208,13 +220,15 @@ static const struct {
 /* Seal as a cell or a keeper, do it, exit 0. Returns the signal that ended the process, 0 for none. */
 static int sealed(bool cell, void (*fn)(struct fixture *))
 {
-    struct fixture f = {host_event_create(NULL), host_event_create(NULL), host_event_create(NULL)};
+    struct fixture f = {host_event_create(NULL), host_event_create(NULL), host_event_create(NULL), 0};
     int status;
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         for (int sig = 1; sig < NSIG; sig++)
             signal(sig, SIG_DFL); /* cmocka's handlers */
+        if (fn == try_thread && host_thread_start(other_thread, &f, NULL) < 0)
+            _exit(1);
         struct host_cell_seal c = {.wake_self = f.mine, .wake_peer = f.peer};
         struct host_keeper_seal k = {.listener = 90, .dir = 91, .log = 92, .end = 93, .ram = 94, .cell = 95};
         if (host_confine(cell, NULL) < 0 || (cell ? host_seal_cell(&c, NULL) : host_seal_keeper(&k, NULL)) < 0)
