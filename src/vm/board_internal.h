@@ -23,10 +23,10 @@ struct pic_ports {
 struct board_cpu {
     struct cpu cpu;
     struct engine *engine;
-    bool init;     /* an INIT has come; the CPU's own thread makes it happen */
-    s32 startup;   /* vector of a start-up IPI behind it, or -1 */
-    u32 asleep;    /* a thread that runs it waits on this word */
-    bool running;  /* its thread is in board_run_cpu, and not stopped */
+    bool init;    /* an INIT has come; the CPU's own thread makes it happen */
+    s32 startup;  /* vector of a start-up IPI behind it, or -1 */
+    u32 asleep;   /* a thread that runs it waits on this word */
+    bool running; /* its thread is in board_run_cpu, and not stopped */
 };
 
 struct board {
@@ -48,8 +48,8 @@ struct board {
     struct vtimer refresh; /* of kvmclock */
     const struct engine_ops *engine_ops;
     struct coherence coherence;
-    bool stopped; /* threads: no CPU is to run */
-    u32 stops;    /* threads: waited on until all have stopped */
+    bool stopped;              /* threads: no CPU is to run */
+    u32 stops;                 /* threads: waited on until all have stopped */
     void (*notify)(void *ctx); /* threads: an event was posted; called with the lock held */
     void (*ran)(void *ctx);    /* threads: a slice is over */
     void *notify_ctx;

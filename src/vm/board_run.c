@@ -287,7 +287,8 @@ int board_start_threads(struct board *b, void (*notify)(void *ctx), void (*ran)(
         while (!__atomic_load_n(&ready, __ATOMIC_ACQUIRE))
             host_word_wait(&ready, 0, UINT64_MAX);
         if (ready == 2)
-            return error_set(e, ENOMEM, "machine: CPU %u: no signal stack for its thread, or no way to drop its rights", i);
+            return error_set(e, ENOMEM, "machine: CPU %u: no signal stack for its thread, or no way to drop its rights",
+                             i);
     }
     return 0;
 }

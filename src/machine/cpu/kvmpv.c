@@ -123,30 +123,36 @@ void kvmpv_wall_clock_write(const struct cpu *c, struct guest_mem *m, const stru
 
 /* --- PV EOI ----------------------------------------------------------------------------------------------------- */
 
-/* The flag byte of a CPU, about to be written; NULL when PV EOI is off or its address isn't RAM. */
-static u8 *eoi_flag(void *ctx, unsigned cpu)
+/* The flag byte of a CPU; NULL when PV EOI is off or its address isn't RAM. */
+static u8 *eoi_flag(const struct kvmpv *p, unsigned cpu)
 {
-    const struct kvmpv *p = ctx;
     if (cpu >= p->n_cpus)
         return NULL;
     u64 v = p->cpus[cpu]->msr.kvm_pv_eoi;
-    gpa_t at = GPA(v & ~(u64)KVM_MSR_ENABLED);
-    u8 *flag = v & KVM_MSR_ENABLED ? mem_at(p->mem, at, 1) : NULL;
-    if (flag)
-        mem_traced_write(p->mem, mem_offset(p->mem, at) >> PAGE_SHIFT);
-    return flag;
+    return v & KVM_MSR_ENABLED ? mem_at(p->mem, GPA(v & ~(u64)KVM_MSR_ENABLED), 1) : NULL;
+}
+
+static void eoi_written(const struct kvmpv *p, const u8 *flag)
+{
+    mem_traced_write(p->mem, (u64)(flag - p->mem->ram) >> PAGE_SHIFT);
 }
 
 bool kvmpv_eoi_set(void *ctx, unsigned cpu)
 {
     u8 *flag = eoi_flag(ctx, cpu);
-    if (flag)
-        __atomic_fetch_or(flag, 1, __ATOMIC_SEQ_CST);
-    return flag;
+    if (!flag)
+        return false;
+    __atomic_fetch_or(flag, 1, __ATOMIC_SEQ_CST);
+    eoi_written(ctx, flag);
+    return true;
 }
 
 bool kvmpv_eoi_test_clear(void *ctx, unsigned cpu)
 {
     u8 *flag = eoi_flag(ctx, cpu);
-    return !flag || !(__atomic_fetch_and(flag, (u8)~1u, __ATOMIC_SEQ_CST) & 1);
+    if (!flag)
+        return true;
+    bool was = __atomic_fetch_and(flag, (u8)~1u, __ATOMIC_SEQ_CST) & 1;
+    eoi_written(ctx, flag);
+    return !was;
 }

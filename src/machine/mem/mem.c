@@ -44,10 +44,11 @@ int mem_write(struct guest_mem *m, gpa_t a, const void *buf, u64 len)
     if (!len)
         return 0;
     u64 first = (u64)(p - m->ram) >> PAGE_SHIFT, last = (u64)(p - m->ram + len - 1) >> PAGE_SHIFT;
+    memcpy(p, buf, len);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the store, then the trace: coherence.h has the other side */
     for (u64 page = first; page <= last; page++)
         if (m->trace[page])
             mem_traced_write(m, page);
-    memcpy(p, buf, len);
     return 0;
 }
 

@@ -8,12 +8,13 @@
  *   4 GiB ......... 4 GiB + (N - 3 GiB)      the rest of RAM
  *
  * Every page has a byte of trace bits. A write through the doorway or through an engine's TLB to a page that has one set
- * goes through mem_traced_write first, which tells the client of that trace. (Memory traces: Bugnion et al., TOCS 2012.)
+ * goes through mem_traced_write, which tells the client of that trace. (Memory traces: Bugnion et al., TOCS 2012.)
  *
  * What must stay true
  *  1. No code outside this room computes a host address from a guest-physical one.
  *  2. A length is checked against the end of its RAM range before the pointer is handed out, wrap-around included.
- *  3. A writer that does not use mem_write calls mem_traced_write for the page before it stores.
+ *  3. A writer that does not use mem_write, nor an engine's TLB, looks at the page's trace bits behind the store and a full
+ *     fence, and calls mem_traced_write if there are any: what another CPU made of the page meanwhile goes as well.
  */
 #ifndef TRAPEZE_MACHINE_MEM_H
 #define TRAPEZE_MACHINE_MEM_H
@@ -36,7 +37,7 @@ struct guest_mem {
     u64 low_size; /* bytes below the device hole */
     int fd;       /* the memfd, or -1 when the mapping is anonymous (tests) */
     u8 *trace;    /* a byte of MEM_TRACE_* bits a RAM page, indexed by RAM page number */
-    /* Called before the first write to a page with MEM_TRACE_CODE; clears what the engine derived from it. */
+    /* Called for a write to a page with MEM_TRACE_CODE; clears what engines derived from it. */
     void (*code_written)(void *ctx, u64 ram_page);
     void *code_ctx;
     u64 *dirty; /* dirty log: a bit a RAM page, NULL while off */
@@ -63,7 +64,7 @@ static inline u64 mem_offset(const struct guest_mem *m, gpa_t a)
 
 /*
  * The doorway: a host pointer to `len` bytes at `a`, or NULL when any of them is not RAM (or wraps). Reading through it
- * is free; before writing through it call mem_traced_write for each page.
+ * is free; after writing through it see 3 above.
  */
 static inline void *mem_at(const struct guest_mem *m, gpa_t a, u64 len)
 {
@@ -83,7 +84,7 @@ int mem_write(struct guest_mem *m, gpa_t a, const void *buf, u64 len);
 /* Note a write to a page with MEM_TRACE_LOG in the dirty log; the other traces of the page stay. */
 void mem_log_write(struct guest_mem *m, u64 ram_page);
 
-/* Tell the clients of the traces of RAM page `ram_page` that it is about to be written. */
+/* Tell the clients of the traces of RAM page `ram_page` that it has been written. */
 void mem_traced_write(struct guest_mem *m, u64 ram_page);
 
 /* Dirty log: start (all pages clean), take (copies a bit a RAM page to `out`, which may be NULL, and restarts), stop. */

@@ -23,7 +23,7 @@
  *
  * What must stay true
  *  1. An entry is read once and judged from that copy.
- *  2. The entries' page goes through mem_traced_write before it is changed: tables are memory like any other.
+ *  2. The entries' page goes through mem_traced_write when it is changed: tables are memory like any other.
  *
  * Not done: five-level paging, which no model offers.
  */
@@ -79,20 +79,28 @@ static u64 reserved_bits(const struct walk *w, u64 pte, unsigned shift)
     return rsvd;
 }
 
-/* Set bits in the entry of `size` bytes at host address `p` if it still reads `old`. */
+static bool replace(void *p, unsigned size, u64 old, u64 new)
+{
+    if (size == 8)
+        return __atomic_compare_exchange_n((u64 *)p, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    u32 old32 = (u32)old;
+    return __atomic_compare_exchange_n((u32 *)p, &old32, (u32) new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Set bits in the entry of `size` bytes at host address `p` if it still reads `old`. A bare walk may tell nobody: it gives up if
+ * the page is traced.
+ */
 static bool set_bits(const struct walk *w, void *p, unsigned size, u64 old, u64 bits)
 {
     if ((old & bits) == bits || w->peek)
         return true;
     u64 page = (u64)((u8 *)p - w->m->ram) >> PAGE_SHIFT;
-    if (w->m->trace[page] && w->bare)
+    if ((w->bare && w->m->trace[page]) || !replace(p, size, old, old | bits))
         return false;
-    if (w->m->trace[page])
+    if (!w->bare && w->m->trace[page])
         mem_traced_write(w->m, page);
-    if (size == 8)
-        return __atomic_compare_exchange_n((u64 *)p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    u32 old32 = (u32)old;
-    return __atomic_compare_exchange_n((u32 *)p, &old32, (u32)(old | bits), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return true;
 }
 
 bool mmu_allows(const struct cpu *c, const struct mmu_page *p, enum mmu_access access, bool user, bool implicit)
