@@ -21,8 +21,8 @@
 
 struct toy {
     struct coherence_seat *seat;
-    u64 code[PAGES];     /* 0: none */
-    bool entry[PAGES];   /* for writing */
+    u64 code[PAGES];   /* 0: none */
+    bool entry[PAGES]; /* for writing */
     u64 ran, stale, made;
     u32 random;
 };
