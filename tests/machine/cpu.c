@@ -308,7 +308,7 @@ static void test_record_refusals(void **state)
     busy(c);
 }
 
-/* PAE paging's registers are the second version's: checked where they count, and absent from what the first one wrote. */
+/* PAE paging's registers, and waiting for a start-up IPI, are the second version's: checked where they count, and absent from what the first one wrote. */
 static void test_record_of_legacy_modes(void **state)
 {
     struct cpu *c = *state;
@@ -318,12 +318,15 @@ static void test_record_of_legacy_modes(void **state)
     c->cr0 = CR0_PE | CR0_PG | CR0_ET;
     c->cr4 = CR4_PAE;
     c->pdpte[2] = 0x5001;
+    c->waits_startup = 1;
     assert_int_equal(rec_save(&b, &cpu_record, 0, c), 0);
     struct rec_view v = view_of(&b);
     c->pdpte[2] = 0;
+    c->waits_startup = 0;
     assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
     assert_int_equal(c->pdpte[2], 0x5001);
-    assert_int_equal(rec_save_raw(&old, cpu_record.type, 1, 0, v.payload, v.len - sizeof(c->pdpte)), 0);
+    assert_int_equal(c->waits_startup, 1);
+    assert_int_equal(rec_save_raw(&old, cpu_record.type, 1, 0, v.payload, v.len - sizeof(c->pdpte) - sizeof(c->waits_startup)), 0);
     v = view_of(&old);
     assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
     static const u64 bad[] = {3, 5, 0x21, 0x101, BIT(63) | 1};
