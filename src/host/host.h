@@ -86,7 +86,7 @@ int host_fault_call(void (*fn)(void *), void *arg, const u8 *start, const u8 *en
  *
  * and with `keep` what RAX and RDX held in the 8 bytes below RSP and the 8 below these.
  *
- * At most 4 GiB long. 0, or -ENOSPC when there are 64 already. Remove it before its memory goes away.
+ * At most 4 GiB long. 0, or -ENOSPC when there are 256 already. Remove it before its memory goes away.
  */
 #define HOST_FAULT_TAKEN BIT(8)
 int host_fault_region_add(const u8 *start, const u8 *end, const u8 *recover, bool keep);

@@ -1,20 +1,20 @@
 /*
- * The board: puts CPU, memory, controllers, chips, clock and engine together and lets them run.
+ * The board: puts CPUs, memory, controllers, chips, clock and engines together; board_run.c lets them run.
  *
- * One thread runs everything. board_run alternates between the engine (a slice of instructions) and the timers that have
- * become due; devices answer in the middle of the engine's run through machine_ops. A device that has something to say
- * to the outside (power-off, reset, exit) leaves an event and sets ATTN_REQUEST, so that the engine returns at the next
+ * Devices answer in the middle of an engine's run through machine_ops, under the board's lock. One that has something to say
+ * to the outside (power-off, reset, exit) leaves an event and sets ATTN_REQUEST, so that engines return at the next
  * boundary. An event stays until board_reset or board_load: running a machine that has switched itself off reports the
  * same event again.
  *
  * What must stay true
  *  1. board_load finds each record that board_save writes exactly once and has checked all before it changes any.
- *  2. Records are loaded in the order of board_save: clock, CPU, controllers, chips. A chip that drives its line while it
+ *  2. Records are loaded in the order of board_save: clock, CPUs, controllers, chips. A chip that drives its line while it
  *     is loaded finds the controllers as they were.
- *  3. BOARD_WAIT is returned only if the CPU is halted, no event is deliverable and no timer is due.
+ *  3. What a machine_op touches beside the CPU that calls it is touched under the lock; vclock_tsc alone is read without,
+ *     and changes only while no CPU runs.
  *
- * Not done: more than one CPU (INIT of the one that runs stops the guest with "not implemented"); a local APIC moved on
- * top of RAM (RAM answers).
+ * Not done: INIT of the first CPU (it would start at the reset vector, where no firmware is: it stops the guest with "not
+ * implemented"); a local APIC moved on top of RAM (RAM answers).
  */
 #include "vm/board_internal.h"
 #include "device/legacy/legacy.h"

@@ -7,7 +7,7 @@
  * private memory, sleep on one event and signal another. The keeper kills it when the machine ends; there is no way to
  * ask it to.
  *
- * One loop, one thread:
+ * One loop, and with one CPU one thread:
  *
  *     take messages -> move data and console bytes -> run the guest for a slice -> tell the keeper what is new
  *          ^                                                                                  |
@@ -15,6 +15,10 @@
  *
  * A slice is a few milliseconds, which bounds how long a message waits. The keeper is told of console output between
  * slices, not for each byte. Before sleeping the door is closed and every ring looked at once more (base/ring.h).
+ *
+ * With several CPUs each has a thread (board_run.c), and this loop does what is left. Console bytes then move in the threads of CPUs,
+ * too, always under the board's lock; a CPU's thread tells the keeper behind its slice. Whoever changes the machine as a whole
+ * halts the CPUs first.
  *
  * What must stay true
  *  1. Nothing is opened, and no thread started, after the seal; allocation works (private memory).

@@ -326,7 +326,8 @@ static void test_record_of_legacy_modes(void **state)
     assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
     assert_int_equal(c->pdpte[2], 0x5001);
     assert_int_equal(c->waits_startup, 1);
-    assert_int_equal(rec_save_raw(&old, cpu_record.type, 1, 0, v.payload, v.len - sizeof(c->pdpte) - sizeof(c->waits_startup)), 0);
+    assert_int_equal(
+        rec_save_raw(&old, cpu_record.type, 1, 0, v.payload, v.len - sizeof(c->pdpte) - sizeof(c->waits_startup)), 0);
     v = view_of(&old);
     assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
     static const u64 bad[] = {3, 5, 0x21, 0x101, BIT(63) | 1};

@@ -31,7 +31,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define REGIONS     64
+#define REGIONS     256         /* two a CPU of a machine, and some to spare */
 #define STACK_ROOM  (32u << 10) /* for the handler itself, beyond the kernel's frame */
 #define STACK_FRAME (16u << 10) /* a frame with AVX-512 and tile state, if the kernel does not tell */
 
