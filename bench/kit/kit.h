@@ -68,5 +68,7 @@ int kit_dirty(double mib_per_s, long mib, double seconds); /* dirty pages at a r
 int kit_block(const char *device, double seconds);         /* O_DIRECT reads and writes; overwrites the device */
 int kit_generate(long bytes);                              /* deterministic data on standard output */
 int kit_time_command(char **argv);                         /* NAME COMMAND..: wall time of a command */
+int kit_parallel(
+    long threads); /* integer work by one thread, and by so many, each on a CPU of its own (work_threads.c) */
 
 #endif

@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -182,6 +183,60 @@ WORK smp_int2(void)
     b = mix();
     pthread_join(t, NULL);
     return a == b ? a : 0;
+}
+
+/* --- kit --parallel --- */
+
+#define PARALLEL_MAX   64
+#define PARALLEL_MIXES 20 /* a thread's work: tens of milliseconds natively */
+#define PARALLEL_TURNS 5
+
+static void *mixes_thread(void *nth)
+{
+    u64 h = 0;
+    pin((int)(intptr_t)nth);
+    for (int i = 0; i < PARALLEL_MIXES; i++)
+        h ^= mix() + (u64)i;
+    return (void *)(uintptr_t)h;
+}
+
+/* Seconds that so many threads take, each its own work; 0 if a result is wrong. */
+static double parallel_turn(long threads, const void *want)
+{
+    pthread_t t[PARALLEL_MAX];
+    bool good = true;
+    double begin = kit_now();
+    for (long i = 0; i < threads; i++)
+        if (pthread_create(&t[i], NULL, mixes_thread, (void *)(intptr_t)i))
+            return 0;
+    for (long i = 0; i < threads; i++) {
+        void *h;
+        pthread_join(t[i], &h);
+        good &= h == want;
+    }
+    return good ? kit_now() - begin : 0;
+}
+
+int kit_parallel(long threads)
+{
+    double one = 1e9, all = 1e9;
+    if (threads < 1 || threads > PARALLEL_MAX)
+        return fprintf(stderr, "kit: --parallel %ld: give 1 to %d threads\n", threads, PARALLEL_MAX);
+    sched_getaffinity(0, sizeof(all_cpus), &all_cpus);
+    if (CPU_COUNT(&all_cpus) < threads)
+        return fprintf(stderr, "kit: --parallel %ld: there are %d CPUs\n", threads, CPU_COUNT(&all_cpus));
+    u64 h = 0;
+    for (int i = 0; i < PARALLEL_MIXES; i++)
+        h ^= mix() + (u64)i;
+    for (int i = 0; i < PARALLEL_TURNS; i++) {
+        double a = parallel_turn(1, (void *)(uintptr_t)h), b = parallel_turn(threads, (void *)(uintptr_t)h);
+        if (a <= 0 || b <= 0)
+            return printf("parallel       BAD a thread's result\n");
+        one = a < one ? a : one;
+        all = b < all ? b : all;
+    }
+    printf("parallel %ld one %.6f s all %.6f s\n", threads, one, all);
+    return 0;
 }
 
 static const struct workload rows[] = {

@@ -100,6 +100,23 @@ def cache(peer, args):
     return run_programs(peer, args, "small", 1, ["--code-cache", SMALL_CACHE])
 
 
+def cpus(peer, args):
+    """Integer work by one thread and by more: how long a unit of work takes as against one thread alone."""
+    reading = Reading()
+    for n in (2, 4):
+        if peer.name == "native" and n > 2:
+            continue
+        with peer.start("parallel", str(n), cpus=n) as run:
+            seen = run.wait_for(r"^parallel (\d+) one ([0-9.]+) s all ([0-9.]+) s|^parallel +BAD", args.timeout)
+            run.wait_for(r"^KIT DONE", args.timeout)
+        if not seen or not seen[1][1]:
+            reading.wrong.append(f"cpus: {n} threads: " + (seen[1][0] if seen else "did not end"))
+        else:
+            one, every = float(seen[1][2]), float(seen[1][3])
+            reading.values.update({f"cpus/{n}": every / n / one, f"cpus/unit{n}": every / n})
+    return reading
+
+
 def kit(peer, args):
     """Every workload of the kit: nanoseconds an operation or a byte."""
     reading = Reading()
@@ -119,6 +136,6 @@ def kit(peer, args):
     return reading
 
 
-MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, kit)}
+MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, kit)}
 # those that are not for every peer
 ONLY_FOR = {"boot": ("trapeze", "tcg"), "idle": ("trapeze", "tcg"), "cache": ("trapeze",)}

@@ -1,6 +1,6 @@
 """Those that are compared: the host itself, Trapeze, QEMU's TCG. Each can start a mode of bench/kit/init.
 
-A peer has `name`; `start(mode, args, options)`, which returns a Run; `clean()`; and guests `pids(run)` and
+A peer has `name`; `start(mode, args, options, cpus)`, which returns a Run; `clean()`; and guests `pids(run)` and
 `is_guest_memory(name, size_kib)`, by which memory is told apart.
 """
 import json
@@ -73,7 +73,7 @@ def append(mode, args):
 
 
 class Native:
-    """The same binaries on the host, on one CPU, because guests have one."""
+    """The same binaries on the host, on one CPU where guests have one."""
     name = "native"
 
     # the guest has a tmpfs and its devices at these places too
@@ -86,15 +86,15 @@ class Native:
         if mode == "programs":
             user = [] if os.geteuid() == 0 else ["--map-root-user"]
             return ["unshare", "--mount", *user, "sh", "-c", self.CHROOT, "sh", self.files.root, args]
-        return [self.files.kit] + {"simple": ["--simple", args], "quick": ["--quick"], "all": []}[mode]
+        return [self.files.kit] + {"simple": ["--simple", args], "parallel": ["--parallel", args], "quick": ["--quick"], "all": []}[mode]
 
-    def start(self, mode, args="", options=()):
+    def start(self, mode, args="", options=(), cpus=1):
         command = self.command(mode, args)
         # like the guest's last line, so that nobody need know whose output it is
         command = ["sh", "-c", '"$@"; echo "KIT DONE status=$?"', "sh", *command]
-        cpu = idlest_cpu()
+        only = {idlest_cpu()} if cpus == 1 else os.sched_getaffinity(0)
         # the guest's /tmp is a tmpfs too
-        return Run(command, dict(os.environ, KIT_TMP="/dev/shm"), preexec=lambda: os.sched_setaffinity(0, {cpu}))
+        return Run(command, dict(os.environ, KIT_TMP="/dev/shm"), preexec=lambda: os.sched_setaffinity(0, only))
 
     def clean(self):
         pass
@@ -107,10 +107,10 @@ class Trapeze:
         self.files, self.program, self.engine = files, program, engine
         self.env = dict(os.environ, XDG_STATE_HOME=state)
 
-    def start(self, mode, args="", options=()):
+    def start(self, mode, args="", options=(), cpus=1):
         # --time 0: an idle guest is not asked to shut down
         command = [self.program, "run", "--name", "bench", "--rm", "--no-reboot", "--time", "0",
-                   "--engine", self.engine, "--memory", f"{MEMORY_MIB}M", *options,
+                   "--engine", self.engine, "--memory", f"{MEMORY_MIB}M", "--cpus", str(cpus), *options,
                    "--kernel", self.files.kernel, "--initrd", self.files.initrd(mode), "--append", append(mode, args)]
         return Run(command, self.env)
 
@@ -134,9 +134,9 @@ class Tcg:
     def __init__(self, files):
         self.files = files
 
-    def start(self, mode, args="", options=()):
+    def start(self, mode, args="", options=(), cpus=1):
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
-                   "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1",
+                   "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
                    "-m", str(MEMORY_MIB), "-kernel", self.files.kernel, "-initrd", self.files.initrd(mode),
                    "-append", append(mode, args)]
         return Run(command)

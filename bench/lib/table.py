@@ -130,6 +130,17 @@ def cache_rows(results, _):
             Row("    times slower than with the default", "", {"trapeze": geometric_mean(slower)})]
 
 
+def cpus_rows(results, _):
+    def times(name, above=None):
+        values = {}
+        for p in results.peers:
+            unit, base = results.best(p, name), results.best(p, above) if above else 1
+            values[p] = base / unit if unit and base else None
+        return values
+    return [Row("2 CPUs, integer work: times one", "", times("cpus/2"), 1.7, True),
+            Row("4 CPUs on the same host: times 2", "", times("cpus/unit4", "cpus/unit2"), 1, True)]
+
+
 def slower_row(results, text, names):
     """How many of the rows are slower than TCG by more than they may. Rows that are missing have a line of their own."""
     notes = []
@@ -170,7 +181,7 @@ def wrong_row(results):
     return Row("what a guest found wrong", "", {p: len(results.wrong[p]) for p in results.peers}, 0, notes=lines)
 
 
-ROWS = {"boot": boot_rows, "simple": simple_rows, "idle": idle_rows, "programs": programs_rows, "cache": cache_rows,
+ROWS = {"boot": boot_rows, "simple": simple_rows, "idle": idle_rows, "programs": programs_rows, "cache": cache_rows, "cpus": cpus_rows,
         "kit": kit_rows}
 assert ROWS.keys() == MEASUREMENTS.keys()
 
