@@ -155,6 +155,7 @@ WORK smp_atomic2(void)
 static KEEP_CALL u64 mix(void)
 {
     u64 h = 1;
+    __asm__ volatile("" : "+r"(h)); /* each call works anew */
     for (u32 i = 1; i < 2000000; i++) {
         h = (h ^ i) * 0x9e3779b97f4a7c15ull;
         h ^= h >> 29;
