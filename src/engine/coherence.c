@@ -84,6 +84,11 @@ static bool ask(struct coherence_seat *s, enum kind kind, const struct coherence
 {
     struct coherence_box *b = box_of(s, kind);
     host_lock_take(&s->lock);
+    while (s->inside && b->n == ARRAY_LEN(b->of)) { /* more threads than CPUs ask */
+        host_lock_release(&s->lock);
+        __builtin_ia32_pause();
+        host_lock_take(&s->lock);
+    }
     bool now = !s->inside;
     if (now) {
         perform(s, kind, r);

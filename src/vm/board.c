@@ -544,6 +544,7 @@ int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *o
 
 int board_save(struct board *b, struct rec_buf *out)
 {
+    board_settle(b);
     vclock_save_prepare(&b->clock);
     int r = rec_save(out, &vclock_record, 0, &b->clock);
     for (unsigned i = 0; i < b->n_cpus && !r; i++)

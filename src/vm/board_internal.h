@@ -72,6 +72,9 @@ static inline void board_lock(struct board *b)
 }
 void board_unlock(struct board *b);
 
+/* No CPU runs: INITs and start-up IPIs that wait for their CPU's thread happen now. */
+void board_settle(struct board *b);
+
 /* irqchip_config: INIT and start-up IPIs. */
 void board_init_cpu(void *ctx, unsigned id);
 void board_start_cpu(void *ctx, unsigned id, u8 vector);

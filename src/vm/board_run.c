@@ -102,6 +102,13 @@ static void restart(struct board *b, struct board_cpu *c)
     b->engine_ops->state_changed(c->engine, &c->cpu);
 }
 
+void board_settle(struct board *b)
+{
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        if (b->cpu[i].init || b->cpu[i].startup >= 0)
+            restart(b, &b->cpu[i]);
+}
+
 /* With the lock held, before a slice: what came from outside; whether it can run. */
 static bool prepare(struct board *b, struct board_cpu *c)
 {

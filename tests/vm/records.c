@@ -119,11 +119,19 @@ static size_t console_out(void *ctx, const u8 *data, size_t len)
     return len;
 }
 
+/* Of the machine, in each leg. */
+static unsigned cpus(void)
+{
+    const char *n = getenv("RECORDS_CPUS");
+    return n ? (unsigned)atoi(n) : 1;
+}
+
 static void make_board(struct leg *l)
 {
     struct error e = {0};
     l->ram = host_map_shared(FD_RAM, RAM_SIZE, &e);
     struct board_config cfg = {
+        .cpus = cpus(),
         .ram = l->ram,
         .ram_size = RAM_SIZE,
         .ram_fd = FD_RAM,
@@ -141,7 +149,8 @@ static void boot(struct leg *l)
 {
     struct error e = {0};
     struct boot_result res;
-    struct boot_config cfg = {.kernel_name = "vmlinuz", .initrd_name = "initrd.cpio", .cmdline = CMDLINE, .n_cpus = 1};
+    struct boot_config cfg = {
+        .kernel_name = "vmlinuz", .initrd_name = "initrd.cpio", .cmdline = CMDLINE, .n_cpus = cpus()};
     u8 *kernel = read_guest_file("vmlinuz", &cfg.kernel_len), *initrd = read_guest_file("initrd.cpio", &cfg.initrd_len);
     struct rec_buf rec = {0};
     struct cpu *cpu = board_cpu(l->board, 0);
