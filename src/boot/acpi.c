@@ -3,8 +3,9 @@
  * hardware and legacy devices.
  *
  *   RSDP -> XSDT -> FADT -> FACS
- *                      \--> DSDT (AML: sleep state S5, processors, the legacy devices)
+ *                      \--> DSDT (AML: sleep state S5, processors, the legacy devices, the PCI host bridge)
  *               -> MADT
+ *               -> MCFG (where PCI configuration space lies in memory)
  *
  * The RSDP stands at the start of the area, in the BIOS segment where a guest that is not told its address looks for it;
  * everything else follows, each table on a 16-byte boundary (the FACS on 64). All numbers are those of machine/platform.h:
@@ -16,7 +17,7 @@
  *
  * Source: ACPI specification 6.4, chapter 5.2 (tables), 4.8 (fixed hardware).
  *
- * Not done: RSDT for operating systems of the last century; SRAT/SLIT; a PCI root (comes with PCI).
+ * Not done: RSDT for operating systems of the last century; SRAT/SLIT; PCI hot-plug and power management (_OSC grants nothing).
  */
 #include "boot/aml.h"
 #include "boot/boot.h"
@@ -141,6 +142,76 @@ static void put_legacy_device(struct aml *a, const struct legacy_device *d)
     aml_end(a, device);
 }
 
+/*
+ * _OSC: a guest asks for control of what PCI Express can do. There is nothing to hand over: none is granted, and only the
+ * UUID of host bridges is known (PCI Firmware 3.2, 4.5.1).
+ */
+static void put_osc(struct aml *a)
+{
+    static const u8 uuid[16] = {0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f, 0x1c, 0x40,
+                                0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66};
+    static const u8 first[] = {0x8a, 0x6b, 0x00, 'C', 'D', 'W', '1'};    /* CreateDWordField (Arg3, 0, CDW1) */
+    static const u8 third[] = {0x8a, 0x6b, 0x0a, 8, 'C', 'D', 'W', '3'}; /* CreateDWordField (Arg3, 8, CDW3) */
+    static const u8 nothing[] = {0x70, 0x00, 'C', 'D', 'W', '3'};        /* Store (Zero, CDW3) */
+    static const u8 masked[] = {0x7d, 'C', 'D', 'W', '1', 0x0a, 0x10, 'C', 'D', 'W', '1'}; /* Or (CDW1, 10h, CDW1) */
+    static const u8 unknown[] = {0x7d, 'C', 'D', 'W', '1', 0x0a, 0x04, 'C', 'D', 'W', '1'};
+    static const u8 give[] = {0xa4, 0x6b}; /* Return (Arg3) */
+    size_t method = aml_begin_method(a, "_OSC", 4);
+    aml_bytes(a, first, sizeof(first));
+    size_t yes = aml_begin_if_uuid(a, uuid);
+    aml_bytes(a, third, sizeof(third));
+    aml_bytes(a, nothing, sizeof(nothing));
+    aml_bytes(a, masked, sizeof(masked));
+    aml_end(a, yes);
+    size_t no = aml_begin_else(a);
+    aml_bytes(a, unknown, sizeof(unknown));
+    aml_end(a, no);
+    aml_bytes(a, give, sizeof(give));
+    aml_end(a, method);
+}
+
+/* INTA of each slot, straight to an input of the I/O APIC: {address, pin, no link device, input}. */
+static void put_prt(struct aml *a)
+{
+    size_t all = aml_begin_name_package(a, "_PRT", PCI_SLOTS - 1);
+    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
+        size_t one = aml_begin_package(a, 4);
+        aml_int(a, slot << 16 | 0xffff);
+        aml_int(a, 0);
+        aml_int(a, 0);
+        aml_int(a, GSI_PCI + slot % GSI_PCI_COUNT);
+        aml_end(a, one);
+    }
+    aml_end(a, all);
+}
+
+static void put_pci(struct aml *a)
+{
+    size_t root = aml_begin_device(a, "PCI0");
+    aml_name_eisa(a, "_HID", "PNP0A08");
+    aml_name_eisa(a, "_CID", "PNP0A03");
+    aml_name_int(a, "_UID", 0);
+    aml_name_int(a, "_SEG", 0);
+    aml_name_int(a, "_BBN", 0);
+    size_t crs = aml_begin_crs(a);
+    aml_bus_window(a, 0, 0);
+    aml_io(a, PORT_PCI_ADDRESS, 8);
+    aml_io_window(a, 0x1000, 0xffff);
+    aml_memory_window(a, (u32)PCI_WINDOW_BASE, (u32)(PCI_WINDOW_BASE + PCI_WINDOW_SIZE - 1));
+    aml_end_crs(a, crs);
+    put_prt(a);
+    put_osc(a);
+    aml_end(a, root);
+
+    size_t ecam = aml_begin_device(a, "ECAM"); /* so that nothing else is put there */
+    aml_name_eisa(a, "_HID", "PNP0C02");
+    aml_name_int(a, "_UID", 1);
+    crs = aml_begin_crs(a);
+    aml_memory(a, (u32)PCI_ECAM_BASE, (u32)PCI_ECAM_SIZE);
+    aml_end_crs(a, crs);
+    aml_end(a, ecam);
+}
+
 static u64 put_dsdt(struct acpi *t, unsigned n_cpus)
 {
     struct aml *a = &t->out;
@@ -160,6 +231,7 @@ static u64 put_dsdt(struct acpi *t, unsigned n_cpus)
     }
     for (size_t i = 0; i < ARRAY_LEN(legacy_devices); i++)
         put_legacy_device(a, &legacy_devices[i]);
+    put_pci(a);
     aml_end(a, scope);
     return table_end(t, start);
 }
@@ -255,10 +327,19 @@ static u64 put_madt(struct acpi *t, unsigned n_cpus)
     return table_end(t, start);
 }
 
-static u64 put_xsdt(struct acpi *t, u64 fadt, u64 madt)
+static u64 put_mcfg(struct acpi *t)
+{
+    size_t start = table_begin(t, "MCFG", 1);
+    u8 entry[24] = {0}; /* 8 reserved bytes, then segment 0, buses 0 to 0 */
+    put_le64(entry + 8, PCI_ECAM_BASE);
+    aml_bytes(&t->out, entry, sizeof(entry));
+    return table_end(t, start);
+}
+
+static u64 put_xsdt(struct acpi *t, u64 fadt, u64 madt, u64 mcfg)
 {
     size_t start = table_begin(t, "XSDT", 1);
-    const u64 tables[] = {fadt, madt};
+    const u64 tables[] = {fadt, madt, mcfg};
     aml_bytes(&t->out, tables, sizeof(tables));
     return table_end(t, start);
 }
@@ -282,7 +363,8 @@ static void build(struct acpi *t, unsigned n_cpus)
     u64 dsdt = put_dsdt(t, n_cpus);
     u64 fadt = put_fadt(t, facs, dsdt);
     u64 madt = put_madt(t, n_cpus);
-    u64 xsdt = put_xsdt(t, fadt, madt);
+    u64 mcfg = put_mcfg(t);
+    u64 xsdt = put_xsdt(t, fadt, madt, mcfg);
     if (!t->out.full)
         fill_rsdp(t->out.data, xsdt);
 }

@@ -14,11 +14,20 @@ enum {
     AML_SCOPE = 0x10,
     AML_BUFFER = 0x11,
     AML_PACKAGE = 0x12,
+    AML_METHOD = 0x14,
     AML_EXT = 0x5b,
+    AML_ARG0 = 0x68,
+    AML_LEQUAL = 0x93,
+    AML_IF = 0xa0,
+    AML_ELSE = 0xa1,
     AML_EXT_DEVICE = 0x82,
     RES_IRQ = 0x22, /* two bytes follow: no flags, so edge, active high, exclusive */
     RES_IO = 0x47,
     RES_END = 0x79,
+    RES_MEMORY32 = 0x86,
+    RES_DWORD = 0x87,
+    RES_WORD = 0x88,
+    RES_FIXED = 0x0c, /* both ends of a window are fixed */
 };
 
 void aml_bytes(struct aml *a, const void *data, size_t len)
@@ -36,7 +45,7 @@ void aml_u8(struct aml *a, u8 v)
     aml_bytes(a, &v, 1);
 }
 
-static void aml_int(struct aml *a, u64 v)
+void aml_int(struct aml *a, u64 v)
 {
     static const struct {
         u64 max;
@@ -181,4 +190,84 @@ void aml_irq(struct aml *a, unsigned irq)
     u8 d[3] = {RES_IRQ};
     put_le16(d + 1, (u16)(1u << irq));
     aml_bytes(a, d, sizeof(d));
+}
+
+void aml_memory(struct aml *a, u32 base, u32 len)
+{
+    u8 d[12] = {RES_MEMORY32, 9, 0, 1 /* writable */};
+    put_le32(d + 4, base);
+    put_le32(d + 8, len);
+    aml_bytes(a, d, sizeof(d));
+}
+
+enum window { WINDOW_MEMORY, WINDOW_IO, WINDOW_BUS };
+
+static void word_window(struct aml *a, enum window kind, u8 flags, u16 first, u16 last)
+{
+    u8 d[16] = {RES_WORD, 13, 0, (u8)kind, RES_FIXED, flags};
+    put_le16(d + 8, first);
+    put_le16(d + 10, last);
+    put_le16(d + 14, (u16)(last - first + 1));
+    aml_bytes(a, d, sizeof(d));
+}
+
+void aml_bus_window(struct aml *a, u8 first, u8 last)
+{
+    word_window(a, WINDOW_BUS, 0, first, last);
+}
+
+void aml_io_window(struct aml *a, u16 first, u16 last)
+{
+    word_window(a, WINDOW_IO, 3 /* the whole range */, first, last);
+}
+
+void aml_memory_window(struct aml *a, u32 first, u32 last)
+{
+    u8 d[26] = {RES_DWORD, 23, 0, WINDOW_MEMORY, RES_FIXED, 1 /* writable, uncached */};
+    put_le32(d + 10, first);
+    put_le32(d + 14, last);
+    put_le32(d + 22, last - first + 1);
+    aml_bytes(a, d, sizeof(d));
+}
+
+size_t aml_begin_method(struct aml *a, const char *name, u8 args)
+{
+    aml_u8(a, AML_METHOD);
+    size_t mark = a->len;
+    aml_path(a, name);
+    aml_u8(a, args);
+    return mark;
+}
+
+size_t aml_begin_package(struct aml *a, u8 n)
+{
+    aml_u8(a, AML_PACKAGE);
+    size_t mark = a->len;
+    aml_u8(a, n);
+    return mark;
+}
+
+size_t aml_begin_name_package(struct aml *a, const char *name, u8 n)
+{
+    aml_begin_name(a, name);
+    return aml_begin_package(a, n);
+}
+
+size_t aml_begin_if_uuid(struct aml *a, const u8 uuid[16])
+{
+    aml_u8(a, AML_IF);
+    size_t mark = a->len;
+    const u8 head[] = {AML_LEQUAL, AML_ARG0, AML_BUFFER};
+    aml_bytes(a, head, sizeof(head));
+    size_t buffer = a->len;
+    aml_int(a, 16);
+    aml_bytes(a, uuid, 16);
+    aml_end(a, buffer);
+    return mark;
+}
+
+size_t aml_begin_else(struct aml *a)
+{
+    aml_u8(a, AML_ELSE);
+    return a->len;
 }

@@ -38,5 +38,20 @@ void aml_name_package(struct aml *a, const char *name, const u8 *values, u8 n);
 /* Resource descriptors, inside a _CRS: `len` ports from `base` on (16-bit decode); an ISA interrupt (edge, active high). */
 void aml_io(struct aml *a, u16 base, u8 len);
 void aml_irq(struct aml *a, unsigned irq);
+/* `len` bytes of memory at `base`, which the device uses itself. */
+void aml_memory(struct aml *a, u32 base, u32 len);
+/* What a bridge hands on: buses, ports, memory (uncached), from `first` to `last`. */
+void aml_bus_window(struct aml *a, u8 first, u8 last);
+void aml_io_window(struct aml *a, u16 first, u16 last);
+void aml_memory_window(struct aml *a, u32 first, u32 last);
+
+/* Method (name, args); Name (name, Package (n)); Package (n), inside another one; an integer in either. */
+size_t aml_begin_method(struct aml *a, const char *name, u8 args);
+size_t aml_begin_name_package(struct aml *a, const char *name, u8 n);
+size_t aml_begin_package(struct aml *a, u8 n);
+void aml_int(struct aml *a, u64 v);
+/* If (Arg0 is the 16 bytes of `uuid`); Else: both up to aml_end. */
+size_t aml_begin_if_uuid(struct aml *a, const u8 uuid[16]);
+size_t aml_begin_else(struct aml *a);
 
 #endif

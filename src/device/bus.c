@@ -53,6 +53,32 @@ int bus_add_mmio(struct bus *b, u64 base, u64 len, const struct bus_ops *ops, vo
     return add(b->mmio, &b->n_mmio, (struct bus_range){base, len, ops, dev, name}, e);
 }
 
+int bus_add_pio_dword(struct bus *b, u16 port, const struct bus_ops *ops, void *dev, const char *name, struct error *e)
+{
+    if (b->n_dword == BUS_MAX_DWORDS)
+        return error_set(e, ENOSPC, "bus: no room for %s: all %d places of 32-bit ports are in use", name,
+                         BUS_MAX_DWORDS);
+    b->dword[b->n_dword++] = (struct bus_range){port, 4, ops, dev, name};
+    return 0;
+}
+
+void bus_remove_mmio(struct bus *b, u64 base, const void *dev)
+{
+    unsigned i = find(b->mmio, b->n_mmio, base);
+    if (i == b->n_mmio || b->mmio[i].base != base || b->mmio[i].dev != dev)
+        return;
+    memmove(&b->mmio[i], &b->mmio[i + 1], (b->n_mmio - i - 1) * sizeof(b->mmio[0]));
+    b->n_mmio--;
+}
+
+static const struct bus_range *dword_at(const struct bus *b, u16 port, unsigned size)
+{
+    for (unsigned i = 0; size == 4 && i < b->n_dword; i++)
+        if (b->dword[i].base == port)
+            return &b->dword[i];
+    return NULL;
+}
+
 /* Does the whole access go to `r` in one piece? */
 static bool takes(const struct bus_range *r, u64 a, unsigned size)
 {
@@ -90,12 +116,17 @@ static void bus_write(const struct bus_range *table, unsigned n, u64 a, unsigned
 
 u32 bus_pio_read(struct bus *b, u16 port, unsigned size)
 {
-    return (u32)bus_read(b->pio, b->n_pio, port, size);
+    const struct bus_range *d = dword_at(b, port, size);
+    return (u32)(d ? d->ops->read(d->dev, 0, 4) : bus_read(b->pio, b->n_pio, port, size));
 }
 
 void bus_pio_write(struct bus *b, u16 port, unsigned size, u32 value)
 {
-    bus_write(b->pio, b->n_pio, port, size, value);
+    const struct bus_range *d = dword_at(b, port, size);
+    if (d)
+        d->ops->write(d->dev, 0, 4, value);
+    else
+        bus_write(b->pio, b->n_pio, port, size, value);
 }
 
 u64 bus_mmio_read(struct bus *b, u64 gpa, unsigned size)

@@ -24,12 +24,14 @@ struct bus_range {
     const char *name;
 };
 
-#define BUS_MAX_RANGES 64
+#define BUS_MAX_RANGES 128
+#define BUS_MAX_DWORDS 4
 
 /* Ranges are sorted by base and do not overlap. */
 struct bus {
     struct bus_range pio[BUS_MAX_RANGES], mmio[BUS_MAX_RANGES];
-    unsigned n_pio, n_mmio;
+    struct bus_range dword[BUS_MAX_DWORDS]; /* see bus_add_pio_dword */
+    unsigned n_pio, n_mmio, n_dword;
 };
 
 /* Register a range; -EEXIST if it overlaps another, -ENOSPC if the table is full. */
@@ -37,6 +39,18 @@ int bus_add_pio(struct bus *b, u16 base, u16 len, const struct bus_ops *ops, voi
                 struct error *e);
 int bus_add_mmio(struct bus *b, u64 base, u64 len, const struct bus_ops *ops, void *dev, const char *name,
                  struct error *e);
+
+/*
+ * A port that takes 32-bit accesses at `port` itself and nothing else; narrower ones go to whatever the ranges have there.
+ * This is how a PC has the PCI address register at CF8h and the reset control register, a byte, at CF9h.
+ */
+int bus_add_pio_dword(struct bus *b, u16 port, const struct bus_ops *ops, void *dev, const char *name, struct error *e);
+
+/*
+ * Take the range of `dev` at `base` off the bus; nothing happens if there is none. A device may do so in the middle of
+ * an access to itself: the bus does not look at the range again after it has called.
+ */
+void bus_remove_mmio(struct bus *b, u64 base, const void *dev);
 
 /* An access by the guest. Port accesses that span devices are split into bytes, as a PC's bus does. */
 u32 bus_pio_read(struct bus *b, u16 port, unsigned size);

@@ -7,6 +7,7 @@
 
 #include "base/record.h"
 #include "device/bus.h"
+#include "machine/mem/mem.h"
 #include "machine/time/clock.h"
 
 /* What a device asks of the machine as a whole. */
@@ -22,7 +23,10 @@ struct device_env {
     struct vclock *clock;
     void (*irq_set)(void *ctx, unsigned gsi, int level);
     void *irq_ctx;
-    u64 ram_low, ram_high; /* bytes of RAM below and above 4 GiB */
+    void (*msi)(void *ctx, u64 address, u32 data);   /* send a message-signalled interrupt; ctx is irq_ctx */
+    u64 ram_low, ram_high;                           /* bytes of RAM below and above 4 GiB */
+    struct guest_mem *mem;                           /* for devices that read and write it */
+    void (*random)(void *ctx, u8 *data, size_t len); /* fill with random bytes */
     void (*request)(void *ctx, enum device_request what, u32 value);
     /* Bytes sent by the console UART; returns how many were taken, the rest is offered again. */
     size_t (*console_out)(void *ctx, const u8 *data, size_t len);

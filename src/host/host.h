@@ -18,6 +18,11 @@ u64 host_tsc_hz(void);
 /* Whether the TSC is invariant (CPUID 80000007h EDX bit 8): guests are told so only if it is. */
 bool host_tsc_invariant(void);
 
+/* --- random bytes (linux/random.c) --- */
+
+/* Fill `data` with `len` bytes of the kernel's generator; works in a sealed cell. */
+void host_random(void *data, size_t len);
+
 /* --- memory (linux/memory.c) --- */
 
 /* A sealed-size memfd of `size` bytes, close-on-exec; returns the descriptor or a negative errno. */

@@ -236,6 +236,11 @@ static void device_irq_set(void *ctx, unsigned gsi, int level)
     irq_set(ctx, gsi, level);
 }
 
+static void device_msi(void *ctx, u64 address, u32 data)
+{
+    irq_msi(ctx, address, data);
+}
+
 static int create_controllers(struct board *b, struct error *e)
 {
     static const u16 ports[3] = {PORT_PIC1, PORT_PIC2, PORT_ELCR};
@@ -274,13 +279,21 @@ static size_t console_in(void *ctx, u8 *data, size_t len)
     return b->console_in ? b->console_in(b->console_ctx, data, len) : 0;
 }
 
-static int create_devices(struct board *b, struct error *e)
+static void random_bytes(void *ctx, u8 *data, size_t len)
+{
+    host_random(data, len);
+}
+
+static int create_devices(struct board *b, const struct board_config *cfg, struct error *e)
 {
     b->env = (struct device_env){
         .bus = &b->bus,
         .clock = &b->clock,
         .irq_set = device_irq_set,
+        .msi = device_msi,
         .irq_ctx = b->irq,
+        .mem = &b->mem,
+        .random = random_bytes,
         .ram_low = b->mem.low_size,
         .ram_high = b->mem.size - b->mem.low_size,
         .request = device_asks,
@@ -295,7 +308,7 @@ static int create_devices(struct board *b, struct error *e)
         if (r < 0)
             return r;
     }
-    return 0;
+    return board_pci_create(&b->pci, cfg, &b->env, e);
 }
 
 static void *device_of(const struct board *b, const struct device_type *type)
@@ -364,7 +377,7 @@ static int create_parts(struct board *b, const struct board_config *cfg, struct 
     b->pv_eoi = (struct irq_pv_eoi_ops){kvmpv_eoi_set, kvmpv_eoi_test_clear, &b->kvmpv};
     r = create_controllers(b, e);
     if (!r)
-        r = create_devices(b, e);
+        r = create_devices(b, cfg, e);
     if (r < 0)
         return r;
     firmware_state(b);
@@ -412,6 +425,7 @@ void board_destroy(struct board *b)
     for (unsigned i = 0; i < device_table_len && i < MAX_DEVICES; i++)
         if (b->dev[i])
             device_table[i]->destroy(b->dev[i]);
+    board_pci_destroy(&b->pci);
     irqchip_destroy(b->irq);
     mem_destroy(&b->mem);
     free(b->cpu);
@@ -428,6 +442,7 @@ void board_reset(struct board *b)
 {
     for (unsigned i = 0; i < device_table_len; i++)
         device_table[i]->reset(b->dev[i]);
+    board_pci_reset(&b->pci);
     irqchip_reset(b->irq);
     for (unsigned i = 0; i < b->n_cpus; i++)
         cpu_reset(b->cpus[i]);
@@ -554,7 +569,7 @@ int board_save(struct board *b, struct rec_buf *out)
     for (unsigned i = 0; i < device_table_len && !r; i++)
         if (device_table[i]->record)
             r = rec_save(out, device_table[i]->record, 0, b->dev[i]);
-    return r;
+    return r ? r : board_pci_save(&b->pci, out);
 }
 
 /* Check or load one record of `desc`; instances other than 0 are not there. */
@@ -581,6 +596,8 @@ static int load_record(struct board *b, const struct rec_view *v, bool check_onl
     if (v->type == cpu_record.type)
         return offer_cpu(b, v, check_only, e);
     int r = irqchip_load(b->irq, v, check_only, e);
+    if (!r)
+        r = board_pci_load(&b->pci, v, check_only, e);
     if (r)
         return r < 0 ? r : 0;
     for (unsigned i = 0; i < device_table_len; i++)

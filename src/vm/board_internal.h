@@ -11,6 +11,7 @@
 #include "machine/cpu/msr.h"
 #include "machine/irq/irq.h"
 #include "vm/board.h"
+#include "vm/board_pci.h"
 
 #define MAX_DEVICES 16u
 
@@ -42,6 +43,7 @@ struct board {
     struct pic_ports pic[3];
     struct device_env env;
     void *dev[MAX_DEVICES]; /* as device_table */
+    struct board_pci pci;
     struct cpu_msr_env msr_env;
     struct kvmpv kvmpv;
     struct irq_pv_eoi_ops pv_eoi;

@@ -44,7 +44,7 @@ static struct tables build(struct fixture *f, unsigned n_cpus)
     assert_int_equal(sum(r, 20), 0);
     assert_int_equal(sum(r, get_le32(r + 20)), 0);
     const u8 *xsdt = table(f, get_le64(r + 24), "XSDT");
-    assert_int_equal(get_le32(xsdt + 4), 36 + 2 * 8);
+    assert_int_equal(get_le32(xsdt + 4), 36 + 3 * 8);
     struct tables t = {.fadt = table(f, get_le64(xsdt + 36), "FACP"), .madt = table(f, get_le64(xsdt + 44), "APIC")};
     t.dsdt = table(f, get_le32(t.fadt + 40), "DSDT");
     assert_int_equal(get_le64(t.fadt + 140), get_le32(t.fadt + 40));

@@ -171,6 +171,7 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         {SYS_write, {ARG_IS(1, s->wake_peer)}},
         {SYS_write, {ARG_IS(1, s->wake_self)}}, /* between its threads */
         {SYS_read, {ARG_IS(1, s->wake_self)}},
+        {SYS_getrandom, {ARG_IS(3, 0)}},
         RULES_COMMON,
         RULES_MEMORY,
     };

@@ -1,0 +1,57 @@
+#include "vm/board_pci.h"
+#include "device/virtio/devices.h"
+
+#include <errno.h>
+
+/* Put a device on the bus; takes it. */
+static int add(struct board_pci *p, struct virtio *v, struct error *e)
+{
+    if (p->n == PCI_SLOTS) {
+        v->type->destroy(v->self);
+        return error_set(e, ENOSPC, "machine: more devices than slots");
+    }
+    int r = virtio_pci_create(&p->fn[p->n], p->bus, v, e);
+    p->n += r == 0;
+    return r;
+}
+
+int board_pci_create(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
+{
+    struct virtio *v;
+    int r = pci_create(&p->bus, env, e);
+    if (!r && (r = virtio_rng_create(&v, env, e)) == 0)
+        r = add(p, v, e);
+    return r;
+}
+
+void board_pci_destroy(struct board_pci *p)
+{
+    for (unsigned i = 0; i < p->n; i++)
+        virtio_pci_destroy(p->fn[i]);
+    pci_destroy(p->bus);
+    *p = (struct board_pci){0};
+}
+
+void board_pci_reset(struct board_pci *p)
+{
+    pci_reset(p->bus);
+    for (unsigned i = 0; i < p->n; i++)
+        virtio_pci_reset(p->fn[i]);
+}
+
+int board_pci_save(struct board_pci *p, struct rec_buf *out)
+{
+    int r = pci_save(p->bus, out);
+    for (unsigned i = 0; i < p->n && !r; i++)
+        r = virtio_pci_save(p->fn[i], out);
+    return r;
+}
+
+int board_pci_load(struct board_pci *p, const struct rec_view *v, bool check_only, struct error *e)
+{
+    int r = pci_load(p->bus, v, check_only, e);
+    for (unsigned i = 0; i < p->n && !r; i++)
+        if (virtio_pci_slot(p->fn[i]) == v->instance)
+            r = virtio_pci_load(p->fn[i], v, check_only, e);
+    return r;
+}

@@ -1,0 +1,29 @@
+/*
+ * The board's PCI bus and what is on it: the part of the board that depends on the configuration.
+ *
+ * Slots are handed out in the order of creation, which is the order of the configuration: the host bridge 0, the entropy
+ * device 1, then the disks.
+ */
+#ifndef TRAPEZE_VM_BOARD_PCI_H
+#define TRAPEZE_VM_BOARD_PCI_H
+
+#include "device/virtio/virtio_pci.h"
+#include "vm/board.h"
+
+struct board_pci {
+    struct pci_bus *bus;
+    struct virtio_pci *fn[PCI_SLOTS];
+    unsigned n;
+};
+
+/* All of it, as after power-up. What was made is board_pci_destroy's, also after a failure. */
+int board_pci_create(struct board_pci *p, const struct board_config *cfg, const struct device_env *env,
+                     struct error *e);
+void board_pci_destroy(struct board_pci *p);
+void board_pci_reset(struct board_pci *p);
+
+/* As irqchip_save and irqchip_load; -EBUSY while disk requests are on their way. */
+int board_pci_save(struct board_pci *p, struct rec_buf *out);
+int board_pci_load(struct board_pci *p, const struct rec_view *v, bool check_only, struct error *e);
+
+#endif
