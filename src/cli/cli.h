@@ -35,6 +35,7 @@ enum option_id {
     OPT_KERNEL,
     OPT_INITRD,
     OPT_APPEND,
+    OPT_DISK,
     OPT_NO_REBOOT,
     OPT_DETACH,
     OPT_RM,
@@ -59,6 +60,7 @@ enum option_kind {
     OPTION_SIZE,   /* 512M: number[] in bytes */
     OPTION_NUMBER, /* decimal: number[] */
     OPTION_CHOICE, /* one of `choices`: number[] is its place in the list */
+    OPTION_LIST,   /* as OPTION_TEXT, and may be given several times: many[] */
     OPTION_KEY,    /* ^X or none: number[] is the control character, 0 for none */
 };
 
@@ -81,6 +83,11 @@ struct args {
     u64 number[OPT_COUNT];
     const char **operands;
     int n_operands;
+    struct {
+        enum option_id id;
+        const char *text;
+    } * many; /* what options of kind OPTION_LIST were given, in their order */
+    int n_many;
 };
 
 #define VERB_OPTIONS 20

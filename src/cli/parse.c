@@ -19,7 +19,7 @@ static const struct {
     {"checkpoint|clone|migrate|receive|snapshot|suspend|swing", "migration and snapshots"},
     {"attach|build|commit|cp|enter|exec|image|images|network|pull|push|start|volume|--network|--publish|--share",
      "containers and images"},
-    {"disk|--disk", "disks"},
+    {"disk", "disk tools"},
     {"--net", "networks"},
     {"screenshot|sendkey", "displays"},
     {"events|lab|rename|system|top|update|wait|--mitigations", "this"},
@@ -125,6 +125,7 @@ static int set_value(struct args *a, enum option_id id, const char *s, struct er
     case OPTION_STRING:
         return 0;
     case OPTION_TEXT:
+    case OPTION_LIST:
         return *s ? 0 : bad_value(o, s, "needs a value that is not empty", e);
     case OPTION_SIZE:
         if (cli_size(s, &a->number[id]) < 0)
@@ -150,7 +151,11 @@ static int set_value(struct args *a, enum option_id id, const char *s, struct er
 
 static int take_option(struct args *a, enum option_id id, const char *s, struct error *e)
 {
-    if (a->given[id] && cli_options[id].kind != OPTION_FLAG)
+    u8 kind = cli_options[id].kind;
+    if (kind == OPTION_LIST) {
+        a->many[a->n_many].id = id;
+        a->many[a->n_many++].text = s;
+    } else if (a->given[id] && kind != OPTION_FLAG)
         return error_set(e, EINVAL, "--%s: given twice; give it once", cli_options[id].name);
     a->given[id] = true;
     return set_value(a, id, s, e);
@@ -234,7 +239,8 @@ int cli_parse(struct args *a, const struct verb *verb, int argc, const char **ar
     memset(a, 0, sizeof(*a));
     a->verb = verb;
     a->operands = calloc((size_t)argc + 1, sizeof(*a->operands));
-    if (!a->operands)
+    a->many = calloc((size_t)argc + 1, sizeof(*a->many));
+    if (!a->operands || !a->many)
         return error_set(e, ENOMEM, "memory: the host has none left");
     int r = set_presets(a, e);
     for (int i = 0; r == 0 && i < argc; i++) {
@@ -257,6 +263,8 @@ int cli_parse(struct args *a, const struct verb *verb, int argc, const char **ar
 void cli_args_free(struct args *a)
 {
     free(a->operands);
+    free(a->many);
+    a->many = NULL;
     a->operands = NULL;
     a->n_operands = 0;
 }

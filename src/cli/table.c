@@ -58,6 +58,12 @@ const struct option_def cli_options[OPT_COUNT] = {
                     .value = "TEXT",
                     .preset = "",
                     .help = "kernel command line, as in \"console=ttyS0\""},
+    [OPT_DISK] = {.name = "disk",
+                  .kind = OPTION_LIST,
+                  .value = "FILE[,..]",
+                  .help =
+                      "a disk, as often as there are disks: an image or block device; ,format=raw (else by suffix), "
+                      ",readonly, ,cache=none|writeback|writethrough"},
     [OPT_NO_REBOOT] = {.name = "no-reboot",
                        .kind = OPTION_FLAG,
                        .help = "end with status 0 when the guest asks for a reset"},
@@ -166,8 +172,8 @@ const struct verb cli_verbs[] = {
          "Interrupt, hang-up and termination signals stop the machine as `trapeze stop` does; a second one kills it.\n"
          "Machines from images (REF) are not there yet.",
      .examples = examples_run,
-     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_MEMORY, OPT_CPUS, OPT_CPU, OPT_ENGINE, OPT_CODE_CACHE,
-                 OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE, OPT_TIME, OPT_FORMAT},
+     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_MEMORY, OPT_CPUS, OPT_CPU, OPT_ENGINE,
+                 OPT_CODE_CACHE, OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE, OPT_TIME, OPT_FORMAT},
      .run = verb_run},
     {.name = "ps",
      .operands = "",

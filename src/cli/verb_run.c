@@ -42,6 +42,34 @@ static int copy_path(char *out, size_t size, const struct args *a, enum option_i
     return paths_join(out, size, cwd, a->text[id], e);
 }
 
+/* What --disk was given, with absolute names. */
+static int copy_disks(struct vm_config *c, const struct args *a, struct error *e)
+{
+    char cwd[PATH_MAX];
+    if (!getcwd(cwd, sizeof(cwd)))
+        cwd[0] = 0;
+    for (int i = 0; i < a->n_many; i++) {
+        if (a->many[i].id != OPT_DISK)
+            continue;
+        if (c->n_disks == VM_DISKS_MAX)
+            return error_set(e, EINVAL, "--disk: given too often; %d disks are possible", VM_DISKS_MAX);
+        struct vm_disk *d = &c->disks[c->n_disks];
+        char name[PATH_MAX];
+        int rc = vm_disk_parse(d, a->many[i].text, e);
+        if (rc < 0)
+            return rc;
+        c->n_disks++;
+        if (d->file[0] == '/')
+            continue;
+        if (!cwd[0])
+            return error_set(e, ENOENT, "working directory: it is not known; give --disk from /");
+        memcpy(name, d->file, sizeof(name));
+        if ((rc = paths_join(d->file, sizeof(d->file), cwd, name, e)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
 static int make_config(struct vm_config *c, const struct args *a, struct error *e)
 {
     static const struct {
@@ -66,7 +94,7 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
     c->cpus = (unsigned)a->number[OPT_CPUS];
     c->code_cache = a->number[OPT_CODE_CACHE];
     c->no_reboot = a->given[OPT_NO_REBOOT];
-    return 0;
+    return copy_disks(c, a, e);
 }
 
 /* Refuse what the options can not mean together, or not yet. */

@@ -193,11 +193,13 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e);
 
 /* The keeper: serving its sockets and files, which are all open already. */
 struct host_keeper_seal {
-    int listener; /* connections are accepted here */
-    int dir;      /* of the machine: its socket and lock are deleted at the end */
-    int log, end; /* files that are rewritten */
-    int ram;      /* guest memory: the one descriptor that may be mapped */
-    int cell;     /* pidfd: what may be killed */
+    int listener;  /* connections are accepted here */
+    int dir;       /* of the machine: its socket and lock are deleted at the end */
+    int log, end;  /* files that are rewritten */
+    int ram;       /* guest memory: the one descriptor that may be mapped */
+    int cell;      /* pidfd: what may be killed */
+    bool disks;    /* there are disks: vectors of buffers, flushes, holes */
+    int disk_ring; /* the io_uring that may be entered, -1: none */
 };
 int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
 

@@ -516,6 +516,21 @@ void board_console_flush(struct board *b)
     uart16550_flush(device_of(b, &uart16550_device));
 }
 
+int board_disk_done(struct board *b, const struct disk_reply *r)
+{
+    return board_pci_disk_done(&b->pci, r);
+}
+
+void board_disk_settle(struct board *b)
+{
+    board_pci_disk_settle(&b->pci);
+}
+
+bool board_disk_busy(const struct board *b)
+{
+    return board_pci_disk_busy(&b->pci);
+}
+
 void board_power_button(struct board *b)
 {
     acpi_pm_power_button(device_of(b, &acpi_pm_device));
@@ -658,7 +673,9 @@ static int each_record(struct board *b, const struct rec_buf *own, const u8 *dat
 int board_load(struct board *b, const u8 *data, size_t len, struct error *e)
 {
     struct rec_buf own = {0};
-    int r = board_save(b, &own) ? error_set(e, ENOMEM, "machine: out of memory") : 0;
+    int r = board_save(b, &own);
+    if (r < 0)
+        error_set(e, -r, r == -EBUSY ? "machine: disk requests are on their way" : "machine: out of memory");
     if (!r)
         r = check_all(b, data, len, e);
     if (!r)

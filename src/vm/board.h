@@ -6,6 +6,7 @@
 #ifndef TRAPEZE_VM_BOARD_H
 #define TRAPEZE_VM_BOARD_H
 
+#include "base/disk.h"
 #include "base/error.h"
 #include "base/record.h"
 #include "engine/engine.h"
@@ -34,6 +35,12 @@ struct board_config {
      */
     size_t (*console_in)(void *ctx, u8 *data, size_t len);
     void *console_ctx;
+    /* Disks, and the way to their back end: see virtio_blk_config (device/virtio/devices.h). */
+    const struct disk_info *disks;
+    unsigned n_disks;
+    bool (*disk_ready)(void *ctx);
+    void (*disk_submit)(void *ctx, const struct disk_request *r, const struct disk_seg *segs);
+    void *disk_ctx;
 };
 
 /* Why the machine as a whole stopped, beside the engine's reasons. */
@@ -72,6 +79,15 @@ void board_unlock_devices(struct board *b);
 size_t board_console_input(struct board *b, const u8 *data, size_t len);
 /* Try to send pending console output again (the reader has room). */
 void board_console_flush(struct board *b);
+/*
+ * A reply of the back end: 0, or -EPROTO when it answers nothing that was asked. After one or several, and when there may be
+ * room for requests again, board_disk_settle tells the guest and goes on with what waits.
+ */
+int board_disk_done(struct board *b, const struct disk_reply *r);
+void board_disk_settle(struct board *b);
+/* Whether requests are on their way: such a machine can neither be saved nor reset. */
+bool board_disk_busy(const struct board *b);
+
 /* Press the power button: an ACPI event the guest may act on. */
 void board_power_button(struct board *b);
 /* Value written to the debug exit port. */
@@ -113,7 +129,7 @@ int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *o
 
 /*
  * Save every record of the machine but its memory; load them all into a board of the same configuration. Load checks
- * each record before it changes anything.
+ * each record before it changes anything. -EBUSY while disk requests are on their way.
  */
 int board_save(struct board *b, struct rec_buf *out);
 int board_load(struct board *b, const u8 *data, size_t len, struct error *e);

@@ -15,13 +15,52 @@ static int add(struct board_pci *p, struct virtio *v, struct error *e)
     return r;
 }
 
+static int add_disks(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
+{
+    if (cfg->n_disks > DISK_COUNT_MAX)
+        return error_set(e, EINVAL, "machine: %u disks; %u are possible", cfg->n_disks, DISK_COUNT_MAX);
+    for (unsigned i = 0; i < cfg->n_disks; i++) {
+        const struct virtio_blk_config c = {
+            .info = cfg->disks[i],
+            .number = i,
+            .ready = cfg->disk_ready,
+            .submit = cfg->disk_submit,
+            .ctx = cfg->disk_ctx,
+        };
+        int r = virtio_blk_create(&p->disk[i], env, &c, e);
+        if (r < 0 || (r = add(p, p->disk[i], e)) < 0)
+            return r;
+        p->n_disks++;
+    }
+    return 0;
+}
+
+int board_pci_disk_done(struct board_pci *p, const struct disk_reply *r)
+{
+    return r->disk < p->n_disks ? virtio_blk_done(p->disk[r->disk], r->tag, r->status) : -EPROTO;
+}
+
+void board_pci_disk_settle(struct board_pci *p)
+{
+    for (unsigned i = 0; i < p->n_disks; i++)
+        virtio_blk_settle(p->disk[i]);
+}
+
+bool board_pci_disk_busy(const struct board_pci *p)
+{
+    bool any = false;
+    for (unsigned i = 0; i < p->n_disks; i++)
+        any |= p->disk[i]->type->busy(p->disk[i]->self);
+    return any;
+}
+
 int board_pci_create(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
 {
     struct virtio *v;
     int r = pci_create(&p->bus, env, e);
     if (!r && (r = virtio_rng_create(&v, env, e)) == 0)
         r = add(p, v, e);
-    return r;
+    return r < 0 ? r : add_disks(p, cfg, env, e);
 }
 
 void board_pci_destroy(struct board_pci *p)

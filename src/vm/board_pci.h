@@ -14,6 +14,8 @@ struct board_pci {
     struct pci_bus *bus;
     struct virtio_pci *fn[PCI_SLOTS];
     unsigned n;
+    struct virtio *disk[DISK_COUNT_MAX];
+    unsigned n_disks;
 };
 
 /* All of it, as after power-up. What was made is board_pci_destroy's, also after a failure. */
@@ -21,6 +23,11 @@ int board_pci_create(struct board_pci *p, const struct board_config *cfg, const 
                      struct error *e);
 void board_pci_destroy(struct board_pci *p);
 void board_pci_reset(struct board_pci *p);
+
+/* See board.h. */
+int board_pci_disk_done(struct board_pci *p, const struct disk_reply *r);
+void board_pci_disk_settle(struct board_pci *p);
+bool board_pci_disk_busy(const struct board_pci *p);
 
 /* As irqchip_save and irqchip_load; -EBUSY while disk requests are on their way. */
 int board_pci_save(struct board_pci *p, struct rec_buf *out);

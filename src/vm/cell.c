@@ -26,6 +26,7 @@
  */
 #include "base/record.h"
 #include "host/host.h"
+#include "vm/cell_disk.h"
 #include "vm/explain.h"
 #include "vm/launch.h"
 #include "vm/link.h"
@@ -110,6 +111,14 @@ static void cpu_event(void *ctx)
     host_event_signal(c->link.wake_self);
 }
 
+/* No disk request is on its way when this returns; the guest does not run meanwhile. */
+static void drain_disks(struct cell *c)
+{
+    if (cell_disk_drain(&c->link, c->board) < 0)
+        cell_abandon();
+}
+
+
 /* --- to the keeper --- */
 
 static void pump_out(struct cell *c)
@@ -163,6 +172,7 @@ static void cell_done(struct cell *c, u64 id, const struct error *e)
 static void cell_stopped(struct cell *c, enum board_event event, const char *line)
 {
     char text[LINK_TEXT_MAX];
+    drain_disks(c);
     size_t len = strnlen(line, 1024);
     memcpy(text, line, len);
     text[len] = 0;
@@ -241,6 +251,7 @@ static void do_pause(struct cell *c, const struct link_msg *m)
     cpus_halt(c);
     if (c->state == CELL_RUN)
         board_pause(c->board);
+    drain_disks(c);
     if (c->state == CELL_EMPTY)
         error_set(&e, EINVAL, "the machine does not run");
     else
@@ -403,6 +414,8 @@ static bool serve(struct cell *c)
     while (take_message(c))
         busy = true;
     busy |= give_input(c);
+    if (c->board)
+        busy |= must(cell_disk_serve(&c->link, c->board)) > 0;
     busy |= flush_console(c);
     pump_out(c);
     tell(c);
@@ -472,6 +485,7 @@ static int make_board(struct cell *c, struct error *e)
     };
     if (!b.engine)
         return error_set(e, EINVAL, "engine %s: not in this program, or not for this host", c->cfg.engine);
+    cell_disk_setup(&b, &c->cfg, &c->link);
     b.ram = host_map_shared(LINK_FD_RAM, b.ram_size, e);
     if (!b.ram)
         return -ENOMEM;

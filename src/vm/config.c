@@ -53,6 +53,11 @@ int vm_config_check(const struct vm_config *c, struct error *e)
         return error_set(e, EINVAL, "--code-cache %llu bytes: give 256K to 4G", (unsigned long long)c->code_cache);
     if (!c->kernel[0])
         return error_set(e, EINVAL, "--kernel: missing; name a bzImage or an ELF kernel with a PVH note");
+    if (c->n_disks > VM_DISKS_MAX)
+        return error_set(e, EINVAL, "--disk: %u of them; %d are possible", c->n_disks, VM_DISKS_MAX);
+    for (unsigned i = 0; i < c->n_disks; i++)
+        if ((r = vm_disk_check(&c->disks[i], e)) < 0)
+            return r;
     return 0;
 }
 
@@ -92,6 +97,29 @@ static json_t *member_to_json(const void *p, enum member_kind kind)
     return NULL;
 }
 
+static json_t *disks_to_json(const struct vm_config *c)
+{
+    json_t *a = json_array();
+    for (unsigned i = 0; a && i < c->n_disks; i++)
+        if (json_array_append_new(a, vm_disk_to_json(&c->disks[i])) < 0) {
+            json_decref(a);
+            a = NULL;
+        }
+    return a;
+}
+
+static int disks_from_json(struct vm_config *c, const json_t *a)
+{
+    if (!a)
+        return 0;
+    if (!json_is_array(a) || json_array_size(a) > VM_DISKS_MAX)
+        return -1;
+    for (; c->n_disks < json_array_size(a); c->n_disks++)
+        if (vm_disk_from_json(&c->disks[c->n_disks], json_array_get(a, c->n_disks)) < 0)
+            return -1;
+    return 0;
+}
+
 json_t *vm_config_to_json(const struct vm_config *c)
 {
     json_t *j = json_object();
@@ -101,6 +129,10 @@ json_t *vm_config_to_json(const struct vm_config *c)
             json_decref(j);
             j = NULL;
         }
+    if (j && json_object_set_new(j, "disks", disks_to_json(c)) < 0) {
+        json_decref(j);
+        j = NULL;
+    }
     return j;
 }
 
@@ -137,5 +169,7 @@ int vm_config_from_json(struct vm_config *c, const json_t *j, struct error *e)
         if (v && member_from_json((u8 *)c + members[i].offset, &members[i], v) < 0)
             return error_set(e, EINVAL, "configuration: \"%s\" has the wrong type or is too large", members[i].name);
     }
+    if (disks_from_json(c, json_object_get(j, "disks")) < 0)
+        return error_set(e, EINVAL, "configuration: \"disks\" has the wrong type or is too large");
     return 0;
 }

@@ -16,8 +16,17 @@
 #define VM_CPUS_MAX   64u
 #define VM_MEMORY_MIN (8ull << 20)
 #define VM_MEMORY_MAX (1ull << 40)
+#define VM_DISKS_MAX  16
 #define VM_CODE_MIN   (256ull << 10)
 #define VM_CODE_MAX   (4ull << 30)
+
+/* A disk: "FILE[,format=F][,readonly][,cache=C]" */
+struct vm_disk {
+    char file[PATH_MAX];
+    char format[16]; /* "": by the file's suffix */
+    char cache[16];  /* "auto", "none", "writeback", "writethrough" */
+    bool read_only;
+};
 
 struct vm_config {
     char name[VM_NAME_MAX + 1];
@@ -30,6 +39,8 @@ struct vm_config {
     char append[VM_APPEND_MAX + 1];
     bool no_reboot; /* a reset ends the machine instead of starting it again */
     u64 code_cache; /* bytes; 0: the engine's default */
+    unsigned n_disks;
+    struct vm_disk disks[VM_DISKS_MAX]; /* in the order in which the guest finds them */
 };
 
 /* The defaults of `trapeze run`: 512 MiB, one CPU, host, auto. Everything else empty. */
@@ -49,5 +60,15 @@ json_t *vm_config_to_json(const struct vm_config *c);
 
 /* The opposite; unknown members are ignored, missing ones get their defaults. -EINVAL with `e` for a wrong type or size. */
 int vm_config_from_json(struct vm_config *c, const json_t *j, struct error *e);
+
+/* --- disk_config.c --- */
+
+/* Read what --disk was given. -EINVAL with `e`. */
+int vm_disk_parse(struct vm_disk *d, const char *text, struct error *e);
+/* Whether format and cache mode are ones that there are. */
+int vm_disk_check(const struct vm_disk *d, struct error *e);
+json_t *vm_disk_to_json(const struct vm_disk *d);
+/* 0 or -1: something has another type or is too long. */
+int vm_disk_from_json(struct vm_disk *d, const json_t *j);
 
 #endif

@@ -95,7 +95,8 @@ static int take_lock(struct keeper *k, struct error *e)
 static int open_all(struct keeper *k, struct error *e)
 {
     int r = take_lock(k, e);
-    if (r < 0 || (r = keeper_open_files(k, e)) < 0 || (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
+    if (r < 0 || (r = keeper_open_files(k, e)) < 0 || (r = keeper_open_disks(k, e)) < 0 ||
+        (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
         return r;
     k->end_fd = openat(k->dir, VM_FILE_END, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (k->end_fd < 0)
@@ -137,7 +138,9 @@ static int seal(struct keeper *k, struct error *e)
                                  .log = k->log.fd,
                                  .end = k->end_fd,
                                  .ram = k->ram_fd,
-                                 .cell = k->cell.pidfd};
+                                 .cell = k->cell.pidfd,
+                                 .disks = k->disks,
+                                 .disk_ring = keeper_disk_ring(k)};
     json_object_seed(0); /* opens /dev/urandom on old kernels: now or never */
     int r = host_confine(false, e);
     return r < 0 ? r : host_seal_keeper(&s, e);
@@ -153,7 +156,8 @@ static int start(struct keeper *k, struct error *e)
     r = cpu_model_make(&k->model, k->cfg.cpu_model, k->tsc_hz, k->cfg.cpus, e);
     /* Load first: a kernel that can't be started is found before there is a cell. */
     if (r < 0 || (r = keeper_load(k, &rec, e)) < 0 || (r = keeper_start_cell(k, e)) < 0 ||
-        (r = keeper_listen(k, e)) < 0 || (r = await_cell(k, e)) < 0 || (r = seal(k, e)) < 0)
+        (r = keeper_start_disks(k, e)) < 0 || (r = keeper_listen(k, e)) < 0 || (r = await_cell(k, e)) < 0 ||
+        (r = seal(k, e)) < 0)
         goto out;
     r = keeper_tell(k, DOWN_BOOT, rec.data, rec.len);
     if (r < 0)
@@ -232,7 +236,7 @@ static void cell_gone(struct keeper *k)
 
 /* --- the loop --- */
 
-enum { POLL_CELL, POLL_GONE, POLL_TERM, POLL_LISTEN, POLL_CLIENTS };
+enum { POLL_CELL, POLL_GONE, POLL_TERM, POLL_LISTEN, POLL_DISKS, POLL_CLIENTS };
 
 static u64 next_deadline(const struct keeper *k)
 {
@@ -269,7 +273,7 @@ static void sleep_on(struct keeper *k, struct pollfd *p, unsigned n, u64 limit, 
     struct timespec t = {0}, *timeout = &t;
     u64 now = host_ns(NULL);
     ring_door_close(k->link.own);
-    bool idle = !busy && !keeper_cell_pending(k);
+    bool idle = !busy && !keeper_cell_pending(k) && !keeper_disks_pending(k);
     if (idle && limit == UINT64_MAX)
         timeout = NULL;
     else if (idle && limit > now)
@@ -303,13 +307,17 @@ static void loop(struct keeper *k)
             [POLL_GONE] = {.fd = k->cell.pidfd, .events = POLLIN},
             [POLL_TERM] = {.fd = k->term_fd, .events = POLLIN},
             [POLL_LISTEN] = {.fd = k->listener, .events = POLLIN},
+            [POLL_DISKS] = {.fd = keeper_disk_event(k), .events = POLLIN},
         };
         for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
             p[POLL_CLIENTS + i] = client_poll(&k->clients[i]);
         sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy);
         if (p[POLL_CELL].revents)
             host_event_clear(k->link.wake_self);
+        if (p[POLL_DISKS].revents)
+            host_event_clear(p[POLL_DISKS].fd);
         busy = keeper_serve_cell(k);
+        busy |= keeper_serve_disks(k);
         busy |= serve_clients(k, p + POLL_CLIENTS);
         if (p[POLL_LISTEN].revents)
             keeper_accept(k);

@@ -1,10 +1,11 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell) and keeper_control.c (requests). Nobody else includes it but launch.c.
+ * keeper_cell.c (the link to the cell), keeper_disk.c (its disks) and keeper_control.c (requests). Nobody else includes it but launch.c.
  */
 #ifndef TRAPEZE_VM_KEEPER_H
 #define TRAPEZE_VM_KEEPER_H
 
+#include "backend/disk/disk.h"
 #include "base/record.h"
 #include "boot/boot.h"
 #include "host/host.h"
@@ -52,6 +53,15 @@ struct keeper_op {
     u64 deadline;    /* host ns, after which the client is told that the cell is silent */
 };
 
+/* What a disk has done, for `inspect`. */
+struct keeper_disk_count {
+    u64 read, written; /* bytes asked for */
+    u64 flushes, errors;
+    int last_error; /* errno */
+};
+
+struct keeper_disks;
+
 struct keeper {
     struct vm_config cfg;
     enum keeper_state state;
@@ -60,6 +70,7 @@ struct keeper {
     struct console_log log;
 
     struct keeper_file kernel, initrd;
+    struct keeper_disks *disks; /* NULL: none */
     struct cpu_model model;
     struct boot_result boot;
     u64 tsc_hz;
@@ -129,6 +140,24 @@ int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_statu
 int keeper_boot(struct keeper *k, struct error *e);
 /* Queue typed bytes for the guest; returns how many were taken. */
 size_t keeper_type(struct keeper *k, const u8 *data, size_t len);
+
+/* --- keeper_disk.c --- */
+
+/* Open and lock the disks of the configuration. */
+int keeper_open_disks(struct keeper *k, struct error *e);
+/* Map guest memory and start the engine; before the seal. */
+int keeper_start_disks(struct keeper *k, struct error *e);
+/* Tell the cell what disks there are. */
+void keeper_describe_disks(const struct keeper *k, struct link_config *c);
+/* What to poll for completions, and the io_uring that may be entered: descriptors, or -1. */
+int keeper_disk_event(const struct keeper *k);
+int keeper_disk_ring(const struct keeper *k);
+/* Take requests and give replies, a bounded amount; whether more may be there. */
+bool keeper_serve_disks(struct keeper *k);
+/* Whether there is something to do: the last look before sleeping. */
+bool keeper_disks_pending(struct keeper *k);
+/* For `inspect`. */
+json_t *keeper_disks_json(const struct keeper *k);
 
 /* --- keeper_control.c --- */
 int keeper_listen(struct keeper *k, struct error *e);

@@ -62,6 +62,7 @@ int keeper_start_cell(struct keeper *k, struct error *e)
     memcpy(c.name, k->cfg.name, sizeof(c.name));
     memcpy(c.cpu_model, k->cfg.cpu_model, sizeof(c.cpu_model));
     strncpy(c.engine, vm_config_engine(&k->cfg), sizeof(c.engine) - 1);
+    keeper_describe_disks(k, &c);
     link_attach(&k->link, k->link_base, false, wake_keeper, wake_cell);
     link_put_config(&k->link, &c);
     const int fds[] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};

@@ -7,12 +7,15 @@
  *
  * Messages are records of 64 bytes. One that says `len` > 0 is followed by that many bytes in the data ring of the same
  * direction, in the order of the messages. The keeper asks with an id of its own, the cell answers DONE with that id.
+ * Disk requests have rings of their own (base/disk.h).
+ *
  * The keeper believes nothing: link_check_up has the rules that a message must pass on its own; what it may say when is
  * keeper_cell.c's.
  */
 #ifndef TRAPEZE_VM_LINK_H
 #define TRAPEZE_VM_LINK_H
 
+#include "base/disk.h"
 #include "base/error.h"
 #include "base/ring.h"
 #include "vm/board.h"
@@ -24,7 +27,9 @@
     X(LINK_MSG_UP, 4096, RING_RECORD, true)    \
     X(LINK_MSG_DOWN, 4096, RING_RECORD, false) \
     X(LINK_DATA_UP, 65536, 1, true)            \
-    X(LINK_DATA_DOWN, 65536, 1, false)
+    X(LINK_DATA_DOWN, 65536, 1, false)         \
+    X(LINK_DISK_UP, 65536, RING_RECORD, true)  \
+    X(LINK_DISK_DOWN, 16384, RING_RECORD, false)
 
 enum link_ring {
 #define X(ring, bytes, unit, up) ring,
@@ -86,6 +91,8 @@ struct link_config {
     u32 magic, version;
     u64 ram_size, tsc_hz, code_cache, cpus;
     char name[64], cpu_model[128], engine[16];
+    u32 n_disks;
+    struct disk_info disks[DISK_COUNT_MAX];
 };
 #define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
 #define LINK_VERSION 2u

@@ -150,7 +150,6 @@ static void refusals_name_the_cure(void **state)
         {"run", {"--memory", "1T", "--memory", "1G"}, "given twice"},
         {"run", {"--memory", "2T"}, "out of range"},
         {"run", {"--memory", "1K"}, "out of range; 8 MiB to 1 TiB"},
-        {"run", {"--disk", "a.qcow2"}, "--disk: disks are not there yet"},
         {"run", {"--net=user"}, "--net: networks are not there yet"},
         {"run", {"--cpus", "0"}, "--cpus 0: out of range; 1 to 255"},
         {"run", {"--engine", "qemu"}, "--engine qemu: not one of auto|interp|bt|kvm"},

@@ -2,9 +2,29 @@
 #ifndef TRAPEZE_DEVICE_VIRTIO_DEVICES_H
 #define TRAPEZE_DEVICE_VIRTIO_DEVICES_H
 
+#include "base/disk.h"
 #include "device/virtio/virtio.h"
 
 /* A source of random bytes (5.4), from env->random. 0 or -ENOMEM. */
 int virtio_rng_create(struct virtio **out, const struct device_env *env, struct error *e);
+
+/* What a disk's device needs of its machine: the way to the back end. */
+struct virtio_blk_config {
+    struct disk_info info;
+    u32 number; /* disk_request.disk */
+    /* Whether a request with its segments can be sent now. */
+    bool (*ready)(void *ctx);
+    /* Send one; called only when ready. The segments are valid during the call only. */
+    void (*submit)(void *ctx, const struct disk_request *r, const struct disk_seg *segs);
+    void *ctx;
+};
+
+/* A disk (5.2). 0 or -ENOMEM. */
+int virtio_blk_create(struct virtio **out, const struct device_env *env, const struct virtio_blk_config *cfg,
+                      struct error *e);
+/* A reply has come. -EPROTO when no such request is on its way. */
+int virtio_blk_done(struct virtio *v, u32 tag, enum disk_status status);
+/* After a batch of replies, or when there may be room again: interrupt, go on with what waits. */
+void virtio_blk_settle(struct virtio *v);
 
 #endif

@@ -107,6 +107,8 @@ struct rule {
         }                                                                                                 \
     }
 
+#define DISK_RULES 5u /* at the end of the keeper's table */
+
 struct program {
     struct sock_filter code[PROGRAM];
     unsigned n;
@@ -203,6 +205,12 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_getrandom, {{0}}},
         RULES_COMMON,
         RULES_MEMORY,
+        /* the last ones are for disks */
+        {SYS_preadv, {{0}}},
+        {SYS_pwritev, {{0}}},
+        {SYS_fdatasync, {{0}}},
+        {SYS_fallocate, {{0}}},
+        {SYS_io_uring_enter, {ARG_IS(1, s->disk_ring)}},
     };
-    return seal(rules, ARRAY_LEN(rules), e);
+    return seal(rules, ARRAY_LEN(rules) - (s->disks ? 0 : DISK_RULES), e);
 }
