@@ -13,6 +13,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define LIFE_MS 60
@@ -160,11 +161,52 @@ static void die(struct liar *l)
     _exit((int)any(l, 256));
 }
 
+/* A disk request that is one, or nearly: each of its words may be off. What it reads lands in guest memory. */
+static void ask_disk(struct liar *l, bool honest)
+{
+    u8 buf[DISK_RECORDS_MAX * RING_RECORD];
+    struct disk_request r = {.tag = any(l, DISK_TAGS),
+                             .op = 1 + any(l, DISK_OP_COUNT - 1),
+                             .sector = any(l, 1000),
+                             .sectors = 1 + any(l, 8)};
+    bool data = r.op == DISK_READ || r.op == DISK_WRITE;
+    struct disk_segs *segs = (struct disk_segs *)(buf + RING_RECORD);
+    memset(buf, 0, sizeof(buf));
+    r.n_segs = data ? 1 + any(l, 3) : 0;
+    r.sectors = r.op == DISK_FLUSH ? 0 : data ? r.n_segs : r.sectors;
+    for (u32 i = 0; i < r.n_segs; i++)
+        segs->seg[i] = (struct disk_seg){.at = any(l, 8192) * 512, .len = 512};
+    for (u32 n = honest ? 0 : 1 + any(l, 3); n; n--) {
+        u32 word = interesting(l);
+        if (any(l, 2))
+            memcpy((u8 *)&r + 4 * any(l, 9), &word, sizeof(word));
+        else
+            memcpy(buf + RING_RECORD + 4 * any(l, 16), &word, sizeof(word));
+    }
+    memcpy(buf, &r, sizeof(r));
+    u32 records = honest || any(l, 4) ? 1 + disk_seg_records(MIN(r.n_segs, DISK_SEGS_MAX)) : any(l, DISK_RECORDS_MAX);
+    ring_write(&l->link.ring[LINK_DISK_UP], buf, records * RING_RECORD);
+    link_knock(&l->link);
+}
+
+static void use_disk(struct liar *l)
+{
+    struct disk_reply r;
+    while (any(l, 3) && link_read(&l->link, LINK_DISK_DOWN, &r, sizeof(r)) > 0)
+        ;
+    ask_disk(l, true);
+}
+
+static void lie_disk(struct liar *l)
+{
+    ask_disk(l, false);
+}
+
 /* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
-static void (*const deeds[])(struct liar *) = {answer,    answer,      answer,    rest,          rest,
-                                               rest,      swallow,     lie_door,  die,           lie_politely,
+static void (*const deeds[])(struct liar *) = {answer,    answer,      answer,    rest,          rest,         rest,
+                                               swallow,   lie_door,    die,       use_disk,      lie_politely, lie_disk,
                                                lie_bytes, lie_message, lie_index, lie_everywhere};
-#define MILDEST 8u
+#define MILDEST 9u
 
 static int liar_main(const char *name)
 {
@@ -214,6 +256,27 @@ static void pester(struct machine *m)
         close(console);
 }
 
+static void add_disk(struct machine *m)
+{
+    struct error e = {0};
+    char text[200];
+    snprintf(text, sizeof(text), "%s/disk.img", m->dir);
+    FILE *f = fopen(text, "w");
+    assert_non_null(f);
+    assert_int_equal(ftruncate(fileno(f), 1 << 20), 0);
+    fclose(f);
+    assert_int_equal(vm_disk_parse(&m->cfg.disks[0], text, &e), 0);
+    m->cfg.n_disks = 1;
+}
+
+/* The image is as large as it was, and what lies beside it is untouched. */
+static void check_disk(const struct machine *m)
+{
+    struct stat st;
+    assert_int_equal(stat(m->cfg.disks[0].file, &st), 0);
+    assert_int_equal(st.st_size, 1 << 20);
+}
+
 static void one(unsigned seed)
 {
     struct machine m;
@@ -221,6 +284,7 @@ static void one(unsigned seed)
     char name[32], reason[200] = "";
     snprintf(name, sizeof(name), "hostile-%u", seed);
     machine_prepare(&m, name, guest_idle_begin, guest_idle_end);
+    add_disk(&m);
     if (vm_launch(&m.cfg, m.dir, &m.keeper, &e) == 0) {
         pester(&m);
         /* Whatever the cell does: the keeper can be asked to end it, or has ended by itself. */
@@ -233,6 +297,7 @@ static void one(unsigned seed)
         fail_msg("seed %u: the keeper failed: %s", seed, e.msg);
     }
     machine_gone(&m);
+    check_disk(&m);
     printf("# seed %u: %s\n", seed, e.code ? e.msg : reason);
     machine_forget(&m);
 }

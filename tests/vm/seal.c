@@ -313,6 +313,9 @@ static void config_json(void **state)
     strcpy(c.append, "console=ttyS0 \"quoted\"");
     c.no_reboot = true;
     c.code_cache = 64u << 20;
+    assert_int_equal(vm_disk_parse(&c.disks[0], "/data/a.img,cache=none,readonly", &e), 0);
+    assert_int_equal(vm_disk_parse(&c.disks[1], "/data/b,format=raw", &e), 0);
+    c.n_disks = 2;
     assert_int_equal(vm_config_check(&c, &e), 0);
     json_t *j = vm_config_to_json(&c);
     assert_int_equal(vm_config_from_json(&d, j, &e), 0);

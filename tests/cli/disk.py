@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""disk.py check|all: Debian's kernel with disks: what it wrote and flushed is in the file, errors are named, users locked out."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from harness import LINUX, Skip, run_tests
+
+MIB = 1 << 20
+SELFTEST = "console=ttyS0 panic=-1 reboot=t trapeze.selftest trapeze.disk"
+
+
+def need_guest():
+    if not LINUX:
+        raise Skip("no default guest: TRAPEZE_GUEST is not set")
+    if not os.path.exists(os.path.join(os.path.dirname(LINUX), "modules", "virtio_blk.ko")):
+        raise Skip("the default guest is older than disks: make guest")
+
+
+def linux(place, append, *options):
+    initrd = os.path.join(os.path.dirname(LINUX), "initrd.cpio")
+    return ["run", "--kernel", LINUX, "--initrd", initrd, "--memory", "256M", "--append", append, *options]
+
+
+def image(place, name="disk.img", size=48 * MIB):
+    path = os.path.join(place.path, name)
+    with open(path, "wb") as f:
+        f.truncate(size)
+    return path
+
+
+def md5_in_image(path, name):
+    dump = path + ".dump"
+    subprocess.run(["debugfs", "-R", f"dump {name} {dump}", path], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    return subprocess.run(["md5sum", dump], check=True, stdout=subprocess.PIPE, text=True).stdout[:32]
+
+
+def self_checks(*options):
+    def test(place):
+        need_guest()
+        path = image(place)
+        status, out, err = place.run(*linux(place, SELFTEST, "--rm", "--no-reboot", "--disk", ",".join([path, *options])),
+                                     timeout=120)
+        out = out.replace("\r", "")
+        assert status == 0 and re.search(r"^selftest: [1-9]\d+ ok, 0 bad$", out, re.M), (status, out[-3000:], err)
+        assert "ok data comes back from the disk" in out
+        subprocess.run(["e2fsck", "-fn", path], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        (wanted,) = re.findall(r"^disk data: ([0-9a-f]{32})$", out, re.M)
+        assert md5_in_image(path, "/data") == wanted
+        assert os.stat(path).st_size == 48 * MIB
+    test.__name__ = "_".join(["self_checks", *options]).replace("=", "_").replace(",", "_")
+    return test
+
+
+def errors_are_named(place):
+    path = image(place)
+    qcow, odd, none = image(place, "a.qcow2"), image(place, "odd.img", 1000), os.path.join(place.path, "none.img")
+    plain = image(place, "plain")
+
+    def refused(spec, *names):
+        place.refused(*place.guest("idle", "--disk", spec), names=names)
+
+    refused(none, none, "No such file")
+    refused(odd, odd, "1000 bytes", "truncate")
+    refused(qcow, qcow, "not there yet")
+    refused(plain, plain, "suffix", "format=raw")
+    refused(path + ",cache=much", "cache=much", "writeback")
+    refused(path + ",sparkle", "sparkle", "readonly")
+    refused(path + ",format=vmdk", "vmdk", "raw")
+    refused("", "disk")
+    refused(place.path + ",format=raw", "Is a directory")
+    refused("/dev/null,format=raw", "neither a file nor")
+    place.refused(*place.guest("idle", *["--disk", path] * 17), names=["16"])
+    place.refused(*place.guest("idle", "--disk", path, "--disk", path), names=[path, "uses it"], status=3)
+
+
+def users_are_locked_out(place):
+    path, other = image(place), image(place, "other.raw")
+    place.good(*place.guest("idle", "--name", "first", "-d", "--disk", path, "--disk", other + ",readonly"))
+    place.refused(*place.guest("idle", "--name", "second", "--disk", path), names=[path, "uses it", "readonly"], status=3)
+    place.refused(*place.guest("idle", "--name", "second", "--disk", other), names=[other, "uses it"], status=3)
+    place.good(*place.guest("idle", "--name", "third", "-d", "--disk", other + ",readonly"))
+    first = json.loads(place.good("inspect", "first"))
+    assert [d["file"] for d in first["config"]["disks"]] == [path, other], first["config"]
+    assert [d["readonly"] for d in first["disks"]] == [False, True], first["disks"]
+    assert first["disks"][0]["bytes"] == 48 * MIB and first["disks"][0]["cache"] in ("none", "writeback")
+    for name in ("first", "third"):
+        place.good("kill", name)
+        place.good("rm", name)
+    place.good(*place.guest("idle", "--name", "again", "-d", "--disk", path))  # the lock has gone with its holder
+    place.good("kill", "again")
+    place.good("rm", "again")
+
+
+class Shell:
+    """A machine whose shell we type into."""
+
+    def __init__(self, place, name, *options):
+        self.place, self.name = place, name
+        self.process = place.start(*linux(place, "console=ttyS0 quiet", "--name", name, *options), stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.text = ""
+        self.expect("powers the machine off")
+        self.expect("# ")
+
+    def type(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def expect(self, pattern):
+        deadline = time.monotonic() + 60
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < deadline, (pattern, self.text[-2000:])
+            ended = self.process.poll() is not None
+            more = (self.process.stdout.read() or b"").decode(errors="replace")
+            self.text += more
+            assert not ended or more, (pattern, "the machine has ended", self.text[-2000:])
+            time.sleep(0.01)
+        found = re.search(pattern, self.text)
+        self.text = self.text[found.end():]
+        return found
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def survives_kill(times):
+    """What the guest flushed is in the file when the keeper is killed."""
+    def test(place):
+        need_guest()
+        for n in range(times):
+            path = image(place, f"kill{n}.img", MIB)
+            shell = Shell(place, f"kill{n}", "--disk", path)
+            shell.type("i=0; while i=$((i + 1)); do printf %08d $i | dd of=/dev/vda bs=512 conv=sync,fsync,notrunc 2>/dev/null;"
+                       " echo flushed-$i.; done")
+            for _ in range(5 + n % 7):
+                seen = shell.expect(r"flushed-(\d+)\.")
+            os.kill(place.keeper(f"kill{n}"), signal.SIGKILL)
+            shell.end()
+            log = place.good("logs", f"kill{n}")
+            last = max([int(seen.group(1))] + [int(x) for x in re.findall(r"flushed-(\d+)\.", log)])
+            with open(path, "rb") as f:
+                there = int(f.read(8))
+            assert there >= last, (there, last)
+            place.good("rm", f"kill{n}")
+            os.unlink(path)
+    test.__name__ = f"survives_{times}_kills"
+    return test
+
+
+def bad_disks(place):
+    """Read-only, cut short while in use: the guest gets errors of its device, the machine goes on."""
+    need_guest()
+    path, cut = image(place), image(place, "cut.img", 4 * MIB)
+    with open(path, "r+b") as f:
+        f.write(b"written before")
+    shell = Shell(place, "bad", "--disk", path + ",readonly", "--disk", cut)
+    shell.type("cat /sys/block/vda/ro; head -c 14 /dev/vda; echo; echo x >/dev/vda; echo status-$?.")
+    shell.expect("1\r\nwritten before")
+    assert shell.expect(r"status-(\d)\.").group(1) != "0"
+    os.truncate(cut, MIB)
+    shell.type("dd if=/dev/vdb of=/dev/null bs=64k count=16; echo status-$?.")
+    assert shell.expect(r"status-(\d)\.").group(1) == "0"
+    shell.type("dd if=/dev/vdb of=/dev/null bs=64k skip=32 count=1; echo status-$?.")
+    assert shell.expect(r"status-(\d)\.").group(1) == "1"
+    shell.type("dd if=/dev/zero of=/dev/vdb bs=64k seek=32 count=1 conv=fsync; echo status-$?.")
+    assert shell.expect(r"status-(\d)\.").group(1) == "1"
+    assert os.stat(cut).st_size == MIB
+    disks = json.loads(place.good("inspect", "bad"))["disks"]
+    assert disks[1]["errors"] > 0 and disks[1]["last_error"] == os.strerror(5), disks
+    assert disks[0]["written"] == 0, disks
+    shell.type("exit")
+    shell.end()
+    assert shell.process.returncode == 0
+    place.good("rm", "bad")
+
+
+def pause_and_reset(place):
+    """Paused, saved and reset while the disk is busy."""
+    need_guest()
+    path = image(place)
+    shell = Shell(place, "busy", "--disk", path)
+    shell.type("dd if=/dev/zero of=/dev/vda bs=4k & while :; do dd if=/dev/vda of=/dev/null bs=4k count=4000 2>/dev/null; done &")
+    for _ in range(10):
+        place.good("pause", "busy")
+        first = json.loads(place.good("inspect", "busy"))["disks"]
+        second = json.loads(place.good("inspect", "busy"))["disks"]
+        assert first == second, "a paused machine's disk went on"
+        place.good("resume", "busy")
+    shell.type("echo b >/proc/sysrq-trigger")
+    shell.expect("powers the machine off")
+    shell.expect("# ")
+    shell.type("md5sum /dev/vda; echo status-$?.")
+    assert shell.expect(r"status-(\d)\.").group(1) == "0"
+    shell.type("exit")
+    shell.end()
+    place.good("rm", "busy")
+
+
+if __name__ == "__main__":
+    SAMPLE = [errors_are_named, users_are_locked_out, self_checks(), bad_disks, pause_and_reset, survives_kill(1)]
+    ALL = [self_checks("cache=none"), self_checks("cache=writeback"), self_checks("cache=writethrough"), survives_kill(200)]
+    sys.exit(run_tests(SAMPLE if sys.argv[1] == "check" else ALL))
