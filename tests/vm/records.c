@@ -35,15 +35,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RAM_SIZE (256ull << 20)
-#define SPAN     1500000000ull /* of some 1900 million instructions */
-#define SLICE    100000u
-#define DAMAGES  40
-#define HOP      10 /* status of a leg that was saved */
-#define SEED     20240611ull
-#define CMDLINE  "console=ttyS0 panic=-1 reboot=t trapeze.selftest"
+#define RAM_SIZE  (256ull << 20)
+#define SPAN      1500000000ull /* of some 1900 million instructions */
+#define SLICE     100000u
+#define DAMAGES   40
+#define HOP       10 /* status of a leg that was saved */
+#define SEED      20240611ull
+#define CMDLINE   "console=ttyS0 panic=-1 reboot=t trapeze.selftest"
 
-enum { FD_RAM = 100, FD_RECORDS, FD_CONSOLE };
+#define DISK_SIZE (48ull << 20)
+
+enum { FD_RAM = 100, FD_RECORDS, FD_CONSOLE, FD_DISK };
 
 struct leg {
     unsigned number, hops;
@@ -53,6 +55,8 @@ struct leg {
     const struct engine_ops *engine;
     struct board *board;
     void *ram;
+    struct disk_request asked[DISK_TAGS]; /* of the disk, not done yet; op DISK_NONE: free */
+    struct disk_seg segs[DISK_TAGS][DISK_SEGS_MAX];
 };
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt, ...)
@@ -111,6 +115,14 @@ static u8 *read_guest_file(const char *name, size_t *len)
     return data;
 }
 
+/* A default guest that is older than disks has no modules for them. */
+static bool guest_has_disks(void)
+{
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/modules/virtio_blk.ko", getenv("TRAPEZE_GUEST"));
+    return access(path, R_OK) == 0;
+}
+
 /* --- a leg --- */
 
 static size_t console_out(void *ctx, const u8 *data, size_t len)
@@ -126,8 +138,56 @@ static unsigned cpus(void)
     return n ? (unsigned)atoi(n) : 1;
 }
 
+/* --- a disk: what is asked is done between slices, in any order, and all of it before the machine is saved --- */
+
+static bool disk_ready(void *ctx)
+{
+    return true;
+}
+
+static void disk_submit(void *ctx, const struct disk_request *r, const struct disk_seg *segs)
+{
+    struct leg *l = ctx;
+    l->asked[r->tag] = *r;
+    memcpy(l->segs[r->tag], segs, r->n_segs * sizeof(*segs));
+}
+
+static bool transfer(struct leg *l, const struct disk_request *r)
+{
+    off_t at = (off_t)(r->sector * DISK_SECTOR);
+    for (u32 i = 0; i < r->n_segs; i++) {
+        const struct disk_seg *s = &l->segs[r->tag][i];
+        void *p = mem_at(board_mem(l->board), GPA(s->at), s->len);
+        ssize_t n = r->op == DISK_READ ? pread(FD_DISK, p, s->len, at) : pwrite(FD_DISK, p, s->len, at);
+        if (n != (ssize_t)s->len)
+            return false;
+        at += n;
+    }
+    return r->op == DISK_READ || r->op == DISK_WRITE || r->op == DISK_FLUSH ||
+           fallocate(FD_DISK, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, (off_t)(r->sectors * DISK_SECTOR)) == 0;
+}
+
+/* Do what was asked: about half of it, or `all` until nothing is left. */
+static void serve_disk(struct leg *l, bool all)
+{
+    do {
+        for (u32 i = 0; i < DISK_TAGS; i++) {
+            struct disk_request r = l->asked[i];
+            if (r.op == DISK_NONE || (!all && draw(l, 2)))
+                continue;
+            l->asked[i].op = DISK_NONE;
+            struct disk_reply a = {.tag = i, .status = transfer(l, &r) ? DISK_OK : DISK_FAILED};
+            if (board_disk_done(l->board, &a) < 0)
+                die("leg %u: an answer of the disk was refused", l->number);
+        }
+        board_disk_settle(l->board);
+    } while (all && board_disk_busy(l->board));
+}
+
 static void make_board(struct leg *l)
 {
+    static const struct disk_info disk = {
+        .sectors = DISK_SIZE / DISK_SECTOR, .flags = DISK_WRITE_CACHE | DISK_CAN_DISCARD, .serial = "trapeze-0"};
     struct error e = {0};
     l->ram = host_map_shared(FD_RAM, RAM_SIZE, &e);
     struct board_config cfg = {
@@ -140,6 +200,11 @@ static void make_board(struct leg *l)
         .tsc_hz = l->tsc_hz,
         .wall_ns = host_wall_ns(),
         .console_out = console_out,
+        .disks = &disk,
+        .n_disks = 1,
+        .disk_ready = disk_ready,
+        .disk_submit = disk_submit,
+        .disk_ctx = l,
     };
     if (!l->ram || board_create(&l->board, &cfg, &e) < 0)
         die("leg %u: %s", l->number, e.msg);
@@ -149,8 +214,8 @@ static void boot(struct leg *l)
 {
     struct error e = {0};
     struct boot_result res;
-    struct boot_config cfg = {
-        .kernel_name = "vmlinuz", .initrd_name = "initrd.cpio", .cmdline = CMDLINE, .n_cpus = cpus()};
+    struct boot_config cfg = {.kernel_name = "vmlinuz", .initrd_name = "initrd.cpio", .n_cpus = cpus()};
+    cfg.cmdline = guest_has_disks() ? CMDLINE " trapeze.disk" : CMDLINE;
     u8 *kernel = read_guest_file("vmlinuz", &cfg.kernel_len), *initrd = read_guest_file("initrd.cpio", &cfg.initrd_len);
     struct rec_buf rec = {0};
     struct cpu *cpu = board_cpu(l->board, 0);
@@ -167,6 +232,7 @@ static void boot(struct leg *l)
 
 static void save(struct leg *l, struct rec_buf *out)
 {
+    serve_disk(l, true);
     if (board_save(l->board, out) < 0)
         die("leg %u: records can not be saved", l->number);
 }
@@ -278,10 +344,13 @@ static int run(struct leg *l)
         if (done >= patience)
             return HOP;
         enum board_event event = board_run(l->board, MIN(patience - done, SLICE), text, sizeof(text));
+        serve_disk(l, false);
         if (event == BOARD_POWEROFF)
             return 0;
         if (event == BOARD_WAIT && instructions(l) >= limit)
             return HOP;
+        if (event == BOARD_WAIT && board_disk_busy(l->board))
+            continue;
         if (event == BOARD_WAIT)
             wait_for_timer(l);
         else if (event != BOARD_RUN)
@@ -398,6 +467,7 @@ int main(int argc, char **argv)
     make_fd(FD_RAM, "records-ram", RAM_SIZE);
     make_fd(FD_RECORDS, "records", 0);
     make_fd(FD_CONSOLE, "records-console", 0);
+    make_fd(FD_DISK, "records-disk", DISK_SIZE);
     do
         status = run_leg(number, hops, seed, tsc_hz, engine ? engine : engine_of(number));
     while (status == HOP && number++ < hops);
