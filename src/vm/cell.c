@@ -118,7 +118,6 @@ static void drain_disks(struct cell *c)
         cell_abandon();
 }
 
-
 /* --- to the keeper --- */
 
 static void pump_out(struct cell *c)

@@ -11,6 +11,7 @@ import time
 from harness import LINUX, Skip, run_tests
 
 MIB = 1 << 20
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # e2fsck, debugfs
 SELFTEST = "console=ttyS0 panic=-1 reboot=t trapeze.selftest trapeze.disk"
 
 
@@ -40,11 +41,12 @@ def md5_in_image(path, name):
     return subprocess.run(["md5sum", dump], check=True, stdout=subprocess.PIPE, text=True).stdout[:32]
 
 
-def self_checks(*options):
+def self_checks(*options, cpus=1):
     def test(place):
         need_guest()
         path = image(place)
-        status, out, err = place.run(*linux(place, SELFTEST, "--rm", "--no-reboot", "--disk", ",".join([path, *options])),
+        status, out, err = place.run(*linux(place, SELFTEST, "--rm", "--no-reboot", "--cpus", str(cpus), "--disk",
+                                            ",".join([path, *options])),
                                      timeout=120)
         out = out.replace("\r", "")
         assert status == 0 and re.search(r"^selftest: [1-9]\d+ ok, 0 bad$", out, re.M), (status, out[-3000:], err)
@@ -53,7 +55,7 @@ def self_checks(*options):
         (wanted,) = re.findall(r"^disk data: ([0-9a-f]{32})$", out, re.M)
         assert md5_in_image(path, "/data") == wanted
         assert os.stat(path).st_size == 48 * MIB
-    test.__name__ = "_".join(["self_checks", *options]).replace("=", "_").replace(",", "_")
+    test.__name__ = "_".join(["self_checks", *options, f"{cpus}_cpus"]).replace("=", "_").replace(",", "_")
     return test
 
 
@@ -206,6 +208,6 @@ def pause_and_reset(place):
 
 
 if __name__ == "__main__":
-    SAMPLE = [errors_are_named, users_are_locked_out, self_checks(), bad_disks, pause_and_reset, survives_kill(1)]
+    SAMPLE = [errors_are_named, users_are_locked_out, self_checks(), self_checks(cpus=2), bad_disks, pause_and_reset, survives_kill(1)]
     ALL = [self_checks("cache=none"), self_checks("cache=writeback"), self_checks("cache=writethrough"), survives_kill(200)]
     sys.exit(run_tests(SAMPLE if sys.argv[1] == "check" else ALL))
