@@ -209,7 +209,7 @@ int container_restore(const struct container_host *h, const struct container_lau
     if (r == 0 && (r = restore(&l, how, k, e)) < 0)
         launch_undo(&l);
     if (r == 0 && !how->detach) {
-        r = launch_wait(l.pid, l.pidfd, -1, status, e);
+        r = launch_wait(l.pid, l.pidfd, status, e);
         l.pid = 0;
         int removed = how->keep ? 0 : launch_remove(&l, r == 0 ? e : NULL);
         r = r < 0 ? r : removed;

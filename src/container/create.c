@@ -124,10 +124,11 @@ static int run_created(struct launch *l, const struct container_launch *how, str
     *status = 0;
     if (how->detach)
         return 0;
-    r = relay->socket >= 0 ? relay_run(relay, l->pid, l->pidfd, status, e)
-                           : launch_wait(l->pid, l->pidfd, -1, status, e);
+    store_unlock(&l->store);
+    r = relay->socket >= 0 ? relay_run(relay, l->pid, l->pidfd, status, e) : launch_wait(l->pid, l->pidfd, status, e);
     l->pid = 0;
-    if (how->keep)
+    /* Somebody may have deleted it meanwhile. */
+    if (how->keep || store_lock(&l->store, NULL) < 0)
         return r;
     int removed = launch_remove(l, r == 0 ? e : NULL);
     return r < 0 ? r : removed;

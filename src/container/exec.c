@@ -256,7 +256,7 @@ static int run(struct launch *l, const struct container_exec *x, struct spec_pro
     store_close(&l->store);
     if (r == 0 && !x->detach)
         r = relay.socket >= 0 ? relay_run(&relay, l->pid, l->pidfd, status, e)
-                              : launch_wait(l->pid, l->pidfd, -1, status, e);
+                              : launch_wait(l->pid, l->pidfd, status, e);
     relay_close(&relay);
     return r;
 }

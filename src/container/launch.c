@@ -272,6 +272,7 @@ static int prepare(struct launch *l, const struct container_launch *how, bool st
 /* In the new process: what hooks and agents are told holds its own number, as the host sees it. */
 static void child(struct launch *l, struct birth *b, pid_t pid)
 {
+    store_close(&l->store);
     l->record.pid = pid;
     b->init.state = launch_state_text(&l->record, &l->spec, STATUS_CREATED);
     b->init.listener_state = launch_listener_state(&l->record, &l->spec, pid);
@@ -437,7 +438,7 @@ static int status_of(int status)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int launch_wait(pid_t pid, int pidfd, int relay, int *status, struct error *e)
+int launch_wait(pid_t pid, int pidfd, int *status, struct error *e)
 {
     sigset_t all;
     siginfo_t info;

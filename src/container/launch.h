@@ -43,8 +43,8 @@ int launch_pid_file(int cwd, const char *path, pid_t pid, struct error *e);
 /* Send the pidfd to whoever listens at `path`. */
 int launch_send_pidfd(const char *path, int pidfd, struct error *e);
 
-/* Wait for the process, pass signals on to it. *status as for container_run. `relay`: a terminal's socket or -1. */
-int launch_wait(pid_t pid, int pidfd, int relay, int *status, struct error *e);
+/* Wait for the process, pass signals on to it. *status as for container_run. */
+int launch_wait(pid_t pid, int pidfd, int *status, struct error *e);
 /* Block the signals that launch_wait passes on; before the process is made. */
 void launch_block_signals(void);
 

@@ -96,23 +96,33 @@ int store_create(struct store *s, const struct container_host *h, const char *id
 
 int store_open(struct store *s, const struct container_host *h, const char *id, bool lock, struct error *e)
 {
-    struct stat there, mine;
     int r = set_path(s, h, id, false, e);
     if (r < 0)
         return r;
     CLEANUP_FD int fd = open(s->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_set(e, errno, "container %s: %s", id, errno == ENOENT ? "does not exist" : strerror(errno));
-    if (lock) {
-        while (flock(fd, LOCK_EX) < 0)
-            if (errno != EINTR)
-                return sys_error(e, "%s: locking it", s->path);
-        /* Removed while we waited, perhaps made anew. */
-        if (fstat(fd, &mine) < 0 || stat(s->path, &there) < 0 || there.st_ino != mine.st_ino)
-            return error_set(e, ENOENT, "container %s: does not exist", id);
-    }
     s->dir = sys_take(&fd);
+    if (lock && (r = store_lock(s, e)) < 0)
+        store_close(s);
+    return r;
+}
+
+int store_lock(struct store *s, struct error *e)
+{
+    struct stat there, mine;
+    while (flock(s->dir, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return sys_error(e, "%s: locking it", s->path);
+    /* Removed while we waited, perhaps made anew. */
+    if (fstat(s->dir, &mine) < 0 || stat(s->path, &there) < 0 || there.st_ino != mine.st_ino)
+        return error_set(e, ENOENT, "container %s: does not exist", strrchr(s->path, '/') + 1);
     return 0;
+}
+
+void store_unlock(struct store *s)
+{
+    flock(s->dir, LOCK_UN);
 }
 
 void store_close(struct store *s)

@@ -45,6 +45,10 @@ int store_root(const struct container_host *h, char *out, size_t size, struct er
 int store_create(struct store *s, const struct container_host *h, const char *id, struct error *e);
 /* -ENOENT: "container ID does not exist". */
 int store_open(struct store *s, const struct container_host *h, const char *id, bool lock, struct error *e);
+/* Let others at it while we wait, and take it back: -ENOENT when it was removed in between. */
+void store_unlock(struct store *s);
+int store_lock(struct store *s, struct error *e);
+/* The lock is of the open file: a child that inherits it holds it too, until it closes it. */
 void store_close(struct store *s);
 int store_remove(struct store *s, struct error *e);
 
