@@ -34,13 +34,14 @@
 #include <linux/keyctl.h>
 #include <linux/mempolicy.h>
 #include <net/if.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -290,44 +291,56 @@ static int wait_start(struct init *in, struct error *e)
 }
 
 /*
- * The filter's listener goes to its agent by a helper that shares our descriptors: once the filter is in force, no call of
- * ours need pass it. The helper sees the number appear in a shared page.
+ * The filter's listener goes to its agent by a second thread, which is not under the filter: so no call need pass it that the
+ * configuration may want watched or refused. We wait for it without a call, because execve would end it.
  */
-static volatile int *start_helper(struct init *in, struct error *e)
+struct helper {
+    const struct init *in;
+    atomic_int listener; /* 0: not there yet, < 0: there will be none */
+    atomic_int sent;     /* 0: not yet, < 0: -errno */
+};
+
+static void *send_listener(void *arg)
 {
-    volatile int *word = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (word == MAP_FAILED) {
-        sys_error(e, "seccomp: mmap");
-        return NULL;
-    }
-    pid_t pid = sys_clone(CLONE_FILES | CLONE_PARENT, NULL, -1);
-    if (pid < 0) {
-        sys_error(e, "seccomp: clone");
-        return NULL;
-    }
-    if (pid)
-        return word;
-    for (int i = 0; i < 5000 && !*word; i++)
-        usleep(1000);
-    int fd = *word;
-    if (fd > 0)
-        sys_send_fds(in->listener, in->listener_state, strlen(in->listener_state), &fd, 1);
-    _exit(fd <= 0);
+    struct helper *h = arg;
+    int fd;
+    while (!(fd = atomic_load(&h->listener)))
+        usleep(200);
+    const char *text = h->in->listener_state;
+    int r = fd < 0 ? -ECANCELED : sys_send_fds(h->in->listener, text, strlen(text), &fd, 1) < 0 ? -errno : 1;
+    atomic_store(&h->sent, r);
+    return NULL;
+}
+
+/* 0, or -errno when the agent did not get it. */
+static int hand_over(struct helper *h, int listener, struct error *e)
+{
+    int r;
+    atomic_store(&h->listener, listener > 0 ? listener : -1);
+    while (!(r = atomic_load(&h->sent)))
+        __builtin_ia32_pause();
+    return listener > 0 && r < 0 ? error_set(e, -r, "linux.seccomp.listenerPath: %s", strerror(-r)) : 0;
 }
 
 _Noreturn static void become(struct init *in, const char *program, struct error *e)
 {
-    volatile int *listener = NULL;
-    if (in->filter.code && in->listener >= 0 && !(listener = start_helper(in, e)))
-        goto failed;
-    int r = identity_assume(in->process, &in->filter, e);
-    if (listener)
-        *listener = r > 0 ? r : -1;
+    static char *const nothing[] = {NULL};
+    struct helper helper = {.in = in};
+    bool watched = in->filter.code && in->listener >= 0;
+    pthread_t thread = 0;
+    int r = watched ? -pthread_create(&thread, NULL, send_listener, &helper) : 0;
+    if (r < 0)
+        error_set(e, -r, "linux.seccomp: a thread: %s", strerror(-r));
+    else
+        r = identity_assume(in->process, &in->filter, e);
+    if (watched && thread) {
+        int handed = hand_over(&helper, r, e);
+        r = r < 0 ? r : handed;
+    }
     if (r >= 0) {
-        execve(program, in->process->args.v, in->process->env.v ? in->process->env.v : (char *[]){NULL});
+        execve(program, in->process->args.v, in->process->env.v ? in->process->env.v : nothing);
         sys_error(e, "exec %s", program);
     }
-failed:
     sync_send(in->sync, SYNC_ERROR, 0, e);
     _exit(1);
 }
