@@ -194,6 +194,7 @@ int cgroup_place(struct cgroup *g, const char *path, const char *id, bool system
     for (size_t i = 0; i < g->n; i++) {
         struct cgroup_hierarchy *h = &g->h[i];
         char own[CGROUP_PATH];
+        memcpy(h->own, h->path, sizeof(h->own));
         snprintf(own, sizeof(own), "%s", path[0] == '/' ? "" : h->path);
         /* Version 2 has no processes in inner nodes: beside the runtime's own, not below. */
         if (h->v2 && own[0])
@@ -311,6 +312,7 @@ int cgroup_create(struct cgroup *g, struct error *e)
                 continue; /* stays where it is; a limit that needs it will say so */
             return error_set(e, -r, "cgroup %s%s: %s", h->mount, h->path, strerror(-r));
         }
+        h->used = true;
         if (!h->v2)
             h->tasks = openat(h->dir, "tasks", O_WRONLY | O_CLOEXEC);
     }
@@ -321,6 +323,8 @@ int cgroup_open(struct cgroup *g, struct error *e)
 {
     for (size_t i = 0; i < g->n; i++) {
         struct cgroup_hierarchy *h = &g->h[i];
+        if (!h->used)
+            continue;
         char path[sizeof(h->mount) + sizeof(h->path)];
         snprintf(path, sizeof(path), "%s%s", h->mount, h->path);
         h->dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -19,10 +19,12 @@
 
 struct cgroup_hierarchy {
     bool v2;
+    bool used;              /* the container is in `path` here; not where that was denied to who is not root */
     bool made;              /* by cgroup_create: there was nothing at that path before */
     char controllers[80];   /* as in /proc/self/cgroup: "cpu,cpuacct", "name=systemd"; "" for version 2 */
     char mount[256];        /* where the host has it */
     char path[CGROUP_PATH]; /* the container's, below `mount`; begins with '/' */
+    char own[CGROUP_PATH];  /* the runtime's own */
     int dir;                /* of the container's cgroup, -1: not open */
     int tasks;              /* version 1: to join, -1: not open */
 };

@@ -30,7 +30,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <linux/close_range.h>
 #include <linux/keyctl.h>
 #include <linux/mempolicy.h>
 #include <net/if.h>
@@ -262,6 +261,27 @@ static int prepare_process(struct init *in, char program[PATH_MAX], struct error
     return r < 0 ? r : identity_program(in->process, program, PATH_MAX, e);
 }
 
+/*
+ * Rule 2: all but the descriptors that were asked for and the sockets that are still needed, which close at execve. Closed and
+ * not marked, so that there is nothing behind /proc/self/fd/N for a working directory to lead to.
+ */
+static void close_others(const struct init *in)
+{
+    u32 first = 3 + in->preserve_fds;
+    for (;;) {
+        u32 next = ~0u;
+        const int keep[] = {in->sync, in->start, in->listener};
+        for (size_t i = 0; i < ARRAY_LEN(keep); i++)
+            if (keep[i] >= 0 && (u32)keep[i] >= first && (u32)keep[i] < next)
+                next = (u32)keep[i];
+        if (next > first)
+            close_range(first, next == ~0u ? next : next - 1, 0);
+        if (next == ~0u)
+            return;
+        first = next + 1;
+    }
+}
+
 /* Wait until somebody starts us. The descriptor to report to. */
 static int wait_start(struct init *in, struct error *e)
 {
@@ -359,9 +379,8 @@ _Noreturn void init_main(struct init *in)
         r = prepare_process(in, program, &e);
     if (r == 0 && slave >= 0)
         r = console_assume(slave, in->process, &e);
-    /* Rule 2. What is asked for begins at 3; our own descriptors close at execve. */
-    if (r == 0 && close_range(3 + in->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-        r = sys_error(&e, "close_range");
+    if (r == 0)
+        close_others(in);
     if (r == 0)
         r = wait_start(in, &e);
     if (r == 0)

@@ -293,9 +293,7 @@ static pid_t own_number(int proc)
 static int run_hooks(struct launch *l, struct error *e)
 {
     char *text = launch_state_text(&l->record, &l->spec, STATUS_CREATING);
-    int r = store_save(&l->store, &l->record, e);
-    if (r == 0)
-        r = netdevice_move(&l->spec, l->pid, e);
+    int r = netdevice_move(&l->spec, l->pid, e);
     if (r == 0)
         r = rdt_join(&l->spec.rdt, l->record.id, l->pid, e);
     if (r == 0)
@@ -323,7 +321,12 @@ static int bring_up(struct launch *l, struct birth *b, struct error *e)
         return pid;
     l->pid = l->record.pid = pid;
     l->record.start_time = sys_start_time(pid);
-    if (b->spawn.cgroup_refused)
+    /*
+     * Before it can be ready: killed earlier than this we take it along (it finds nobody to tell), killed later we leave a
+     * state that `delete` can work from.
+     */
+    r = store_save(&l->store, &l->record, e);
+    if (r == 0 && b->spawn.cgroup_refused)
         r = cgroup_move(&l->record.cgroup, pid, e);
     if (r == 0 && b->init.wait_maps) {
         r = idmap_process(pid, &l->spec.uid_maps, &l->spec.gid_maps, e);
@@ -370,8 +373,6 @@ int launch_create(struct launch *l, const struct container_launch *how, bool sta
         r = bring_up(l, &b, e);
     cgroup_close(&l->record.cgroup);
     free_birth(&b, relay);
-    if (r == 0)
-        r = store_save(&l->store, &l->record, e);
     if (r == 0)
         r = launch_send_pidfd(how->pidfd_socket, l->pidfd, e);
     if (r == 0)

@@ -244,6 +244,12 @@ static int set_options(int tree, const struct spec_mount *m, const struct mount_
     return r < 0 ? error_set(e, -r, "mount %s: setting its options: %s", m->destination, strerror(-r)) : 0;
 }
 
+static bool is_proc(const char *path)
+{
+    path += strspn(path, "/");
+    return !strncmp(path, "proc", 4) && !path[4 + strspn(path + 4, "/")];
+}
+
 /* --- one mount --- */
 
 static int mount_bind(struct rootfs *r, size_t i, const struct mount_options *o, struct error *e)
@@ -262,8 +268,8 @@ static int mount_bind(struct rootfs *r, size_t i, const struct mount_options *o,
     target = open_target(r, m, is_directory(tree), proc_source, e);
     if (target < 0)
         return target;
-    if (is_root_of_procfs(target) && !proc_source)
-        return error_set(e, EPERM, "mount %s: would hide the whole of /proc: refused", m->destination);
+    if ((is_root_of_procfs(target) || is_proc(m->destination)) && !proc_source)
+        return error_set(e, EPERM, "mount %s: is to be a procfs, and its source is none: refused", m->destination);
     int bad = set_options(tree, m, o, false, e);
     if (bad == 0)
         bad = rootfs_attach(tree, target, m->destination, e);
@@ -329,6 +335,8 @@ static int new_tree(struct rootfs *r, const struct spec_mount *m, const struct m
 static int mount_new(struct rootfs *r, const struct spec_mount *m, const struct mount_options *o, struct error *e)
 {
     bool kernel_fs = !strcmp(m->type, "proc") || !strcmp(m->type, "sysfs"), tmpfs = !strcmp(m->type, "tmpfs");
+    if (is_proc(m->destination) && strcmp(m->type, "proc"))
+        return error_set(e, EPERM, "mount %s: is to be a procfs, not %s: refused", m->destination, m->type);
     CLEANUP_FD int target = open_target(r, m, true, kernel_fs, e);
     if (target < 0)
         return target;
@@ -476,9 +484,20 @@ int rootfs_build(struct rootfs *r, struct error *e)
 
 int rootfs_console(struct rootfs *r, int slave, struct error *e)
 {
-    CLEANUP_FD int target = inroot_make(r->root, "/dev/console", false, e);
-    if (target < 0)
-        return target;
+    const char *name;
+    struct stat st;
+    CLEANUP_FD int parent = inroot_parent(r->root, "/dev/console", &name, e);
+    if (parent < 0)
+        return parent;
+    int made = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0600);
+    if (made >= 0)
+        close(made);
+    /* An image with a symbolic link there wants the terminal mounted on something else (CVE-2025-52565). */
+    CLEANUP_FD int target = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target < 0 || fstat(target, &st) < 0)
+        return sys_error(e, "/dev/console");
+    if ((!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode)) || procfs_is(target))
+        return error_set(e, EEXIST, "/dev/console: the image has something else there: refused");
     CLEANUP_FD int tree = clone_tree(slave, "", false);
     if (tree < 0)
         return sys_error(e, "/dev/console: cloning the terminal");

@@ -25,7 +25,7 @@ static const char *directory_name(const struct cgroup_hierarchy *h)
 static int bind_own(const struct cgroup_hierarchy *h, struct error *e)
 {
     char path[sizeof(h->mount) + sizeof(h->path)];
-    snprintf(path, sizeof(path), "%s%s", h->mount, h->path);
+    snprintf(path, sizeof(path), "%s%s", h->mount, h->used ? h->path : h->own);
     int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     return fd < 0 ? sys_error(e, "mount of cgroup: %s", path) : fd;
 }

@@ -161,8 +161,9 @@ static json_t *cgroups_to_json(const struct cgroup *g)
     json_t *list = json_array();
     for (size_t i = 0; i < g->n; i++) {
         const struct cgroup_hierarchy *h = &g->h[i];
-        json_array_append_new(list, json_pack("{s:b,s:b,s:s,s:s,s:s}", "v2", h->v2, "made", h->made, "controllers",
-                                              h->controllers, "mount", h->mount, "path", h->path));
+        json_array_append_new(list,
+                              json_pack("{s:b,s:b,s:b,s:s,s:s,s:s}", "v2", h->v2, "used", h->used, "made", h->made,
+                                        "controllers", h->controllers, "mount", h->mount, "path", h->path));
     }
     return json_pack("{s:b,s:b,s:o}", "unified", g->unified, "rootless", g->rootless, "hierarchies", list);
 }
@@ -200,6 +201,7 @@ static bool cgroups_from_json(struct cgroup *g, const json_t *j)
         const json_t *one = json_array_get(list, g->n);
         h->dir = h->tasks = -1;
         h->v2 = json_is_true(json_object_get(one, "v2"));
+        h->used = json_is_true(json_object_get(one, "used"));
         h->made = json_is_true(json_object_get(one, "made"));
         if (!copy(h->controllers, sizeof(h->controllers), one, "controllers") ||
             !copy(h->mount, sizeof(h->mount), one, "mount") || !copy(h->path, sizeof(h->path), one, "path"))

@@ -194,7 +194,7 @@ class Box:
             if words[words.index("-") + 1] in ("cgroup", "cgroup2"):
                 for path, dirs, _ in os.walk(words[4]):
                     found += [os.path.join(path, d) for d in dirs if self.name in d]
-        return found
+        return sorted(found, key=len, reverse=True)  # the deepest first
 
     def cgroup_file(self, controller, name):
         """A file of the container's cgroup in the hierarchy of `controller` (version 1)."""
