@@ -90,6 +90,8 @@ int cgroup_limit_v2(const struct cgroup_hierarchy *h, const struct spec_resource
 /* Device rules of version 2: an eBPF program on the cgroup. */
 int cgroup_device_program(const struct cgroup_hierarchy *h, const struct spec_device_rule *rules, size_t n,
                           struct error *e);
+/* .. its instructions, *length of them; free it. */
+struct bpf_insn *cgroup_device_code(const struct spec_device_rule *rules, size_t n, size_t *length);
 /* cpu.weight of version 2 for cpu.shares of version 1: 2..262144 becomes 1..10000. */
 u64 cgroup_weight_of_shares(u64 shares);
 u64 cgroup_io_weight(u64 weight);

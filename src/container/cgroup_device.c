@@ -129,15 +129,23 @@ static void detach_old(int cgroup, int keep)
     }
 }
 
+struct bpf_insn *cgroup_device_code(const struct spec_device_rule *rules, size_t n, size_t *length)
+{
+    struct program p = {calloc(8 + PER_RULE * n, sizeof(*p.code)), 0};
+    if (p.code)
+        emit_all(&p, rules, n);
+    *length = p.n;
+    return p.code;
+}
+
 int cgroup_device_program(const struct cgroup_hierarchy *h, const struct spec_device_rule *rules, size_t n,
                           struct error *e)
 {
-    CLEANUP_FREE struct bpf_insn *code = calloc(8 + PER_RULE * n, sizeof(*code));
-    struct program p = {code, 0};
+    struct program p;
+    CLEANUP_FREE struct bpf_insn *code = p.code = cgroup_device_code(rules, n, &p.n);
     union bpf_attr a;
     if (!code)
         return error_set(e, ENOMEM, "resources.devices: out of memory");
-    emit_all(&p, rules, n);
     CLEANUP_FD int fd = load(&p, e);
     CLEANUP_FD int cgroup = fd < 0 ? -1 : openat(h->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -54,6 +55,12 @@ static int sealed_copy(int exe)
     if (fchmod(fd, 0500) < 0 || fcntl(fd, F_ADD_SEALS, PROTECT_SEALS) < 0)
         return -1;
     return sys_take(&fd);
+}
+
+void protect_process(void)
+{
+    if (geteuid() == 0)
+        prctl(PR_SET_DUMPABLE, 0);
 }
 
 int protect_binary(char **argv, struct error *e)

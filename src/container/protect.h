@@ -9,6 +9,8 @@
  * yet, the program is executed again, from a read-only mount of itself that is nowhere attached, or else from a sealed copy in
  * memory; then this does not return. 0 when it is so already.
  */
+/* Nobody may look at this process, or trace it (CVE-2016-9962); who is not root must let that be until mappings are written. */
+void protect_process(void);
 int protect_binary(char **argv, struct error *e);
 
 #endif

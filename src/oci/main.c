@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 /* The verbs that make a process in a container: their program must be protected from it. */
 static bool makes_processes(const struct oci_verb *v)
@@ -39,9 +37,7 @@ static int run_verb(struct oci_args *a, const struct oci_verb *v, char **argv, i
 {
     int r = check_words(a, v, e);
     if (r == 0 && makes_processes(v)) {
-        /* Who is not root has to stay dumpable until the mappings are written. */
-        if (geteuid() == 0)
-            prctl(PR_SET_DUMPABLE, 0);
+        protect_process();
         r = protect_binary(argv, e);
     }
     return r < 0 ? r : v->run(a, status, e);
