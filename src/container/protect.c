@@ -1,4 +1,5 @@
 #include "container/protect.h"
+#include "container/exe.h"
 #include "container/sys.h"
 
 #include <errno.h>
@@ -57,6 +58,17 @@ static int sealed_copy(int exe)
     return sys_take(&fd);
 }
 
+/* Without executing anything: see exe.c. True when it is done, and seen to be done. */
+static bool move_here(int mount)
+{
+    char path[SYS_FD_PATH];
+    CLEANUP_FD int file = open(sys_fd_path(mount, path), O_RDONLY | O_CLOEXEC);
+    if (file < 0 || !is_protected(file) || exe_move(file) < 0)
+        return false;
+    CLEANUP_FD int now = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    return now >= 0 && is_protected(now);
+}
+
 void protect_process(void)
 {
     if (geteuid() == 0)
@@ -76,6 +88,8 @@ int protect_binary(char **argv, struct error *e)
     if (again)
         return error_set(e, EPERM, "the program could not be protected against being written to");
     CLEANUP_FD int copy = readonly_mount(exe);
+    if (copy >= 0 && move_here(copy))
+        return 0;
     if (copy < 0)
         copy = sealed_copy(exe);
     if (copy < 0)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Names of the directory: "cpu,cpuacct", "systemd" for "name=systemd", "unified" for version 2 beside version 1. */
@@ -58,6 +59,15 @@ static int attach_at(struct rootfs *r, const char *path, int tree, struct error 
     return target < 0 ? target : rootfs_attach(tree, target, path, e);
 }
 
+/* Below the tmpfs, which is new: nobody has put a link there. */
+static int attach_below(int top, const char *name, int tree, struct error *e)
+{
+    if (mkdirat(top, name, 0755) < 0)
+        return sys_error(e, "mount of cgroup: %s", name);
+    CLEANUP_FD int target = openat(top, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return target < 0 ? sys_error(e, "mount of cgroup: %s", name) : rootfs_attach(tree, target, name, e);
+}
+
 /* A link for each controller of a joint hierarchy: cpu -> cpu,cpuacct. */
 static int link_names(int dir, const char *joint, struct error *e)
 {
@@ -93,11 +103,9 @@ int rootfs_cgroup(struct rootfs *r, const struct spec_mount *m, u64 attributes, 
         return top;
     int bad = attach_at(r, m->destination, top, e);
     for (size_t i = 0; i < g->n && bad == 0; i++) {
-        char path[512];
         const char *name = directory_name(&g->h[i]);
-        snprintf(path, sizeof(path), "%s/%s", m->destination, name);
         CLEANUP_FD int tree = hierarchy_tree(r, &g->h[i], attributes, e);
-        bad = tree < 0 ? tree : attach_at(r, path, tree, e);
+        bad = tree < 0 ? tree : attach_below(top, name, tree, e);
         if (bad == 0 && !g->h[i].v2)
             bad = link_names(top, name, e);
     }

@@ -93,7 +93,7 @@ static void test_refused(void **state)
         {"{" BASE ",'linux':{'seccomp':{'defaultAction':'SCMP_ACT_NOTIFY'}}}", "linux.seccomp.defaultAction"},
         {"{" BASE ",'linux':{'seccomp':{'defaultAction':'SCMP_ACT_ALLOW','flags':['X']}}}", "linux.seccomp.flags"},
         {"{" BASE ",'linux':{'seccomp':{'defaultAction':'SCMP_ACT_ALLOW','syscalls':[{'names':['x'],'action':'SCMP_ACT_"
-                  "NOTIFY'}]}}}",
+         "NOTIFY'}]}}}",
          "linux.seccomp.listenerPath"},
         {"{" BASE ",'linux':{'timeOffsets':{'boottime':{'secs':1}}}}", "linux.timeOffsets"},
         {"{" BASE ",'linux':{'netDevices':{'eth0':{}}}}", "linux.netDevices"},
