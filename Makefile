@@ -45,6 +45,7 @@ later-migrate    := migration
 later-containers := containers
 later-suites     := the suites of other projects
 test-guests test-kvm test-migrate test-containers test-suites: test-%:
+	@tools/deps tools/packages-long.txt
 	@if grep -rqs --include=meson.build "suite:.*'$*'" tests; then tools/run-tests --guest $(GUEST) --suite $* $(BUILD)/test; \
 	else echo "make $@: not there yet: comes with $(later-$*)" >&2; exit 1; fi
 

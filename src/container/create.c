@@ -106,7 +106,7 @@ static int run_created(struct launch *l, const struct container_launch *how, str
                        struct error *e)
 {
     int r = notify_bind(l, e);
-    if (r == 0)
+    if (r == 0 && !l->started)
         r = sync_send(l->sync, SYNC_START, 0, NULL);
     if (r == 0)
         r = await_exec(l->sync, e);

@@ -17,6 +17,7 @@ struct launch {
     int cwd; /* the caller's, for paths that it gave */
     pid_t pid;
     int pidfd, sync;
+    bool started;      /* SYNC_START is sent already */
     bool notify;       /* there is a NOTIFY_SOCKET (notify.h) */
     int notify_socket; /* 0: none yet */
 };

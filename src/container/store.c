@@ -133,8 +133,7 @@ void store_close(struct store *s)
 
 int store_remove(struct store *s, struct error *e)
 {
-    static const char *const names[] = {STORE_START, STORE_CONFIG, STORE_STATE ".new", STORE_CONFIG ".new",
-                                        "notify/notify.sock"};
+    static const char *const names[] = {STORE_START, STORE_CONFIG, STORE_STATE ".new", "notify/notify.sock"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (unlinkat(s->dir, names[i], 0) < 0 && errno != ENOENT && errno != ENOTDIR)
             return sys_error(e, "%s/%s", s->path, names[i]);
@@ -147,11 +146,13 @@ int store_remove(struct store *s, struct error *e)
 
 int store_write(const struct store *s, const char *name, const char *text, size_t size, struct error *e)
 {
+    /* The state is what makes a container: all else is written before it, and counts only with it. */
+    bool whole = !strcmp(name, STORE_STATE);
     char temporary[64];
-    snprintf(temporary, sizeof(temporary), "%s.new", name);
+    snprintf(temporary, sizeof(temporary), "%s%s", name, whole ? ".new" : "");
     CLEANUP_FD int fd = openat(s->dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     int r = fd < 0 ? -errno : sys_write_all(fd, text, size);
-    if (r == 0 && renameat(s->dir, temporary, s->dir, name) < 0)
+    if (r == 0 && whole && renameat(s->dir, temporary, s->dir, name) < 0)
         r = -errno;
     return r < 0 ? error_set(e, -r, "%s/%s: %s", s->path, name, strerror(-r)) : 0;
 }

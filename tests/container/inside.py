@@ -3,6 +3,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -260,6 +261,8 @@ def loopback_is_up(box):
 
 def network_device(box):
     name = "tz" + box.name[-6:]
+    if not shutil.which("ip"):
+        raise Skip("needs iproute2")
     made = subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", name + "p"], stderr=subprocess.PIPE)
     if made.returncode:
         raise Skip("no veth here")
