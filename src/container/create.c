@@ -89,9 +89,11 @@ int container_start(const struct container_host *h, const char *id, struct error
         r = notify_bind(&l, e);
         if (r == 0)
             l.sync = store_connect(&l.store, STORE_START, SOCK_SEQPACKET, e);
-        r = r < 0 ? r : l.sync < 0 ? l.sync : sync_send(l.sync, SYNC_START, 0, NULL);
-        if (r == 0)
+        r = r < 0 ? r : MIN(l.sync, 0);
+        if (r == 0) {
+            sync_send(l.sync, SYNC_START, 0, NULL);
             r = await_exec(l.sync, e);
+        }
         unlinkat(l.store.dir, STORE_START, 0);
     }
     if (r == 0)
@@ -107,7 +109,7 @@ static int run_created(struct launch *l, const struct container_launch *how, str
 {
     int r = notify_bind(l, e);
     if (r == 0 && !l->started)
-        r = sync_send(l->sync, SYNC_START, 0, NULL);
+        sync_send(l->sync, SYNC_START, 0, NULL);
     if (r == 0)
         r = await_exec(l->sync, e);
     if (r < 0) {

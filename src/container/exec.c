@@ -215,10 +215,9 @@ static int bring_up(struct launch *l, const struct container_exec *x, struct ini
         r = launch_send_pidfd(x->pidfd_socket, l->pidfd, e);
     if (r == 0)
         r = launch_pid_file(AT_FDCWD, x->pid_file, pid, e);
-    if (r == 0)
-        r = sync_send(l->sync, SYNC_START, 0, NULL);
     if (r == 0) {
         struct sync_message m;
+        sync_send(l->sync, SYNC_START, 0, NULL);
         r = sync_receive(l->sync, &m, e);
         r = r < 0 ? r : 0;
     }

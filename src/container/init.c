@@ -289,6 +289,9 @@ static int wait_start(struct init *in, struct error *e)
     int r = sync_send(in->sync, SYNC_READY, 0, NULL);
     if (r < 0)
         return error_set(e, -r, "the runtime is gone");
+    /* A runtime that was killed before it remembered us says nothing: then nobody could ever start or delete us. */
+    if (in->start >= 0 && (r = sync_expect(in->sync, SYNC_GO, e)) < 0)
+        return r;
     while (in->start >= 0) {
         /* The runtime of `create` leaves; whoever calls `start` connects. Who connects and says nothing is passed over. */
         struct error ignored = {0};

@@ -301,7 +301,9 @@ static int run_hooks(struct launch *l, struct error *e)
     if (r == 0)
         r = hook_run(&l->spec.hooks[HOOK_CREATE_RUNTIME], "createRuntime", text, NULL, e);
     free(text);
-    return r < 0 ? r : sync_send(l->sync, SYNC_GO, 0, NULL);
+    if (r == 0)
+        sync_send(l->sync, SYNC_GO, 0, NULL);
+    return r;
 }
 
 static int bring_up(struct launch *l, struct birth *b, struct error *e)
@@ -328,22 +330,27 @@ static int bring_up(struct launch *l, struct birth *b, struct error *e)
     r = store_save(&l->store, &l->record, e);
     /* Where nothing is to happen between, it starts when it is ready, without asking: two switches of process less. */
     if (r == 0 && b->init.start < 0 && !l->notify && !b->init.wait_maps && !b->init.wait_hooks) {
-        r = sync_send(l->sync, SYNC_START, 0, NULL);
-        l->started = r == 0;
+        /* Whether it is still there to hear that, what it says next will tell. */
+        l->started = sync_send(l->sync, SYNC_START, 0, NULL) == 0;
     }
     if (r == 0 && b->spawn.cgroup_refused)
         r = cgroup_move(&l->record.cgroup, pid, e);
     if (r == 0 && b->init.wait_maps) {
         r = idmap_process(pid, &l->spec.uid_maps, &l->spec.gid_maps, e);
         if (r == 0)
-            r = sync_send(l->sync, SYNC_GO, 0, NULL);
+            sync_send(l->sync, SYNC_GO, 0, NULL);
     }
     if (r == 0 && b->init.wait_hooks) {
         r = sync_expect(l->sync, SYNC_HOOKS, e);
         if (r == 0)
             r = run_hooks(l, e);
     }
-    return r < 0 ? r : sync_expect(l->sync, SYNC_READY, e);
+    if (r == 0)
+        r = sync_expect(l->sync, SYNC_READY, e);
+    /* Who waits for `start` does so only when it knows that it is remembered. */
+    if (r == 0 && b->init.start >= 0)
+        sync_send(l->sync, SYNC_GO, 0, NULL);
+    return r;
 }
 
 static void free_birth(struct birth *b, int relay)

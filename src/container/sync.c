@@ -28,10 +28,12 @@ int sync_send(int fd, enum sync_kind kind, s32 value, const struct error *e)
 int sync_receive(int fd, struct sync_message *m, struct error *e)
 {
     ssize_t n;
+    int resets = 0;
     memset(m, 0, sizeof(*m));
+    /* Who ends without having read what we sent resets the connection: what he said before is still there, after that. */
     do
         n = recv(fd, m, sizeof(*m), 0);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || (errno == ECONNRESET && !resets++)));
     if (n < 0)
         return sys_error(e, "waiting for the container's process");
     if (n == 0)
