@@ -99,8 +99,14 @@ int container_restore(const struct container_host *h, const struct container_lau
 
 /* What this runtime can do (features.md of the specification). */
 json_t *container_features(void);
-/* A config.json to begin with. */
-json_t *container_example(bool rootless);
+/* A config.json to begin with; `filtered`: with the default filter. */
+json_t *container_example(bool rootless, bool filtered);
+
+/*
+ * The default system call filter, as the value of linux.seccomp, for a container with these capabilities (bit n for capability
+ * n): what a capability gives is open to who has it.
+ */
+json_t *container_profile(u64 capabilities);
 
 /* "TERM", "SIGTERM", "15" into a number, or -EINVAL. */
 int container_signal(const char *name);

@@ -25,7 +25,7 @@ struct oci_args {
     bool tty, no_tty, nnp;
     const char *env[OCI_LIST], *capabilities[OCI_LIST];
     u32 groups[OCI_LIST];
-    bool all, force, quiet, stats, rootless;
+    bool all, force, quiet, stats, rootless, filtered;
     const char *format, *interval, *resources;
     /* update */
     const char *limit[32];

@@ -89,6 +89,7 @@ static const struct oci_option events_options[] = {
 static const struct oci_option spec_options[] = {
     {"bundle", 'b', OCI_TEXT, AT(launch.bundle), "directory that gets it"},
     {"rootless", 0, OCI_FLAG, AT(rootless), "for who is not root"},
+    {"seccomp", 0, OCI_FLAG, AT(filtered), "with the default system call filter"},
     HELP_OPTION,
     NO_MORE,
 };

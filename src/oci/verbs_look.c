@@ -159,7 +159,7 @@ int oci_verb_spec(struct oci_args *a, int *status, struct error *e)
     if (fd < 0)
         return error_set(e, errno, "config.json: %s",
                          errno == EEXIST ? "is there already; remove it first" : strerror(errno));
-    json_t *j = container_example(a->rootless);
+    json_t *j = container_example(a->rootless, a->filtered);
     int r = json_dumpfd(j, fd, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     json_decref(j);
     close(fd);

@@ -301,6 +301,22 @@ def default_deny_filter(box):
         assert "alive" in out and "Function not implemented" in out, out
 
 
+def default_profile(box):
+    """The filter for fronts: programs live with it, and what it guards is shut; a capability opens its calls."""
+    box.good("spec", "--seccomp", "--bundle", box.bundle)
+    with open(os.path.join(box.bundle, "config.json")) as f:
+        made = json.load(f)
+    box.config["linux"]["seccomp"] = made["linux"]["seccomp"]
+    script = ("grep Seccomp: /proc/self/status; ls / > /dev/null && echo a | sort | cat; (sleep 0.01 &) ; wait; unshare -m true 2>&1;"
+              "mount -t tmpfs x /tmp 2>&1; chmod 700 /tmp; ln -sf a /tmp/b; date > /dev/null; ip link show lo > /dev/null && echo net")
+    for nnp in (False, True):
+        out = box.run(script, noNewPrivileges=nnp)
+        assert "Seccomp:\t2" in out and "\na\n" in out and out.endswith("net\n") and out.count("ot permitted") + out.count("denied") == 2, out
+    # Everything it allows or refuses is a call by a name that the compiler of filters knows.
+    names = [n for r in box.config["linux"]["seccomp"]["syscalls"] for n in r["names"]]
+    assert len(names) > 300 and {"mount", "bpf", "keyctl", "read", "io_uring_setup"} <= set(names), len(names)
+
+
 def notified_calls(box):
     """listenerPath: the agent gets the descriptor and the state, and answers a mkdir."""
     path = os.path.join(box.path, "agent.sock")
@@ -398,4 +414,4 @@ if __name__ == "__main__":
         user_namespace_with_sources_nobody_else_may_see, mounts_with_options, recursive_read_only, propagation, idmapped_mount, copy_up,
         read_only_root, masked_and_read_only_paths, devices, device_filter, capabilities, users, rlimits_and_oom, scheduling,
         memory_policy, no_new_privileges, working_directory, environment, sysctls, loopback_is_up, network_device, filters,
-        default_deny_filter, notified_calls, hooks, failing_hooks, no_pivot, keyring]))
+        default_deny_filter, default_profile, notified_calls, hooks, failing_hooks, no_pivot, keyring]))

@@ -206,8 +206,7 @@ def damaged_state_can_be_deleted(box):
     os.kill(pid, signal.SIGKILL)
     box.until(lambda: not os.path.exists(f"/proc/{pid}/exe"), "its end")
     box.delete()
-    for path in box.cgroups():
-        os.rmdir(path)
+    box.remove_cgroups()
 
 
 def killed_runtime_leaves_nothing_running(box):
@@ -224,8 +223,7 @@ def killed_runtime_leaves_nothing_running(box):
             p.wait()
         box.good("delete", "--force", box.name)
         box.until(lambda: not any(open(c + "/cgroup.procs").read() for c in box.cgroups()), "the end of its process")
-        for path in box.cgroups():
-            os.rmdir(path)
+        box.remove_cgroups()
 
 
 def preserved_descriptors(box):

@@ -231,15 +231,13 @@ def places_of_cgroups(box):
         lines = f.read().splitlines()
     assert all(l.endswith(f"/{box.name}-top/inner") for l in lines), lines
     box.delete()
-    for path in box.cgroups():
-        os.rmdir(path)
+    box.remove_cgroups()
     box.config["linux"]["cgroupsPath"] = f"{box.name}.slice:pre:x"
     box.sh("true")
     box.write()
     box.good("--systemd-cgroup", "run", "-b", box.bundle, box.name)
     box.refused("--cgroup-manager", "systemd", "run", "-b", "/nonexistent", box.name, names="/nonexistent")
-    for path in box.cgroups():
-        os.rmdir(path)
+    box.remove_cgroups()
 
 
 def update_of_limits(box):

@@ -209,6 +209,19 @@ class Box:
                                 return f.read().strip()
         raise Skip(f"no cgroup hierarchy of version 1 with {controller}")
 
+    def remove_cgroups(self):
+        """What a damaged or unborn container has left; its processes may need a moment to leave."""
+        for path in self.cgroups():
+            def gone(path=path):
+                try:
+                    os.rmdir(path)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    return False
+                return True
+            self.until(gone, f"the removal of {path}")
+
     def check_clean(self):
         left = self.good("list", "-q")
         assert left == "", f"containers left behind: {left}"
