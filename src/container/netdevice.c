@@ -92,7 +92,7 @@ static size_t read_addresses(int fd, int index, struct address out[ADDRESSES])
         ssize_t n = recv(fd, answer, sizeof(answer), 0);
         if (n <= 0)
             return found;
-        int left = (int)n;
+        u32 left = (u32)n;
         for (const struct nlmsghdr *h = (const void *)answer; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
             if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
                 return found;
