@@ -1,4 +1,4 @@
-"""Run one small guest on one engine and judge it: run_guest.py GUEST ENGINE [triple]. TRAPEZE names the program.
+"""Run one small guest on one engine and judge it: run_guest.py GUEST ENGINE [triple | --cpus N]. TRAPEZE names the program.
 
 A guest has passed if it says "done N ok 0 bad", complains of nothing and powers off. With "triple" it must end in a triple
 fault instead, its state shown. Each line "ok NAME" or "BAD NAME .." of the guest becomes a line of TAP. Skipped is an engine
@@ -30,10 +30,11 @@ def engines():
     return json.loads(out.stdout)["engines"]
 
 
-def run(guest, engine):
+def run(guest, engine, options):
     """Exit status, standard output, standard error of a machine with this guest."""
     with tempfile.TemporaryDirectory(prefix="trapeze-guests-") as state:
-        words = [os.environ["TRAPEZE"], "run", "--kernel", guest, "--memory", "64M", "--engine", engine, "--no-reboot"]
+        words = [os.environ["TRAPEZE"], "run", "--kernel", guest, "--memory", "64M", "--engine", engine, "--no-reboot",
+                 *options]
         p = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              env={**os.environ, "XDG_STATE_HOME": state})
         try:
@@ -79,10 +80,11 @@ def judge(status, out, err, triple):
 def main():
     guest, engine = sys.argv[1:3]
     triple = sys.argv[3:] == ["triple"]
+    options = [] if triple else sys.argv[3:]
     if engine not in engines() and engine in TO_COME:
         print(f"skipped: there is no engine {engine} yet")
         sys.exit(SKIPPED)
-    status, out, err = run(guest, engine)
+    status, out, err = run(guest, engine, options)
     if why := skip_reason(engine, status, err):
         print(f"skipped: engine {engine}: {why}")
         sys.exit(SKIPPED)
