@@ -56,7 +56,6 @@
 /* The vector that ends a piece of code: INT END_VECTOR. */
 #define END_VECTOR 0x80
 
-
 /* Bytes of stack of each of the other CPUs (ap.S). */
 #define AP_STACK 16384
 

@@ -499,10 +499,11 @@ static inline void bt_sync(struct bt *bt)
     bt->ip.tlb = &bt->ip.tlbs[bt->ip.context];
 }
 
-/* Is there an event? Then translated code is to come back at its next poll. */
+/* Is there an event, or does another CPU wait for this one? Then translated code is to come back at its next poll. */
 static inline bool bt_attention(struct bt *bt)
 {
-    if (!__atomic_load_n(&bt->ip.cpu->attention, __ATOMIC_RELAXED))
+    if (!__atomic_load_n(&bt->ip.cpu->attention, __ATOMIC_RELAXED) &&
+        !__atomic_load_n(&bt->ip.seat->waiting, __ATOMIC_RELAXED))
         return false;
     bt->kept += bt->st->left + 1;
     bt->st->left = -1;

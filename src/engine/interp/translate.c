@@ -29,6 +29,8 @@ static void op_isa(struct interp *ip, const struct op *op)
     ip->stats.monitor++;
     ip->stale = true;
     int r = isa_execute(&ip->isa, &p->insn);
+    __atomic_thread_fence(
+        __ATOMIC_SEQ_CST); /* most of them serialise (SDM vol. 3A, 8.3): their stores are seen first */
     if (r != CPU_OK) {
         ip->budget++; /* not executed: paid for when its block was entered */
         longjmp(ip->exit, r);
