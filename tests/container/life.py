@@ -126,6 +126,7 @@ def lists(box):
 
 def processes(box):
     box.start(script="sleep 1000 & wait")
+    box.until(lambda: len(json.loads(box.good("ps", "-f", "json", box.name))) == 2, "the shell's child")
     pids = json.loads(box.good("ps", "-f", "json", box.name))
     assert box.state()["pid"] in pids, pids
     if os.path.exists("/bin/ps"):
