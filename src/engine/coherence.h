@@ -86,6 +86,12 @@ void coherence_fini(struct coherence *co);
 /* The seat of CPU `id`, for an engine that is made now. */
 struct coherence_seat *coherence_join(struct coherence *co, unsigned id, const struct coherence_ops *ops, void *engine);
 
+/* Are there other CPUs? */
+static inline bool coherence_shared(const struct coherence_seat *s)
+{
+    return s->all->writers != NULL;
+}
+
 /* The CPU begins, and ends, to execute guest code; also around whatever may wait for a lock. */
 void coherence_enter(struct coherence_seat *s);
 void coherence_leave(struct coherence_seat *s);

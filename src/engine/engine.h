@@ -29,6 +29,8 @@ enum stop_kind {
 
 struct stop {
     enum stop_kind kind;
+    bool
+        spins; /* STOP_BUDGET, before it was used up: it waits in a loop with PAUSE, so another CPU may need the host's */
     char text[200];
 };
 

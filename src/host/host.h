@@ -175,6 +175,8 @@ static inline void host_lock_release(struct host_lock *l)
         host_lock_wake(l);
 }
 
+/* Let other threads run, if any wait for this one's processor. */
+void host_yield(void);
 /*
  * Sleep until another thread wakes the word, while it is `value`, or until host_ns() reaches `deadline` (UINT64_MAX: no limit).
  * May return early.

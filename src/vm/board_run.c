@@ -10,6 +10,11 @@
  * set itself an alarm for the next one. Whatever happens to a CPU (interrupt, INIT) happens under the lock, and who
  * releases it wakes the sleepers that have something to do now.
  *
+ * A host with fewer processors than the machine has CPUs: a CPU that waits for another in a loop with PAUSE would use up the
+ * processor that the other needs, up to the host's time slice, for each step that they take in turn. So the engine ends the slice
+ * of one that spins, and its thread lets others run first (KVM's pause-loop exits are for the same). Its CPU is out meanwhile:
+ * nobody waits for an answer of a thread that does not run.
+ *
  * What must stay true
  *  1. While a thread waits for the board's lock its CPU is out (coherence.h): it neither uses its TLB nor its code. So the lock may
  *     be held while other engines drop code for a device that writes memory.
@@ -143,6 +148,8 @@ static bool run_slice(struct board *b, struct board_cpu *c, u64 slice)
     c->running = true;
     board_unlock(b);
     b->engine_ops->run(c->engine, &c->cpu, slice, &s);
+    if (s.spins)
+        host_yield();
     board_lock(b);
     c->running = false;
     engine_stopped(b, &c->cpu, &s);

@@ -499,14 +499,20 @@ static inline void bt_sync(struct bt *bt)
     bt->ip.tlb = &bt->ip.tlbs[bt->ip.context];
 }
 
+/* Translated code is to come back at its next poll. */
+static inline void bt_come_back(struct bt *bt)
+{
+    bt->kept += bt->st->left + 1;
+    bt->st->left = -1;
+}
+
 /* Is there an event, or does another CPU wait for this one? Then translated code is to come back at its next poll. */
 static inline bool bt_attention(struct bt *bt)
 {
     if (!__atomic_load_n(&bt->ip.cpu->attention, __ATOMIC_RELAXED) &&
         !__atomic_load_n(&bt->ip.seat->waiting, __ATOMIC_RELAXED))
         return false;
-    bt->kept += bt->st->left + 1;
-    bt->st->left = -1;
+    bt_come_back(bt);
     return true;
 }
 

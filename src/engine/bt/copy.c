@@ -491,7 +491,8 @@ static bool no_effect(const struct isa_insn *insn)
 bool bt_copy(struct bt_gen *g, const struct isa_insn *insn)
 {
     struct plan p;
-    if (insn->cls != ISA_INNOCUOUS || insn->encoding == ISA_ENC_OTHER)
+    bool counted = insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && coherence_shared(g->bt->ip.seat);
+    if (insn->cls != ISA_INNOCUOUS || insn->encoding == ISA_ENC_OTHER || counted)
         return false;
     if (no_effect(insn)) {
         bt_how(g, HOW_NOTHING);

@@ -11,7 +11,17 @@
 #include "engine/bt/bt_internal.h"
 
 /* arg of a SITE_CALLOUT: bits 0-3 the kind, bit 4 repeated, bit 5 locked, bits 8-11 a guest register, bits 12-15 bytes */
-enum quick_kind { QUICK_NONE, QUICK_STOS, QUICK_MOVS, QUICK_CLD, QUICK_BT, QUICK_BTS, QUICK_BTR, QUICK_BTC };
+enum quick_kind {
+    QUICK_NONE,
+    QUICK_STOS,
+    QUICK_MOVS,
+    QUICK_PAUSE,
+    QUICK_CLD,
+    QUICK_BT,
+    QUICK_BTS,
+    QUICK_BTR,
+    QUICK_BTC
+};
 #define QUICK_KIND    15u
 #define QUICK_REP     BIT(4)
 #define QUICK_LOCK    BIT(5)
@@ -24,11 +34,13 @@ static const struct {
     u16 mnemonic;
     u8 kind, size;
 } rows[] = {
-    {ZYDIS_MNEMONIC_STOSB, QUICK_STOS, 1}, {ZYDIS_MNEMONIC_STOSW, QUICK_STOS, 2}, {ZYDIS_MNEMONIC_STOSD, QUICK_STOS, 4},
-    {ZYDIS_MNEMONIC_STOSQ, QUICK_STOS, 8}, {ZYDIS_MNEMONIC_MOVSB, QUICK_MOVS, 1}, {ZYDIS_MNEMONIC_MOVSW, QUICK_MOVS, 2},
-    {ZYDIS_MNEMONIC_MOVSD, QUICK_MOVS, 4}, {ZYDIS_MNEMONIC_MOVSQ, QUICK_MOVS, 8}, {ZYDIS_MNEMONIC_CLD, QUICK_CLD, 0},
-    {ZYDIS_MNEMONIC_BT, QUICK_BT, 0},      {ZYDIS_MNEMONIC_BTS, QUICK_BTS, 0},    {ZYDIS_MNEMONIC_BTR, QUICK_BTR, 0},
-    {ZYDIS_MNEMONIC_BTC, QUICK_BTC, 0},
+    {ZYDIS_MNEMONIC_STOSB, QUICK_STOS, 1}, {ZYDIS_MNEMONIC_STOSW, QUICK_STOS, 2},
+    {ZYDIS_MNEMONIC_STOSD, QUICK_STOS, 4}, {ZYDIS_MNEMONIC_STOSQ, QUICK_STOS, 8},
+    {ZYDIS_MNEMONIC_MOVSB, QUICK_MOVS, 1}, {ZYDIS_MNEMONIC_MOVSW, QUICK_MOVS, 2},
+    {ZYDIS_MNEMONIC_MOVSD, QUICK_MOVS, 4}, {ZYDIS_MNEMONIC_MOVSQ, QUICK_MOVS, 8},
+    {ZYDIS_MNEMONIC_CLD, QUICK_CLD, 0},    {ZYDIS_MNEMONIC_BT, QUICK_BT, 0},
+    {ZYDIS_MNEMONIC_BTS, QUICK_BTS, 0},    {ZYDIS_MNEMONIC_BTR, QUICK_BTR, 0},
+    {ZYDIS_MNEMONIC_BTC, QUICK_BTC, 0},    {ZYDIS_MNEMONIC_PAUSE, QUICK_PAUSE, 0},
 };
 
 static unsigned string_arg(const struct isa_insn *insn, unsigned kind, unsigned size)
@@ -57,9 +69,9 @@ unsigned bt_quick_arg(const struct bt_gen *g, const struct isa_insn *insn)
         unsigned kind = rows[i].kind;
         if (rows[i].mnemonic != insn->mnemonic || (kind <= QUICK_MOVS && insn->map))
             continue;
-        return kind == QUICK_CLD  ? kind
-               : kind < QUICK_CLD ? string_arg(insn, kind, rows[i].size)
-                                  : bits_arg(insn, kind);
+        return kind > QUICK_CLD     ? bits_arg(insn, kind)
+               : kind <= QUICK_MOVS ? string_arg(insn, kind, rows[i].size)
+                                    : kind;
     }
     return QUICK_NONE;
 }
@@ -165,18 +177,35 @@ static bool bits(struct bt *bt, const struct bt_site *s)
     return true;
 }
 
+/* Who waits for another CPU for long comes back at the next poll: see INTERP_PATIENCE. */
+static void count_pause(struct bt *bt)
+{
+    __builtin_ia32_pause();
+    if (++bt->ip.pauses >= INTERP_PATIENCE)
+        bt_come_back(bt);
+}
+
+static bool perform(struct bt *bt, const struct bt_site *s)
+{
+    unsigned kind = s->arg & QUICK_KIND;
+    if (kind == QUICK_PAUSE)
+        count_pause(bt);
+    else if (kind == QUICK_CLD)
+        bt->ip.cpu->sysflags &= ~(u64)FL_DF;
+    else
+        return kind < QUICK_CLD ? string(bt, s->arg) : bits(bt, s);
+    return true;
+}
+
 /* Nothing is written before it is sure that the instruction will be done, and where to go on. */
 const u8 *bt_quick(struct bt *bt, const struct bt_block *b, const struct bt_site *s)
 {
     const struct bt_map *m = &b->map[s->insn];
-    unsigned kind = s->arg & QUICK_KIND;
-    if (!kind || s->insn + 1u >= b->n || m[1].grouped || (bt->ip.cfg.test & ENGINE_TEST_EXACT))
+    if (!(s->arg & QUICK_KIND) || s->insn + 1u >= b->n || m[1].grouped || (bt->ip.cfg.test & ENGINE_TEST_EXACT))
         return NULL;
     if (m->flags_in_memory)
         bt->ip.cpu->arith = bt->st->arith;
-    if (kind == QUICK_CLD)
-        bt->ip.cpu->sysflags &= ~(u64)FL_DF;
-    else if (!(kind < QUICK_CLD ? string(bt, s->arg) : bits(bt, s)))
+    if (!perform(bt, s))
         return NULL;
     bt->stats.quick++;
     return bt->code.rx + b->code + m[1].host;

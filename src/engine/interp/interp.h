@@ -109,7 +109,10 @@ struct jump_entry {
 #define VECTOR_AVX    2u
 
 #define BLOCK_MAX_OPS 48
-#define HASH_BITS     15
+
+/* PAUSEs in a run after which it waits for another CPU, which may be without a processor: some 3 us. */
+#define INTERP_PATIENCE 64u
+#define HASH_BITS       15
 
 struct interp {
     struct tlb_tables *tlb; /* context in force: one of tlbs[] */
@@ -122,6 +125,7 @@ struct interp {
     bool stale;     /* key, context and vector_ok must be derived again before the next block */
     bool in_repeat; /* RIP is on a repeated string instruction that has done some of its elements */
     bool uncounted; /* ENGINE_TEST_EXACT: a repeated instruction has done elements, but is no step yet */
+    u32 pauses;     /* PAUSEs executed in this run, counted where other CPUs might be waited for */
     bool begun;     /* the run has come to its first boundary, where ENGINE_TEST_EXACT takes events */
     bool undo;      /* a fault gives the flags back that stood before the instruction: undo_arith */
     u16 undo_arith;

@@ -350,6 +350,12 @@ static bool serve_events(struct interp *ip, int *code, struct stop *s)
     return true;
 }
 
+/* Does the CPU seem to wait for another? Then its run ends, so that the other gets a processor. */
+static bool interp_spins(const struct interp *ip)
+{
+    return ip->pauses >= INTERP_PATIENCE && coherence_shared(ip->seat) && !(ip->cfg.test & ENGINE_TEST_EXACT);
+}
+
 bool interp_ready(struct interp *ip, int code, struct stop *s)
 {
     coherence_serve(ip->seat);
@@ -367,7 +373,8 @@ bool interp_ready(struct interp *ip, int code, struct stop *s)
             break;
         }
     } while (true);
-    bool paid = ip->budget > 0 || ip->uncounted;
+    s->spins = interp_spins(ip);
+    bool paid = (ip->budget > 0 && !s->spins) || ip->uncounted;
     ip->uncounted = false;
     if (unlikely(ip->cpu->rip >> 32) && !cpu_code64(ip->cpu))
         ip->cpu->rip = (u32)ip->cpu->rip; /* a block ran to the end of the address space */
@@ -407,6 +414,7 @@ bool interp_begin(struct interp *ip, struct cpu *c, u64 budget, struct stop *sto
     ip->budget = (s64)MIN(budget, (u64)INT64_MAX / 2);
     ip->deliveries = 0;
     ip->begun = false;
+    ip->pauses = 0;
     *stop = (struct stop){.kind = STOP_BUDGET};
     if (c->model) {
         coherence_enter(ip->seat);

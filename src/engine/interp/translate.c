@@ -81,6 +81,12 @@ static void op_nop(struct interp *ip, const struct op *op)
     NEXT;
 }
 
+static void op_pause(struct interp *ip, const struct op *op)
+{
+    ip->pauses++;
+    NEXT;
+}
+
 static void op_fence(struct interp *ip, const struct op *op)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -119,7 +125,6 @@ static bool is_nop(const struct isa_insn *insn)
 {
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
-    case ZYDIS_MNEMONIC_PAUSE:
     case ZYDIS_MNEMONIC_ENDBR64:
     case ZYDIS_MNEMONIC_ENDBR32:
     case ZYDIS_MNEMONIC_PREFETCH:
@@ -165,6 +170,8 @@ static op_fn choose(const struct isa_insn *insn, struct op *op, u8 key, bool *en
     op_fn fn;
     if (is_nop(insn))
         return op_nop;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE)
+        return op_pause;
     if (is_fence(insn))
         return op_fence;
     if ((fn = flow_choose(insn, op, key, ends)) || (fn = alu_choose(insn, op)) || (fn = data_choose(insn, op)) ||

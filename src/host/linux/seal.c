@@ -170,8 +170,13 @@ static int seal(const struct rule *rules, size_t n, struct error *e)
 int host_seal_cell(const struct host_cell_seal *s, struct error *e)
 {
     const struct rule rules[] = {
-        {SYS_write, {ARG_IS(1, s->wake_peer)}}, {SYS_write, {ARG_IS(1, s->wake_self)}}, /* between its threads */
-        {SYS_read, {ARG_IS(1, s->wake_self)}},  {SYS_getrandom, {ARG_IS(3, 0)}},        RULES_COMMON, RULES_MEMORY,
+        {SYS_write, {ARG_IS(1, s->wake_peer)}},
+        {SYS_write, {ARG_IS(1, s->wake_self)}}, /* between its threads */
+        {SYS_read, {ARG_IS(1, s->wake_self)}},
+        {SYS_getrandom, {ARG_IS(3, 0)}},
+        RULES_COMMON,
+        RULES_MEMORY,
+        {SYS_sched_yield, {{0}}},
     };
     return seal(rules, ARRAY_LEN(rules), e);
 }

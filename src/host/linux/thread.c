@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -48,6 +49,11 @@ void host_word_wait(u32 *word, u32 value, u64 deadline)
 void host_word_wake(u32 *word)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void host_yield(void)
+{
+    sched_yield();
 }
 
 int host_thread_start(void *(*fn)(void *), void *arg, struct error *e)
