@@ -462,7 +462,10 @@ int rootfs_build(struct rootfs *r, struct error *e)
 {
     /* What we mount must not reach the host, what the host mounts may reach us, until the container's "/" is set. */
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
-        return sys_error(e, "making the mounts of the new namespace slaves");
+        return errno == EINVAL ? error_set(e, EINVAL,
+                                           "the root directory of this process is no mount point: in a chroot no "
+                                           "container can be given a root of its own; bind mount the chroot first")
+                               : sys_error(e, "making the mounts of the new namespace slaves");
     int bad = open_null(r, e);
     if (bad < 0)
         return bad;
