@@ -20,13 +20,13 @@
 
 extern char **environ;
 
-/* A sealed file in memory, or one on a read-only mount. */
+/* A sealed file in memory, or one on a read-only mount. (Any file of a tmpfs has some seal.) */
 static bool is_protected(int exe)
 {
     struct statvfs fs;
     int seals = fcntl(exe, F_GET_SEALS);
-    if (seals >= 0)
-        return (seals & PROTECT_SEALS) == PROTECT_SEALS;
+    if (seals >= 0 && (seals & PROTECT_SEALS) == PROTECT_SEALS)
+        return true;
     return fstatvfs(exe, &fs) == 0 && fs.f_flag & ST_RDONLY;
 }
 

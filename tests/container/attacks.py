@@ -5,6 +5,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from more import Unprivileged
 from oci import OCI, run_tests
@@ -80,6 +81,16 @@ def runtime_is_written_to(box):
     memory = os.readlink(exe).startswith("/memfd:")
     assert memory or os.statvfs(exe).f_flag & os.ST_RDONLY, os.readlink(exe)
     box.delete()
+
+
+def runtime_on_a_tmpfs(box):
+    """Any file there has a seal, which says nothing."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="trapeze-oci-") as program:
+        shutil.copy(OCI, program.name)
+        os.chmod(program.name, 0o755)
+        program.file.close()
+        out = subprocess.run([program.name, "--root", box.root, "features"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+        assert b"ociVersionMax" in out, out
 
 
 def proc_is_a_link(box):
@@ -314,7 +325,7 @@ def input_is_pushed_into_the_terminal(box):
 
 if __name__ == "__main__":
     sys.exit(run_tests([
-        exec_is_watched, runtime_is_written_to, proc_is_a_link, proc_is_no_procfs, files_of_proc_are_hidden, mount_target_is_swapped,
+        exec_is_watched, runtime_is_written_to, runtime_on_a_tmpfs, proc_is_a_link, proc_is_no_procfs, files_of_proc_are_hidden, mount_target_is_swapped,
         links_lead_out_of_the_root, dev_is_a_link, null_is_a_link, console_is_a_link, pts_is_forged_for_exec, inheritable_capabilities,
         cgroups_of_a_rootless_container, working_directory_is_a_leaked_descriptor, descriptors_in_the_container, odd_users,
         release_agent, kernel_switches, input_is_pushed_into_the_terminal]))
