@@ -89,8 +89,10 @@ def runtime_on_a_tmpfs(box):
         shutil.copy(OCI, program.name)
         os.chmod(program.name, 0o755)
         program.file.close()
-        out = subprocess.run([program.name, "--root", box.root, "features"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
-        assert b"ociVersionMax" in out, out
+        box.sh("echo here")
+        box.write()
+        out = subprocess.run([program.name, "--root", box.root, "run", "-b", box.bundle, box.name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+        assert out == b"here\n", out
 
 
 def proc_is_a_link(box):
