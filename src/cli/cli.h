@@ -36,6 +36,8 @@ enum option_id {
     OPT_INITRD,
     OPT_APPEND,
     OPT_DISK,
+    OPT_NETWORK,
+    OPT_PUBLISH,
     OPT_NO_REBOOT,
     OPT_DETACH,
     OPT_RM,
@@ -66,6 +68,7 @@ enum option_kind {
 
 struct option_def {
     const char *name;    /* without the dashes */
+    const char *alias;   /* a shorter form; NULL: none */
     char letter;         /* 0: only the long form */
     u8 kind;             /* enum option_kind */
     const char *value;   /* name of the value in usage lines */
@@ -90,7 +93,7 @@ struct args {
     int n_many;
 };
 
-#define VERB_OPTIONS 20
+#define VERB_OPTIONS 32
 
 struct verb {
     const char *name;

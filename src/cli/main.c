@@ -1,4 +1,5 @@
 /* The program: finds the verb, parses, runs it, prints what went wrong. */
+#include "backend/net/net.h"
 #include "cli/cli.h"
 #include "vm/launch.h"
 
@@ -44,6 +45,8 @@ int main(int argc, const char **argv)
     /* A cell is this program started again, before anything of the command line has been touched. */
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
         return cell_main(argc, (char **)argv);
+    if (argc > 1 && !strcmp(argv[1], NET_ARG)) /* the same for the back end of a network card */
+        return net_main(argc, (char **)argv);
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         cli_help_overview(stderr);

@@ -17,10 +17,8 @@ static const struct {
     const char *words, *part;
 } later[] = {
     {"checkpoint|clone|migrate|receive|snapshot|suspend|swing", "migration and snapshots"},
-    {"attach|build|commit|cp|enter|exec|image|images|network|pull|push|start|volume|--network|--publish|--share",
-     "containers and images"},
+    {"attach|build|commit|cp|enter|exec|image|images|network|pull|push|start|volume|--share", "containers and images"},
     {"disk", "disk tools"},
-    {"--net", "networks"},
     {"screenshot|sendkey", "displays"},
     {"events|lab|rename|system|top|update|wait|--mitigations", "this"},
 };
@@ -65,7 +63,8 @@ static enum option_id find_long(const struct verb *v, const char *name, size_t l
 {
     for (int i = 0; v->options[i]; i++) {
         const struct option_def *o = &cli_options[v->options[i]];
-        if (strlen(o->name) == len && !memcmp(o->name, name, len))
+        if ((strlen(o->name) == len && !memcmp(o->name, name, len)) ||
+            (o->alias && strlen(o->alias) == len && !memcmp(o->alias, name, len)))
             return v->options[i];
     }
     return len == 4 && !memcmp(name, "help", 4) ? OPT_HELP : OPT_NONE;

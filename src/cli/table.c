@@ -64,6 +64,19 @@ const struct option_def cli_options[OPT_COUNT] = {
                   .help =
                       "a disk, as often as there are disks: an image or block device; ,format=raw (else by suffix), "
                       ",readonly, ,cache=none|writeback|writethrough"},
+    [OPT_NETWORK] = {.name = "network",
+                     .alias = "net",
+                     .kind = OPTION_LIST,
+                     .value = "KIND[,..]",
+                     .help = "a network card, as often as there are cards: user (the default; user,host lets the guest "
+                             "reach what this host serves on its loopback addresses, as 10.0.2.2), tap:IFNAME, "
+                             "bridge:NAME, switch:NAME (between machines of yours), none; ,mac=52:54:00:12:34:56"},
+    [OPT_PUBLISH] = {.name = "publish",
+                     .letter = 'p',
+                     .kind = OPTION_LIST,
+                     .value = "PORTS",
+                     .help = "[HOSTADDR:]HOSTPORT:GUESTPORT[/udp]: what comes to that port of this host goes to the "
+                             "guest; as often as there are ports"},
     [OPT_NO_REBOOT] = {.name = "no-reboot",
                        .kind = OPTION_FLAG,
                        .help = "end with status 0 when the guest asks for a reset"},
@@ -139,6 +152,8 @@ static const char *const examples_run[] = {
     "boot a kernel and stay at its console; Ctrl-] leaves it running",
     "trapeze run -d --name web --memory 1G --kernel vmlinuz --initrd root.cpio",
     "boot in the background",
+    "trapeze run --kernel vmlinuz --initrd root.cpio -p 8080:80",
+    "http://localhost:8080/ is the web server in the guest",
     "trapeze run --kernel vmlinuz --initrd check.cpio --append \"console=ttyS0\" --no-reboot --rm </dev/null",
     "run to the end, for scripts: output on standard output, status 0 at power-off",
     NULL,
@@ -172,8 +187,9 @@ const struct verb cli_verbs[] = {
          "Interrupt, hang-up and termination signals stop the machine as `trapeze stop` does; a second one kills it.\n"
          "Machines from images (REF) are not there yet.",
      .examples = examples_run,
-     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_MEMORY, OPT_CPUS, OPT_CPU, OPT_ENGINE,
-                 OPT_CODE_CACHE, OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE, OPT_TIME, OPT_FORMAT},
+     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_NETWORK, OPT_PUBLISH, OPT_MEMORY, OPT_CPUS, OPT_CPU,
+                 OPT_ENGINE, OPT_CODE_CACHE, OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE, OPT_TIME,
+                 OPT_FORMAT},
      .run = verb_run},
     {.name = "ps",
      .operands = "",

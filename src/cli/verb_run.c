@@ -70,6 +70,28 @@ static int copy_disks(struct vm_config *c, const struct args *a, struct error *e
     return 0;
 }
 
+/* What --network and --publish were given; a machine without either has a card in user mode. */
+static int copy_networks(struct vm_config *c, const struct args *a, struct error *e)
+{
+    int rc = 0;
+    for (int i = 0; i < a->n_many && rc >= 0; i++) {
+        if (a->many[i].id == OPT_NETWORK) {
+            if (c->n_nets == NET_COUNT_MAX)
+                return error_set(e, EINVAL, "--network: given too often; %u cards are possible", NET_COUNT_MAX);
+            rc = vm_net_parse(&c->nets[c->n_nets], a->many[i].text, e);
+            c->n_nets += rc > 0;
+        } else if (a->many[i].id == OPT_PUBLISH) {
+            if (c->n_forwards == NET_FORWARDS)
+                return error_set(e, EINVAL, "--publish: given too often; %u ports are possible", NET_FORWARDS);
+            rc = vm_forward_parse(&c->forwards[c->n_forwards++], a->many[i].text, e);
+        }
+    }
+    if (!a->given[OPT_NETWORK])
+        c->nets[c->n_nets++] = (struct vm_net){.kind = NET_USER};
+    vm_net_addresses(c);
+    return MIN(rc, 0);
+}
+
 static int make_config(struct vm_config *c, const struct args *a, struct error *e)
 {
     static const struct {
@@ -94,7 +116,8 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
     c->cpus = (unsigned)a->number[OPT_CPUS];
     c->code_cache = a->number[OPT_CODE_CACHE];
     c->no_reboot = a->given[OPT_NO_REBOOT];
-    return copy_disks(c, a, e);
+    int rc = copy_disks(c, a, e);
+    return rc < 0 ? rc : copy_networks(c, a, e);
 }
 
 /* Refuse what the options can not mean together, or not yet. */

@@ -185,24 +185,40 @@ void host_word_wait(u32 *word, u32 value, u64 deadline);
 /* Wake all that sleep on it; change it first. */
 void host_word_wake(u32 *word);
 
+#define HOST_NET_MAX 4u /* network cards of a machine */
+
 /* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
 
 /* The cell: computing, sleeping, its events, private memory that is not executable. It can open and name nothing. */
 struct host_cell_seal {
     int wake_self, wake_peer; /* events: read, written */
+    int wake_net;             /* events of network cards: written; descriptors in a row, */
+    unsigned n_wake_net;      /* so many: HOST_NET_MAX at most */
 };
 int host_seal_cell(const struct host_cell_seal *s, struct error *e);
 
 /* The keeper: serving its sockets and files, which are all open already. */
 struct host_keeper_seal {
-    int listener;  /* connections are accepted here */
-    int dir;       /* of the machine: its socket and lock are deleted at the end */
-    int log, end;  /* files that are rewritten */
-    int ram;       /* guest memory: the one descriptor that may be mapped */
-    int cell;      /* pidfd: what may be killed */
-    bool disks;    /* there are disks: vectors of buffers, flushes, holes */
-    int disk_ring; /* the io_uring that may be entered, -1: none */
+    int listener;           /* connections are accepted here */
+    int dir;                /* of the machine: its socket and lock are deleted at the end */
+    int log, end;           /* files that are rewritten */
+    int ram;                /* guest memory: the one descriptor that may be mapped */
+    int cell;               /* pidfd: what may be killed */
+    int nets[HOST_NET_MAX]; /* the same, of network cards' back ends; -1: none */
+    bool disks;             /* there are disks: vectors of buffers, flushes, holes */
+    int disk_ring;          /* the io_uring that may be entered, -1: none */
 };
 int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
+
+/* Back ends of network cards: internet sockets and no file but a stand-in; one tap; wires that come through one socket. */
+int host_seal_net_user(struct error *e);
+int host_seal_net_tap(int tap, struct error *e);
+int host_seal_net_switch(int listener, int dir, struct error *e);
+
+/*
+ * Before host_seal_net_user: remember what the file `path` holds. In the sealed process opening it, or asking about it, by
+ * that name gives what was remembered; any other name is refused. A file that is not there stays missing. One a process.
+ */
+int host_stand_in(const char *path, struct error *e);
 
 #endif

@@ -526,6 +526,11 @@ void board_disk_settle(struct board *b)
     board_pci_disk_settle(&b->pci);
 }
 
+bool board_net_settle(struct board *b)
+{
+    return board_pci_net_settle(&b->pci);
+}
+
 bool board_disk_busy(const struct board *b)
 {
     return board_pci_disk_busy(&b->pci);

@@ -7,6 +7,7 @@
 #define TRAPEZE_VM_BOARD_H
 
 #include "base/disk.h"
+#include "base/wire.h"
 #include "base/error.h"
 #include "base/record.h"
 #include "engine/engine.h"
@@ -41,6 +42,12 @@ struct board_config {
     bool (*disk_ready)(void *ctx);
     void (*disk_submit)(void *ctx, const struct disk_request *r, const struct disk_seg *segs);
     void *disk_ctx;
+    /* Network cards, each on a wire whose cell's side is attached; net_signal wakes the back end of card `n`. */
+    const struct net_info *nets;
+    struct wire *wires;
+    unsigned n_nets;
+    void (*net_signal)(void *ctx, unsigned n);
+    void *net_ctx;
 };
 
 /* Why the machine as a whole stopped, beside the engine's reasons. */
@@ -87,6 +94,9 @@ int board_disk_done(struct board *b, const struct disk_reply *r);
 void board_disk_settle(struct board *b);
 /* Whether requests are on their way: such a machine can neither be saved nor reset. */
 bool board_disk_busy(const struct board *b);
+
+/* Move what can move between wires and network cards, while the machine runs; whether a frame did. */
+bool board_net_settle(struct board *b);
 
 /* Press the power button: an ACPI event the guest may act on. */
 void board_power_button(struct board *b);

@@ -35,6 +35,37 @@ static int add_disks(struct board_pci *p, const struct board_config *cfg, const 
     return 0;
 }
 
+static int add_nets(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
+{
+    if (cfg->n_nets > NET_COUNT_MAX)
+        return error_set(e, EINVAL, "machine: %u network cards; %u are possible", cfg->n_nets, NET_COUNT_MAX);
+    for (unsigned i = 0; i < cfg->n_nets; i++) {
+        const struct virtio_net_config c = {
+            .info = cfg->nets[i],
+            .wire = &cfg->wires[i],
+            .signal = cfg->net_signal,
+            .ctx = cfg->net_ctx,
+            .number = i,
+        };
+        int r = virtio_net_create(&p->net[i], env, &c, e);
+        if (r < 0)
+            return r;
+        p->net[i]->slot = BOARD_NET_SLOT - i;
+        if ((r = add(p, p->net[i], e)) < 0)
+            return r;
+        p->n_nets++;
+    }
+    return 0;
+}
+
+bool board_pci_net_settle(struct board_pci *p)
+{
+    bool any = false;
+    for (unsigned i = 0; i < p->n_nets; i++)
+        any |= virtio_net_settle(p->net[i]);
+    return any;
+}
+
 int board_pci_disk_done(struct board_pci *p, const struct disk_reply *r)
 {
     return r->disk < p->n_disks ? virtio_blk_done(p->disk[r->disk], r->tag, r->status) : -EPROTO;
@@ -60,7 +91,9 @@ int board_pci_create(struct board_pci *p, const struct board_config *cfg, const 
     int r = pci_create(&p->bus, env, e);
     if (!r && (r = virtio_rng_create(&v, env, e)) == 0)
         r = add(p, v, e);
-    return r < 0 ? r : add_disks(p, cfg, env, e);
+    if (!r && (r = add_disks(p, cfg, env, e)) == 0)
+        r = add_nets(p, cfg, env, e);
+    return r;
 }
 
 void board_pci_destroy(struct board_pci *p)

@@ -1,8 +1,8 @@
 /*
  * The board's PCI bus and what is on it: the part of the board that depends on the configuration.
  *
- * Slots are handed out in the order of creation, which is the order of the configuration: the host bridge 0, the entropy
- * device 1, then the disks.
+ * Slots: the host bridge 0, the entropy device 1, then the disks in the order of the configuration; network cards from
+ * BOARD_NET_SLOT downwards. So neither disks nor cards move when there are more of the other.
  */
 #ifndef TRAPEZE_VM_BOARD_PCI_H
 #define TRAPEZE_VM_BOARD_PCI_H
@@ -10,12 +10,16 @@
 #include "device/virtio/virtio_pci.h"
 #include "vm/board.h"
 
+#define BOARD_NET_SLOT 24u /* of the first card */
+
 struct board_pci {
     struct pci_bus *bus;
     struct virtio_pci *fn[PCI_SLOTS];
     unsigned n;
     struct virtio *disk[DISK_COUNT_MAX];
     unsigned n_disks;
+    struct virtio *net[NET_COUNT_MAX];
+    unsigned n_nets;
 };
 
 /* All of it, as after power-up. What was made is board_pci_destroy's, also after a failure. */
@@ -28,6 +32,7 @@ void board_pci_reset(struct board_pci *p);
 int board_pci_disk_done(struct board_pci *p, const struct disk_reply *r);
 void board_pci_disk_settle(struct board_pci *p);
 bool board_pci_disk_busy(const struct board_pci *p);
+bool board_pci_net_settle(struct board_pci *p);
 
 /* As irqchip_save and irqchip_load; -EBUSY while disk requests are on their way. */
 int board_pci_save(struct board_pci *p, struct rec_buf *out);

@@ -27,6 +27,7 @@
 #include "base/record.h"
 #include "host/host.h"
 #include "vm/cell_disk.h"
+#include "vm/cell_net.h"
 #include "vm/explain.h"
 #include "vm/launch.h"
 #include "vm/link.h"
@@ -53,6 +54,7 @@ struct cell {
     struct link link;
     struct link_config cfg;
     struct board *board;
+    struct cell_nets nets;
     enum cell_state state;
     bool threads;      /* each CPU has one */
     bool news;         /* something was put into a ring since the keeper was last told; atomic */
@@ -415,6 +417,8 @@ static bool serve(struct cell *c)
     busy |= give_input(c);
     if (c->board)
         busy |= must(cell_disk_serve(&c->link, c->board)) > 0;
+    if (c->state == CELL_RUN) /* else the guest's memory stays as it is */
+        busy |= cell_net_serve(c->board);
     busy |= flush_console(c);
     pump_out(c);
     tell(c);
@@ -424,8 +428,10 @@ static bool serve(struct cell *c)
 static void rest(struct cell *c, u64 deadline)
 {
     ring_door_close(c->link.own);
+    cell_net_doors(&c->nets, true);
     if (!serve(c))
         host_event_wait(c->link.wake_self, deadline);
+    cell_net_doors(&c->nets, false);
     ring_door_open(c->link.own);
 }
 
@@ -485,6 +491,9 @@ static int make_board(struct cell *c, struct error *e)
     if (!b.engine)
         return error_set(e, EINVAL, "engine %s: not in this program, or not for this host", c->cfg.engine);
     cell_disk_setup(&b, &c->cfg, &c->link);
+    int r = cell_net_setup(&c->nets, &b, &c->cfg, e);
+    if (r < 0)
+        return r;
     b.ram = host_map_shared(LINK_FD_RAM, b.ram_size, e);
     if (!b.ram)
         return -ENOMEM;
@@ -493,8 +502,10 @@ static int make_board(struct cell *c, struct error *e)
 
 static int get_ready(struct cell *c, struct error *e)
 {
-    struct host_cell_seal seal = {.wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER};
+    struct host_cell_seal seal = {
+        .wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER, .wake_net = LINK_FD_END};
     int r = link_take_config(&c->link, &c->cfg, e);
+    seal.n_wake_net = c->cfg.n_nets;
     c->threads = r == 0 && c->cfg.cpus > 1;
     if (c->threads)
         mallopt(M_ARENA_MAX, 1); /* each arena takes 64 MiB of what the process may map */

@@ -58,7 +58,7 @@ int vm_config_check(const struct vm_config *c, struct error *e)
     for (unsigned i = 0; i < c->n_disks; i++)
         if ((r = vm_disk_check(&c->disks[i], e)) < 0)
             return r;
-    return 0;
+    return vm_nets_check(c, e);
 }
 
 /* --- JSON: one table for both directions --- */
@@ -129,7 +129,9 @@ json_t *vm_config_to_json(const struct vm_config *c)
             json_decref(j);
             j = NULL;
         }
-    if (j && json_object_set_new(j, "disks", disks_to_json(c)) < 0) {
+    if (j && (json_object_set_new(j, "disks", disks_to_json(c)) < 0 ||
+              json_object_set_new(j, "networks", vm_nets_to_json(c)) < 0 ||
+              json_object_set_new(j, "published", vm_forwards_to_json(c)) < 0)) {
         json_decref(j);
         j = NULL;
     }
@@ -171,5 +173,7 @@ int vm_config_from_json(struct vm_config *c, const json_t *j, struct error *e)
     }
     if (disks_from_json(c, json_object_get(j, "disks")) < 0)
         return error_set(e, EINVAL, "configuration: \"disks\" has the wrong type or is too large");
+    if (vm_nets_from_json(c, json_object_get(j, "networks"), json_object_get(j, "published")) < 0)
+        return error_set(e, EINVAL, "configuration: \"networks\" or \"published\" has the wrong type or is too large");
     return 0;
 }

@@ -5,6 +5,7 @@
 #ifndef TRAPEZE_VM_CONFIG_H
 #define TRAPEZE_VM_CONFIG_H
 
+#include "backend/net/net.h"
 #include "base/error.h"
 #include "base/types.h"
 
@@ -28,6 +29,14 @@ struct vm_disk {
     bool read_only;
 };
 
+/* A network card: "user[,host]", "tap:IFNAME", "bridge:NAME", "switch:NAME", and ",mac=.." */
+struct vm_net {
+    enum net_kind kind;
+    char name[NET_NAME_MAX]; /* behind the colon */
+    char mac[18];            /* "": one is chosen at the start */
+    bool host;               /* user: the guest reaches what the host serves on its loopback addresses */
+};
+
 struct vm_config {
     char name[VM_NAME_MAX + 1];
     u64 memory; /* bytes, whole pages */
@@ -41,9 +50,13 @@ struct vm_config {
     u64 code_cache; /* bytes; 0: the engine's default */
     unsigned n_disks;
     struct vm_disk disks[VM_DISKS_MAX]; /* in the order in which the guest finds them */
+    unsigned n_nets;
+    struct vm_net nets[NET_COUNT_MAX];
+    unsigned n_forwards;
+    struct net_forward forwards[NET_FORWARDS]; /* to the first card in user mode */
 };
 
-/* The defaults of `trapeze run`: 512 MiB, one CPU, host, auto. Everything else empty. */
+/* The defaults of `trapeze run`: 512 MiB, one CPU, host, auto. Everything else empty: no disk, no network. */
 void vm_config_init(struct vm_config *c);
 
 /*
@@ -70,5 +83,22 @@ int vm_disk_check(const struct vm_disk *d, struct error *e);
 json_t *vm_disk_to_json(const struct vm_disk *d);
 /* 0 or -1: something has another type or is too long. */
 int vm_disk_from_json(struct vm_disk *d, const json_t *j);
+
+/* --- net_config.c --- */
+
+/* Read what --network was given: 1, 0 for "none", or -EINVAL with `e`. */
+int vm_net_parse(struct vm_net *n, const char *text, struct error *e);
+/* Read what --publish was given: "[HOSTADDR:]HOSTPORT:GUESTPORT[/udp]". */
+int vm_forward_parse(struct net_forward *f, const char *text, struct error *e);
+/* Choose addresses for the cards that have none: 52:54:00 and three random bytes. */
+void vm_net_addresses(struct vm_config *c);
+/* Whether the cards and ports of `c` can be. */
+int vm_nets_check(const struct vm_config *c, struct error *e);
+/* The six bytes of a card's address; it was checked. */
+void vm_net_mac(const struct vm_net *n, u8 mac[6]);
+json_t *vm_nets_to_json(const struct vm_config *c);
+json_t *vm_forwards_to_json(const struct vm_config *c);
+/* 0 or -1: something has another type or is too long. NULL: there are none. */
+int vm_nets_from_json(struct vm_config *c, const json_t *nets, const json_t *forwards);
 
 #endif

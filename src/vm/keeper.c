@@ -141,6 +141,8 @@ static int seal(struct keeper *k, struct error *e)
                                  .cell = k->cell.pidfd,
                                  .disks = k->disks,
                                  .disk_ring = keeper_disk_ring(k)};
+    for (unsigned i = 0; i < HOST_NET_MAX; i++)
+        s.nets[i] = keeper_net_process(k, i);
     json_object_seed(0); /* opens /dev/urandom on old kernels: now or never */
     int r = host_confine(false, e);
     return r < 0 ? r : host_seal_keeper(&s, e);
@@ -192,6 +194,7 @@ __attribute__((noreturn)) static void give_up(struct keeper *k, const struct err
         host_child_kill(&k->cell);
         host_child_reap(&k->cell, true, &code, &sig);
     }
+    keeper_stop_nets(k);
     if (k->lock >= 0) {
         remove_names(k);
         unlinkat(k->dir, VM_FILE_LOG, 0);
@@ -236,7 +239,7 @@ static void cell_gone(struct keeper *k)
 
 /* --- the loop --- */
 
-enum { POLL_CELL, POLL_GONE, POLL_TERM, POLL_LISTEN, POLL_DISKS, POLL_CLIENTS };
+enum { POLL_CELL, POLL_GONE, POLL_TERM, POLL_LISTEN, POLL_DISKS, POLL_NETS, POLL_CLIENTS = POLL_NETS + NET_COUNT_MAX };
 
 static u64 next_deadline(const struct keeper *k)
 {
@@ -309,6 +312,8 @@ static void loop(struct keeper *k)
             [POLL_LISTEN] = {.fd = k->listener, .events = POLLIN},
             [POLL_DISKS] = {.fd = keeper_disk_event(k), .events = POLLIN},
         };
+        for (unsigned i = 0; i < NET_COUNT_MAX; i++)
+            p[POLL_NETS + i] = (struct pollfd){.fd = keeper_net_gone(k, i), .events = POLLIN};
         for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
             p[POLL_CLIENTS + i] = client_poll(&k->clients[i]);
         sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy);
@@ -325,6 +330,9 @@ static void loop(struct keeper *k)
             host_term_taken(k->term_fd);
             keeper_stop(k, TERM_STOP);
         }
+        for (unsigned i = 0; i < NET_COUNT_MAX; i++)
+            if (p[POLL_NETS + i].revents)
+                keeper_net_ended(k, i);
         serve_deadlines(k);
         if (p[POLL_GONE].revents)
             cell_gone(k);
@@ -374,6 +382,7 @@ void keeper_main(const struct vm_config *c, int dir, int report_fd)
     report(k, &e);
     close(k->report); /* after a failure it stays open until this process is gone: the caller waits for that */
     loop(k);
+    keeper_stop_nets(k);
     write_end(k);
     remove_names(k);
     keeper_tell_end(k);

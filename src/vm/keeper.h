@@ -1,6 +1,6 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell), keeper_disk.c (its disks) and keeper_control.c (requests). Nobody else includes it but launch.c.
+ * keeper_cell.c (the link to the cell), keeper_disk.c (its disks), keeper_net.c (its networks) and keeper_control.c (requests). Nobody else includes it but launch.c.
  */
 #ifndef TRAPEZE_VM_KEEPER_H
 #define TRAPEZE_VM_KEEPER_H
@@ -61,6 +61,7 @@ struct keeper_disk_count {
 };
 
 struct keeper_disks;
+struct keeper_nets;
 
 struct keeper {
     struct vm_config cfg;
@@ -71,6 +72,7 @@ struct keeper {
 
     struct keeper_file kernel, initrd;
     struct keeper_disks *disks; /* NULL: none */
+    struct keeper_nets *nets;   /* NULL: none */
     struct cpu_model model;
     struct boot_result boot;
     u64 tsc_hz;
@@ -158,6 +160,22 @@ bool keeper_serve_disks(struct keeper *k);
 bool keeper_disks_pending(struct keeper *k);
 /* For `inspect`. */
 json_t *keeper_disks_json(const struct keeper *k);
+
+/* --- keeper_net.c --- */
+
+/* Start the back ends of the cards, which signal the cell by `wake_cell`: everything is open and bound when it returns. */
+int keeper_start_nets(struct keeper *k, int wake_cell, struct error *e);
+/* Tell the cell what cards there are, and add the descriptors that it needs to `fds`; how many there are then. */
+unsigned keeper_describe_nets(const struct keeper *k, struct link_config *c, int *fds, unsigned n);
+/* The process of card `i`'s back end: a pidfd, or -1. */
+int keeper_net_process(const struct keeper *k, unsigned i);
+/* What to poll for the end of a back end of card `i`: a descriptor, or -1. And what to do then. */
+int keeper_net_gone(const struct keeper *k, unsigned i);
+void keeper_net_ended(struct keeper *k, unsigned i);
+/* All of them end. */
+void keeper_stop_nets(struct keeper *k);
+/* For `inspect`. */
+json_t *keeper_nets_json(const struct keeper *k);
 
 /* --- keeper_control.c --- */
 int keeper_listen(struct keeper *k, struct error *e);

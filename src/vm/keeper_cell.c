@@ -63,10 +63,14 @@ int keeper_start_cell(struct keeper *k, struct error *e)
     memcpy(c.cpu_model, k->cfg.cpu_model, sizeof(c.cpu_model));
     strncpy(c.engine, vm_config_engine(&k->cfg), sizeof(c.engine) - 1);
     keeper_describe_disks(k, &c);
+    int r = keeper_start_nets(k, wake_cell, e);
+    if (r < 0)
+        return r;
+    int fds[4 + 2 * NET_COUNT_MAX] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};
+    unsigned n_fds = keeper_describe_nets(k, &c, fds, 4);
     link_attach(&k->link, k->link_base, false, wake_keeper, wake_cell);
     link_put_config(&k->link, &c);
-    const int fds[] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};
-    return host_spawn_self(&k->cell, argv, fds, ARRAY_LEN(fds), e);
+    return host_spawn_self(&k->cell, argv, fds, n_fds, e);
 }
 
 /* --- to the cell --- */

@@ -215,6 +215,7 @@ static void do_inspect(struct keeper *k, struct client *c, const json_t *j)
         json_object_set_new(r, "config", vm_config_to_json(&k->cfg));
         json_object_set_new(r, "boot", boot);
         json_object_set_new(r, "disks", keeper_disks_json(k));
+        json_object_set_new(r, "networks", keeper_nets_json(k));
     }
     reply(c, r);
 }

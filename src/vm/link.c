@@ -78,6 +78,8 @@ int link_take_config(const struct link *l, struct link_config *c, struct error *
         return error_set(e, EINVAL, "cell: started without a link; this program starts it by itself");
     if (c->n_disks > DISK_COUNT_MAX)
         return error_set(e, EINVAL, "cell: %u disks", c->n_disks);
+    if (c->n_nets > NET_COUNT_MAX)
+        return error_set(e, EINVAL, "cell: %u network cards", c->n_nets);
     c->name[sizeof(c->name) - 1] = c->cpu_model[sizeof(c->cpu_model) - 1] = c->engine[sizeof(c->engine) - 1] = 0;
     return 0;
 }

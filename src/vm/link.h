@@ -16,6 +16,7 @@
 #define TRAPEZE_VM_LINK_H
 
 #include "base/disk.h"
+#include "base/net.h"
 #include "base/error.h"
 #include "base/ring.h"
 #include "vm/board.h"
@@ -93,11 +94,13 @@ struct link_config {
     char name[64], cpu_model[128], engine[16];
     u32 n_disks;
     struct disk_info disks[DISK_COUNT_MAX];
+    u32 n_nets;
+    struct net_info nets[NET_COUNT_MAX];
 };
 #define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
-#define LINK_VERSION 2u
+#define LINK_VERSION 3u
 
-/* Descriptors of a cell */
+/* Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires. */
 enum link_fd { LINK_FD_RAM = 3, LINK_FD_LINK, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER, LINK_FD_END };
 
 /* One side of the link. */

@@ -63,10 +63,10 @@ u8 pci_capability(struct pci_function *f, u8 id, u8 len)
 
 int pci_add(struct pci_bus *p, struct pci_function *f, struct error *e)
 {
-    unsigned i = 0;
-    while (i < PCI_SLOTS && p->slot[i])
+    unsigned i = f->slot;
+    while (!f->slot && i < PCI_SLOTS && p->slot[i])
         i++;
-    if (i == PCI_SLOTS)
+    if (i >= PCI_SLOTS || p->slot[i])
         return error_set(e, ENOSPC, "pci: no slot left for %s: all %u are taken", f->name, PCI_SLOTS);
     int r = pci_assign_bars(p, f, e);
     if (r < 0)

@@ -51,7 +51,7 @@ struct pci_bar {
 struct pci_function {
     const char *name;
     struct pci_bus *bus;
-    unsigned slot;
+    unsigned slot; /* before pci_add: the wanted one; 0: the next that is free */
     u8 config[PCI_CONFIG_SIZE];
     u8 reset[PCI_CONFIG_SIZE];    /* what it holds after a reset */
     u8 writable[PCI_CONFIG_SIZE]; /* bits that the guest may change */
@@ -85,8 +85,7 @@ u8 pci_capability(struct pci_function *f, u8 id, u8 len);
 /* MSI-X with `n` vectors (at most PCI_MSIX_MAX); table and pending bits lie in BAR `bar`, which becomes theirs. */
 void pci_set_msix(struct pci_function *f, unsigned n, unsigned bar);
 /*
- * Put a finished function into the next free slot, its BARs where firmware would: 0, or -ENOSPC. It stays until
- * pci_destroy.
+ * Put a finished function into its slot, its BARs where firmware would: 0, or -ENOSPC. It stays until pci_destroy.
  */
 int pci_add(struct pci_bus *p, struct pci_function *f, struct error *e);
 

@@ -3,6 +3,7 @@
 #define TRAPEZE_DEVICE_VIRTIO_DEVICES_H
 
 #include "base/disk.h"
+#include "base/wire.h"
 #include "device/virtio/virtio.h"
 
 /* A source of random bytes (5.4), from env->random. 0 or -ENOMEM. */
@@ -26,5 +27,24 @@ int virtio_blk_create(struct virtio **out, const struct device_env *env, const s
 int virtio_blk_done(struct virtio *v, u32 tag, enum disk_status status);
 /* After a batch of replies, or when there may be room again: interrupt, go on with what waits. */
 void virtio_blk_settle(struct virtio *v);
+
+/* What a network card needs of its machine. */
+struct virtio_net_config {
+    struct net_info info;
+    struct wire *wire; /* its cell's side, attached; outlives the device */
+    /* Signal the back end. */
+    void (*signal)(void *ctx, unsigned number);
+    void *ctx;
+    unsigned number;
+};
+
+/* A network card (5.1). 0 or -ENOMEM. */
+int virtio_net_create(struct virtio **out, const struct device_env *env, const struct virtio_net_config *cfg,
+                      struct error *e);
+/*
+ * The back end may have signalled: take its frames, go on with what waits for room, see whether the link is up. Whether a
+ * frame moved: then look again before sleeping.
+ */
+bool virtio_net_settle(struct virtio *v);
 
 #endif

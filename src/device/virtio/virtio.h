@@ -59,6 +59,7 @@ struct virtio {
     void *self;
     struct guest_mem *mem;
     struct virtio_transport transport;
+    unsigned slot; /* of the bus that the transport shall take; 0: the next that is free */
     u64 offered;
     u64 features; /* that the driver accepted */
     u8 status;

@@ -128,7 +128,7 @@ static u64 common_get(struct virtio_pci *p, enum common_register reg)
     case REG_STATUS:
         return virtio_status(v);
     case REG_GENERATION:
-        return 0; /* no device here changes its configuration */
+        return 0; /* no device here changes more than one field of its configuration */
     case REG_QUEUE_SELECT:
         return p->queue_select;
     default:
@@ -414,6 +414,7 @@ int virtio_pci_create(struct virtio_pci **out, struct pci_bus *bus, struct virti
         capabilities(p);
         pci_set_msix(&p->fn, v->type->queues + 1, 2);
         p->fn.command_changed = command_changed;
+        p->fn.slot = v->slot;
         v->transport = (struct virtio_transport){queue_interrupt, config_interrupt, may_dma, p};
         r = pci_add(bus, &p->fn, e);
     }

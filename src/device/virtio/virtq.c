@@ -169,21 +169,46 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
     return r;
 }
 
+static void split_push(struct virtq *q, const struct virtq_done *d, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const u32 elem[2] = {d[i].id, d[i].len};
+        u64 at = q->device + 4 + 8 * (q->used & (q->size - 1u));
+        if (mem_write(q->mem, GPA(at), elem, sizeof(elem)))
+            virtq_fault(q, "its areas are not in memory");
+        q->used++;
+    }
+    if (!virtq_store16(q, q->device + 2, q->used))
+        virtq_fault(q, "its areas are not in memory");
+}
+
+void virtq_push_all(struct virtq *q, const struct virtq_done *d, unsigned n)
+{
+    if (q->fault || !q->enabled || !n)
+        return;
+    q->out = (u16)(q->out - MIN(q->out, n));
+    (q->packed ? virtq_packed_push : split_push)(q, d, n);
+}
+
 void virtq_push(struct virtq *q, u16 id, u16 descs, u32 len)
 {
-    if (q->fault || !q->enabled)
+    const struct virtq_done d = {id, descs, len};
+    virtq_push_all(q, &d, 1);
+}
+
+void virtq_unpop(struct virtq *q, u16 descs)
+{
+    if (q->fault || !q->enabled || !q->out)
         return;
-    if (q->out)
-        q->out--;
-    if (q->packed) {
-        virtq_packed_push(q, id, descs, len);
-        return;
+    q->out--;
+    if (!q->packed)
+        q->next--;
+    else if (q->next >= descs)
+        q->next = (u16)(q->next - descs);
+    else {
+        q->next = (u16)(q->next + q->size - descs);
+        q->next_wrap ^= 1;
     }
-    const u32 elem[2] = {id, len};
-    u64 at = q->device + 4 + 8 * (q->used & (q->size - 1u));
-    if (mem_write(q->mem, GPA(at), elem, sizeof(elem)) || !virtq_store16(q, q->device + 2, (u16)(q->used + 1)))
-        virtq_fault(q, "its areas are not in memory");
-    q->used++;
 }
 
 bool virtq_wants_interrupt(struct virtq *q)

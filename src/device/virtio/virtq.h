@@ -61,6 +61,17 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c);
 /* Give a chain back with `len` bytes written, counted from its first writable one. */
 void virtq_push(struct virtq *q, u16 id, u16 descs, u32 len);
 
+/* A chain that is given back. */
+struct virtq_done {
+    u16 id, descs;
+    u32 len;
+};
+/* Give several back, which the driver sees all at once. */
+void virtq_push_all(struct virtq *q, const struct virtq_done *d, unsigned n);
+
+/* Put the chain that was taken last back into the ring, as if it had not been: the next one that virtq_pop takes. */
+void virtq_unpop(struct virtq *q, u16 descs);
+
 /* After pushes: whether the driver wants to be interrupted. */
 bool virtq_wants_interrupt(struct virtq *q);
 

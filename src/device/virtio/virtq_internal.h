@@ -42,7 +42,7 @@ static inline bool virtq_need_event(u16 event, u16 now, u16 old)
 }
 
 int virtq_packed_pop(struct virtq *q, struct virtq_chain *c);
-void virtq_packed_push(struct virtq *q, u16 id, u16 descs, u32 len);
+void virtq_packed_push(struct virtq *q, const struct virtq_done *d, unsigned n);
 bool virtq_packed_wants_interrupt(struct virtq *q);
 
 #endif

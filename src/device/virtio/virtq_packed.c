@@ -84,14 +84,27 @@ int virtq_packed_pop(struct virtq *q, struct virtq_chain *c)
     return virtq_fault(q, "a chain has no end");
 }
 
-void virtq_packed_push(struct virtq *q, u16 id, u16 descs, u32 len)
+/* Fill the descriptor at `slot`; false: it is not in memory. */
+static bool give(struct virtq *q, u16 slot, u8 wrap, const struct virtq_done *d)
 {
-    u64 at = q->desc + (u64)q->used * DESC_SIZE;
-    u16 flags = (u16)((q->used_wrap ? DESC_AVAIL | DESC_USED : 0) | (len ? DESC_WRITE : 0));
-    if (mem_write(q->mem, GPA(at + 8), &len, 4) || mem_write(q->mem, GPA(at + 12), &id, 2) ||
-        !virtq_store16(q, at + FLAGS_AT, flags))
+    u64 at = q->desc + (u64)slot * DESC_SIZE;
+    u16 flags = (u16)((wrap ? DESC_AVAIL | DESC_USED : 0) | (d->len ? DESC_WRITE : 0));
+    return mem_write(q->mem, GPA(at + 8), &d->len, 4) == 0 && mem_write(q->mem, GPA(at + 12), &d->id, 2) == 0 &&
+           virtq_store16(q, at + FLAGS_AT, flags);
+}
+
+/* The first one last: a driver that sees it sees them all. */
+void virtq_packed_push(struct virtq *q, const struct virtq_done *d, unsigned n)
+{
+    u16 first = q->used;
+    u8 wrap = q->used_wrap;
+    bool ok = true;
+    for (unsigned i = 0; i < n; i++) {
+        ok &= i == 0 || give(q, q->used, q->used_wrap, &d[i]);
+        step(q, &q->used, &q->used_wrap, d[i].descs);
+    }
+    if (!ok || !give(q, first, wrap, d))
         virtq_fault(q, "its descriptors are not in memory");
-    step(q, &q->used, &q->used_wrap, descs);
 }
 
 bool virtq_packed_wants_interrupt(struct virtq *q)

@@ -10,7 +10,7 @@
  *                     allow
  *     kill
  *
- * Several rules may name one call: any that fits allows it. x32 calls have bit 30 in their number and so fit none.
+ * Several rules may name one call: the first that fits decides, nearly always to allow it. x32 calls have bit 30 in their number and so fit none.
  * What is not allowed ends the whole process at once (SECCOMP_RET_KILL_PROCESS: SIGSYS, and a line in the kernel's audit
  * log), so neither side can be talked into an error path that nobody tested.
  *
@@ -30,9 +30,11 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -51,9 +53,12 @@ struct condition {
 };
 
 struct rule {
-    int nr;
+    int nr; /* and perhaps what happens instead of the call */
     struct condition when[CONDITIONS];
 };
+#define NUMBER  0xffff
+#define TRAPPED 0x10000 /* SIGSYS, for a handler (stand_in.c) */
+#define REFUSED 0x20000 /* EACCES */
 
 #define ARG_IS(n, v)                                    \
     {                                                   \
@@ -136,14 +141,15 @@ static void emit_rule(struct program *p, const struct rule *r)
 {
     emit(p, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
     unsigned first = p->n;
-    emit(p, BPF_JMP | BPF_JEQ | BPF_K, (u32)r->nr, 0, 1);
+    emit(p, BPF_JMP | BPF_JEQ | BPF_K, (u32)r->nr & NUMBER, 0, 1);
     for (unsigned i = 0; i < CONDITIONS && r->when[i].arg; i++) {
         const struct condition *c = &r->when[i];
         u32 at = (u32)offsetof(struct seccomp_data, args) + 8u * (c->arg - 1u);
         emit_half(p, at, (u32)c->mask, (u32)c->value);
         emit_half(p, at + 4, (u32)(c->mask >> 32), (u32)(c->value >> 32));
     }
-    emit(p, BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
+    u32 action = r->nr & TRAPPED ? SECCOMP_RET_TRAP : r->nr & REFUSED ? SECCOMP_RET_ERRNO | EACCES : SECCOMP_RET_ALLOW;
+    emit(p, BPF_RET | BPF_K, action, 0, 0);
     for (unsigned i = first; i < p->n && i < PROGRAM; i++)
         if (BPF_CLASS(p->code[i].code) == BPF_JMP)
             p->code[i].jf = (u8)(p->n - i - 1);
@@ -177,8 +183,13 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         RULES_COMMON,
         RULES_MEMORY,
         {SYS_sched_yield, {{0}}},
+        /* the last ones are for network cards, as many as there are */
+        {SYS_write, {ARG_IS(1, s->wake_net)}},
+        {SYS_write, {ARG_IS(1, s->wake_net + 1)}},
+        {SYS_write, {ARG_IS(1, s->wake_net + 2)}},
+        {SYS_write, {ARG_IS(1, s->wake_net + 3)}},
     };
-    return seal(rules, ARRAY_LEN(rules), e);
+    return seal(rules, ARRAY_LEN(rules) - HOST_NET_MAX + MIN(s->n_wake_net, HOST_NET_MAX), e);
 }
 
 int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
@@ -200,6 +211,10 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_unlinkat, {ARG_IS(1, s->dir), ARG_IS(3, 0)}},
         {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE, MAP_SHARED), ARG_IS(5, s->ram)}},
         {SYS_pidfd_send_signal, {ARG_IS(1, s->cell), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[0]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[1]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[2]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[3]), ARG_IS(2, SIGKILL)}},
         {SYS_waitid, {{0}}},
         {SYS_getpid, {{0}}},
         {SYS_geteuid, {{0}}},
@@ -214,4 +229,93 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_io_uring_enter, {ARG_IS(1, s->disk_ring)}},
     };
     return seal(rules, ARRAY_LEN(rules) - (s->disks ? 0 : DISK_RULES), e);
+}
+
+/* What a file's stand-in needs (stand_in.c). */
+#define RULES_STAND_IN                                                                                   \
+    {SYS_newfstatat, {ARG_IS(4, AT_EMPTY_PATH)}}, {SYS_newfstatat | TRAPPED, {{0}}}, {SYS_fstat, {{0}}}, \
+        {SYS_openat | TRAPPED, {{0}}}, {SYS_lseek, {{0}}},                                               \
+    {                                                                                                    \
+        SYS_dup,                                                                                         \
+        {                                                                                                \
+            {                                                                                            \
+                0                                                                                        \
+            }                                                                                            \
+        }                                                                                                \
+    }
+
+int host_seal_net_user(struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_read, {{0}}},
+        {SYS_write, {{0}}},
+        {SYS_recvfrom, {{0}}},
+        {SYS_sendto, {{0}}},
+        {SYS_recvmsg, {{0}}},
+        {SYS_sendmsg, {{0}}},
+        {SYS_close, {{0}}},
+        {SYS_socket, {ARG_IS(1, AF_INET), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM)}},
+        {SYS_socket, {ARG_IS(1, AF_INET), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_DGRAM)}},
+        {SYS_socket, {ARG_IS(1, AF_INET6), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM)}},
+        {SYS_socket, {ARG_IS(1, AF_INET6), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_DGRAM)}},
+        {SYS_socket | REFUSED, {{0}}}, /* raw ones for ICMP are tried when datagrams are refused */
+        {SYS_connect, {{0}}},
+        {SYS_bind, {{0}}},
+        {SYS_listen, {{0}}},
+        {SYS_accept, {{0}}},
+        {SYS_accept4, {{0}}},
+        {SYS_shutdown, {{0}}},
+        {SYS_getsockname, {{0}}},
+        {SYS_getpeername, {{0}}},
+        {SYS_getsockopt, {{0}}},
+        {SYS_setsockopt, {{0}}},
+        {SYS_ioctl, {ARG_IS(2, FIONREAD)}},
+        {SYS_ioctl, {ARG_IS(2, FIONBIO)}},
+        {SYS_fcntl, {ARG_IS(2, F_GETFL)}},
+        {SYS_fcntl, {ARG_IS(2, F_SETFL)}},
+        {SYS_fcntl, {ARG_IS(2, F_SETFD)}},
+        {SYS_getpid, {{0}}},
+        {SYS_getrandom, {{0}}},
+        RULES_STAND_IN,
+        RULES_COMMON,
+        RULES_MEMORY,
+    };
+    return seal(rules, ARRAY_LEN(rules), e);
+}
+
+int host_seal_net_tap(int tap, struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_read, {{0}}},
+        {SYS_write, {{0}}},
+        {SYS_readv, {ARG_IS(1, tap)}},
+        {SYS_writev, {ARG_IS(1, tap)}},
+        {SYS_ioctl, {ARG_IS(1, tap), ARG_IS(2, TUNSETOFFLOAD)}},
+        {SYS_close, {{0}}},
+        RULES_COMMON,
+        RULES_MEMORY,
+    };
+    return seal(rules, ARRAY_LEN(rules), e);
+}
+
+int host_seal_net_switch(int listener, int dir, struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_read, {{0}}},
+        {SYS_write, {{0}}},
+        {SYS_recvmsg, {{0}}},
+        {SYS_sendto, {ARG_BITS(5, ~0ull, 0)}},
+        {SYS_accept4, {ARG_IS(1, listener)}},
+        {SYS_getsockopt, {ARG_IS(2, SOL_SOCKET), ARG_IS(3, SO_PEERCRED)}},
+        {SYS_fcntl, {ARG_IS(2, F_GET_SEALS)}},
+        {SYS_newfstatat, {ARG_IS(4, AT_EMPTY_PATH)}},
+        {SYS_fstat, {{0}}},
+        {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE, MAP_SHARED)}}, /* wires that machines bring */
+        {SYS_flock, {{0}}},
+        {SYS_unlinkat, {ARG_IS(1, dir), ARG_IS(3, 0)}},
+        {SYS_close, {{0}}},
+        RULES_COMMON,
+        RULES_MEMORY,
+    };
+    return seal(rules, ARRAY_LEN(rules), e);
 }
