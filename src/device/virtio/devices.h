@@ -3,7 +3,7 @@
 #define TRAPEZE_DEVICE_VIRTIO_DEVICES_H
 
 #include "base/disk.h"
-#include "base/wire.h"
+#include "base/net.h"
 #include "device/virtio/virtio.h"
 
 /* A source of random bytes (5.4), from env->random. 0 or -ENOMEM. */
@@ -27,6 +27,8 @@ int virtio_blk_create(struct virtio **out, const struct device_env *env, const s
 int virtio_blk_done(struct virtio *v, u32 tag, enum disk_status status);
 /* After a batch of replies, or when there may be room again: interrupt, go on with what waits. */
 void virtio_blk_settle(struct virtio *v);
+
+struct wire;
 
 /* What a network card needs of its machine. */
 struct virtio_net_config {

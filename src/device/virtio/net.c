@@ -23,6 +23,7 @@
  * Not done: several queue pairs, a control queue (filters, announcements, offloads changed while it runs), USO, RSS.
  */
 #include "base/bytes.h"
+#include "base/wire.h"
 #include "device/virtio/devices.h"
 
 #include <errno.h>
