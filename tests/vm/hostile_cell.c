@@ -32,6 +32,8 @@ static u64 next_random(u64 *s)
 
 struct liar {
     struct link link;
+    struct wire wire; /* of its network card */
+    u8 *wire_base;
     u64 seed;
     u64 last_id; /* of the keeper's requests, when it looked */
 };
@@ -202,10 +204,44 @@ static void lie_disk(struct liar *l)
     ask_disk(l, false);
 }
 
+/* Frames of any content, which libslirp gets to see. */
+static void use_net(struct liar *l)
+{
+    struct net_header h = {0};
+    struct wire_frame f;
+    for (u32 n = any(l, 4); n; n--) {
+        u32 len = NET_FRAME_MIN + any(l, any(l, 8) ? 200 : 60000);
+        u8 *p = wire_reserve(&l->wire, len);
+        for (u32 i = 0; p && i < MIN(len, 200u); i++)
+            p[i] = (u8)next_random(&l->seed);
+        static const u8 types[][2] = {{8, 0}, {8, 6}, {0x86, 0xdd}};
+        if (p && any(l, 8))
+            memcpy(p + 12, types[any(l, 3)], 2);
+        if (p && any(l, 4)) {
+            p[14] = p[12] == 8 ? 0x45 : 0x60;
+            p[23] = (u8)(any(l, 2) ? 6 : 17);
+        }
+        if (p)
+            wire_commit(&l->wire, &h, len);
+    }
+    wire_look(&l->wire);
+    while (any(l, 3) && wire_peek(&l->wire, &f))
+        wire_release(&l->wire, &f);
+    host_event_signal(LINK_FD_END);
+}
+
+/* Lanes and words of the wire as they can not be. */
+static void lie_net(struct liar *l)
+{
+    u32 word = interesting(l);
+    memcpy(l->wire_base + (any(l, 2) ? any(l, 256) * 4 : any(l, (u32)wire_size() / 4) * 4), &word, sizeof(word));
+    host_event_signal(LINK_FD_END);
+}
+
 /* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
-static void (*const deeds[])(struct liar *) = {answer,    answer,      answer,    rest,          rest,         rest,
-                                               swallow,   lie_door,    die,       use_disk,      lie_politely, lie_disk,
-                                               lie_bytes, lie_message, lie_index, lie_everywhere};
+static void (*const deeds[])(struct liar *) = {
+    answer,   answer,  answer,  rest,         rest,     rest,      swallow,     lie_door,  die,
+    use_disk, use_net, lie_net, lie_politely, lie_disk, lie_bytes, lie_message, lie_index, lie_everywhere};
 #define MILDEST 9u
 
 static int liar_main(const char *name)
@@ -216,6 +252,9 @@ static int liar_main(const char *name)
     if (!base)
         return 1;
     link_attach(&l.link, base, true, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER);
+    if (!(l.wire_base = host_map_shared(LINK_FD_END + 1, wire_size(), &e)))
+        return 1;
+    wire_attach(&l.wire, l.wire_base, true);
     u32 wild = MILDEST + any(&l, ARRAY_LEN(deeds) - MILDEST + 1);
     if (!any(&l, 10)) {
         wild = ARRAY_LEN(deeds); /* it starts with a lie; a silent one would be waited for, for a minute */
@@ -269,6 +308,27 @@ static void add_disk(struct machine *m)
     m->cfg.n_disks = 1;
 }
 
+/* Its back end is libslirp's process, which sees what the liar sends. */
+static void add_net(struct machine *m)
+{
+    struct error e = {0};
+    assert_int_equal(vm_net_parse(&m->cfg.nets[0], "user", &e), 1);
+    m->cfg.n_nets = 1;
+    vm_net_addresses(&m->cfg);
+}
+
+/* The back end has outlived what it was sent: it ends with its machine, not by a fault or its seal. */
+static void check_net(struct machine *m)
+{
+    json_t *reply = NULL;
+    if (machine_do(m, &reply, "{s:s}", "do", "inspect") == 0) {
+        const json_t *card = json_array_get(json_object_get(reply, "networks"), 0);
+        assert_non_null(card);
+        assert_null(strstr(json_string_value(json_object_get(card, "link")), "ended"));
+    }
+    json_decref(reply);
+}
+
 /* The image is as large as it was, and what lies beside it is untouched. */
 static void check_disk(const struct machine *m)
 {
@@ -285,8 +345,10 @@ static void one(unsigned seed)
     snprintf(name, sizeof(name), "hostile-%u", seed);
     machine_prepare(&m, name, guest_idle_begin, guest_idle_end);
     add_disk(&m);
+    add_net(&m);
     if (vm_launch(&m.cfg, m.dir, &m.keeper, &e) == 0) {
         pester(&m);
+        check_net(&m);
         /* Whatever the cell does: the keeper can be asked to end it, or has ended by itself. */
         machine_do(&m, NULL, "{s:s}", "do", "kill");
         int code = machine_wait(&m, reason);
@@ -312,6 +374,8 @@ int main(int argc, char **argv)
 {
     if (argc > 2 && !strcmp(argv[1], CELL_ARG))
         return liar_main(argv[2]);
+    if (argc > 1 && !strcmp(argv[1], NET_ARG))
+        return net_main(argc, argv);
     if (argc > 1)
         seeds = (unsigned)strtoul(argv[1], NULL, 10);
     if (argc > 2)
