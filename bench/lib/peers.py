@@ -117,7 +117,8 @@ class Trapeze:
     def pids(self, run):
         out = subprocess.run([self.program, "inspect", "bench"], env=self.env, check=True, stdout=subprocess.PIPE)
         machine = json.loads(out.stdout)
-        return [machine["keeper"], machine["cell"]]
+        networks = [n["process"] for n in machine.get("networks", []) if n["process"]]
+        return [machine["keeper"], machine["cell"], *networks]
 
     def clean(self):
         """What a run that went wrong may have left."""

@@ -3,6 +3,7 @@
  * MISSING is only for what no machine starts without.
  */
 #include "cli/doctor.h"
+#include "backend/net/net.h"
 #include "cli/cli.h"
 #include "cli/terminal.h"
 #include "engine/engine.h"
@@ -226,6 +227,28 @@ static void look_cgroups(struct doctor_finding *f)
                   "machines do not need them; limits of containers will: boot with systemd.unified_cgroup_hierarchy=1");
 }
 
+/* --- network --- */
+
+static void look_slirp(struct doctor_finding *f)
+{
+    const char *why = net_user_missing();
+    doctor_found(f, why ? DOCTOR_LACKS : DOCTOR_OK, "%s", why ? why : "libslirp");
+    if (why)
+        doctor_advise(f, "apt-get install libslirp0, or start machines with --network none");
+}
+
+static void look_tun(struct doctor_finding *f)
+{
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    if (fd >= 0) {
+        doctor_found(f, DOCTOR_OK, "/dev/net/tun");
+        close(fd);
+        return;
+    }
+    doctor_found(f, DOCTOR_LACKS, "/dev/net/tun: %s", strerror(errno));
+    doctor_advise(f, "only --network tap and bridge need it; as root: modprobe tun");
+}
+
 /* --- files --- */
 
 static void look_state(struct doctor_finding *f)
@@ -291,6 +314,8 @@ const struct doctor_check doctor_checks[] = {
     {"Kernel", "userfaultfd", look_userfaultfd},
     {"Kernel", "landlock", look_landlock},
     {"Kernel", "cgroups", look_cgroups},
+    {"Network", "user mode", look_slirp},
+    {"Network", "taps", look_tun},
     {"Files", "state directory", look_state},
     {"Files", "busybox", look_busybox},
     {"Files", "guest kernel", look_vmlinuz},

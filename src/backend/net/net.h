@@ -108,6 +108,9 @@ void net_ready(struct net_life *l, const struct error *e);
 int net_user_run(struct net_life *l, struct error *e);
 int net_tap_run(struct net_life *l, struct error *e);
 
+/* Why there is no user mode here, or NULL: there is. */
+const char *net_user_missing(void);
+
 /* Send what wire_news says. */
 void net_port_signal(struct net_port *p);
 

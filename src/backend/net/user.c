@@ -399,6 +399,14 @@ static int add_forward(struct user *u, const struct net_forward *f, struct error
     return why ? explain_port(f, why, e) : 0;
 }
 
+const char *net_user_missing(void)
+{
+    void *so = dlopen(LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+    if (so)
+        dlclose(so);
+    return so ? NULL : LIBRARY " is not on this host";
+}
+
 int net_user_run(struct net_life *l, struct error *e)
 {
     struct user *u = calloc(1, sizeof(*u));
@@ -422,6 +430,11 @@ int net_user_run(struct net_life *l, struct error *e)
 }
 
 #else
+
+const char *net_user_missing(void)
+{
+    return "this program was built without libslirp";
+}
 
 int net_user_run(struct net_life *l, struct error *e)
 {
