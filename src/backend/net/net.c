@@ -2,6 +2,7 @@
 #include "backend/net/net.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -159,6 +160,7 @@ int net_main(int argc, char **argv)
     struct net_life l = {.control = NET_FD_CONTROL};
     struct error e = {0};
     host_process_name("trapeze-net");
+    signal(SIGPIPE, SIG_IGN); /* a guest may go on sending to a peer that has closed */
     if (read(l.control, &l.job, sizeof(l.job)) != sizeof(l.job))
         return 1; /* started by hand */
     memcpy(l.name, l.job.name, sizeof(l.name));
