@@ -16,9 +16,11 @@ $(BUILD)/build.ninja:
 deps:
 	@tools/deps
 
-# The default guest: Debian's cloud kernel and busybox, downloaded once; the rest made from tools/guest.
+# The default guest: Debian's cloud kernel and busybox, downloaded once; the rest made from guest/ and tools/guest.
 guest: deps
-	@tools/default-guest $(GUEST)
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet guest/trapeze-agent
+	@tools/default-guest $(GUEST) $(BUILD)/guest/trapeze-agent
 
 # A shell in the default guest; without a terminal the guest checks itself and powers off.
 run: guest

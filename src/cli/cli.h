@@ -52,6 +52,11 @@ enum option_id {
     OPT_FOLLOW,
     OPT_INTERVAL,
     OPT_LINES,
+    OPT_INTERACTIVE,
+    OPT_TTY,
+    OPT_ENV,
+    OPT_WORKDIR,
+    OPT_USER,
     OPT_COUNT
 };
 
@@ -173,6 +178,8 @@ void cli_man(FILE *out, const struct verb *v);
 
 int verb_run(const struct args *a, struct error *e);
 int verb_ps(const struct args *a, struct error *e);
+int verb_exec(const struct args *a, struct error *e);
+int verb_cp(const struct args *a, struct error *e);
 int verb_stop(const struct args *a, struct error *e);
 int verb_kill(const struct args *a, struct error *e);
 int verb_pause(const struct args *a, struct error *e);

@@ -135,6 +135,26 @@ const struct option_def cli_options[OPT_COUNT] = {
                    .min = 1,
                    .max = 1000000000,
                    .help = "with --interval: end after so many lines"},
+    [OPT_INTERACTIVE] = {.name = "interactive",
+                         .letter = 'i',
+                         .kind = OPTION_FLAG,
+                         .help = "give the program this standard input; it reads nothing without it"},
+    [OPT_TTY] = {.name = "tty", .letter = 't', .kind = OPTION_FLAG, .help = "give the program a terminal"},
+    [OPT_ENV] = {.name = "env",
+                 .letter = 'e',
+                 .kind = OPTION_LIST,
+                 .value = "NAME=VALUE",
+                 .help = "a variable of the program's environment, as often as there are"},
+    [OPT_WORKDIR] = {.name = "workdir",
+                     .letter = 'w',
+                     .kind = OPTION_TEXT,
+                     .value = "DIR",
+                     .help = "the program's working directory; the user's home without it"},
+    [OPT_USER] = {.name = "user",
+                  .letter = 'u',
+                  .kind = OPTION_TEXT,
+                  .value = "USER[:GROUP]",
+                  .help = "who the program runs as, by name or number; root without it"},
 };
 
 const struct cli_exit_row cli_exit_rows[] = {
@@ -160,6 +180,20 @@ static const char *const examples_run[] = {
 };
 static const char *const examples_ps[] = {"trapeze ps", "machines that run", "trapeze ps -a --format json",
                                           "every machine, for scripts", NULL};
+static const char *const examples_exec[] = {"trapeze exec web uname -a",
+                                            "ask the guest",
+                                            "trapeze exec -it web sh",
+                                            "a shell in it",
+                                            "tar c . | trapeze exec -i web tar x -C /srv",
+                                            "into its standard input",
+                                            NULL};
+static const char *const examples_cp[] = {"trapeze cp page.html web:/srv/",
+                                          "into the guest",
+                                          "trapeze cp web:/var/log ./log-of-web",
+                                          "out of it",
+                                          "trapeze cp web:/etc - | tar tv",
+                                          "as a tar stream",
+                                          NULL};
 static const char *const examples_stop[] = {"trapeze stop --time 30 web", "give the guest half a minute to shut down",
                                             NULL};
 static const char *const examples_stats[] = {"trapeze stats web", "everything since the machine started",
@@ -217,13 +251,46 @@ const struct verb cli_verbs[] = {
      .examples = examples_logs,
      .options = {OPT_FOLLOW},
      .run = verb_logs},
+    {.name = "exec",
+     .operands = "NAME CMD [ARG...]",
+     .min_operands = 2,
+     .max_operands = -1,
+     .operands_end = true,
+     .summary = "run a program inside a machine",
+     .text =
+         "Runs a program in the guest, by the agent that runs there, with this terminal or these streams, and ends as "
+         "it "
+         "ends: with its status, or 128 and the number of the signal that killed it. 127: there is no such "
+         "program; 126: it can not be executed; 125: trapeze could not do it, the message says why. Signals that "
+         "come here (interrupt, termination, hang-up, quit, user 1 and 2) go to the program. A guest that was started "
+         "less than a minute ago is given the time to boot.",
+     .examples = examples_exec,
+     .options = {OPT_INTERACTIVE, OPT_TTY, OPT_ENV, OPT_WORKDIR, OPT_USER},
+     .run = verb_exec},
+    {.name = "cp",
+     .operands = "SRC DST",
+     .min_operands = 2,
+     .max_operands = 2,
+     .summary = "copy files into a machine or out of it",
+     .text =
+         "One of SRC and DST is NAME:PATH, in the guest of a machine; the other is a file or directory here, or - for "
+         "a "
+         "tar stream. Directories are copied with all that is in them, modes and times are kept, owners are not: "
+         "files belong to who receives them. A directory SRC goes into a directory DST that is there, under its own "
+         "name; "
+         "SRC/. means what is in it. Devices, pipes and sockets are left out with a word. The machine's agent does the "
+         "guest's part.",
+     .examples = examples_cp,
+     .run = verb_cp},
     {.name = "stop",
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "press the power button, kill after a while",
+     .summary = "shut the guest down, kill it after a while",
      .text =
-         "Presses the machine's power button, which the guest's system answers by shutting down, and waits. A "
+         "Asks the guest's agent to shut its system down, where there is one; else, or when that takes long, presses "
+         "the "
+         "machine's power button, which the guest's system answers in the same way; and waits. A "
          "guest that has not powered off after --time seconds is killed, as is one that was still booting and missed "
          "the button.",
      .examples = examples_stop,
@@ -248,7 +315,7 @@ const struct verb cli_verbs[] = {
      .min_operands = 1,
      .max_operands = -1,
      .summary = "let a paused machine go on",
-     .text = "Undoes `trapeze pause`.",
+     .text = "Undoes `trapeze pause`. Where the guest has an agent, its clock is set.",
      .run = verb_resume},
     {.name = "inspect",
      .operands = "NAME",

@@ -531,6 +531,11 @@ bool board_net_settle(struct board *b)
     return board_pci_net_settle(&b->pci);
 }
 
+void board_vsock_settle(struct board *b)
+{
+    board_pci_vsock_settle(&b->pci);
+}
+
 bool board_disk_busy(const struct board *b)
 {
     return board_pci_disk_busy(&b->pci);

@@ -10,6 +10,7 @@
 #include "base/wire.h"
 #include "base/error.h"
 #include "base/record.h"
+#include "device/virtio/devices.h"
 #include "engine/engine.h"
 
 #define BOARD_CPUS_MAX 64u
@@ -48,6 +49,7 @@ struct board_config {
     unsigned n_nets;
     void (*net_signal)(void *ctx, unsigned n);
     void *net_ctx;
+    struct virtio_vsock_config vsock; /* cid 0: the machine has none */
 };
 
 /* Why the machine as a whole stopped, beside the engine's reasons. */
@@ -97,6 +99,8 @@ bool board_disk_busy(const struct board *b);
 
 /* Move what can move between wires and network cards, while the machine runs; whether a frame did. */
 bool board_net_settle(struct board *b);
+/* When packets may have come for the guest's sockets, or there may be room for its own. */
+void board_vsock_settle(struct board *b);
 
 /* Press the power button: an ACPI event the guest may act on. */
 void board_power_button(struct board *b);

@@ -15,6 +15,27 @@ static int add(struct board_pci *p, struct virtio *v, struct error *e)
     return r;
 }
 
+static int add_vsock(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
+{
+    struct virtio *v;
+    if (!cfg->vsock.cid)
+        return 0;
+    int r = virtio_vsock_create(&v, env, &cfg->vsock, e);
+    if (r < 0)
+        return r;
+    v->slot = BOARD_VSOCK_SLOT;
+    if ((r = add(p, v, e)) < 0)
+        return r;
+    p->vsock = v;
+    return 0;
+}
+
+void board_pci_vsock_settle(struct board_pci *p)
+{
+    if (p->vsock)
+        virtio_vsock_settle(p->vsock);
+}
+
 static int add_disks(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
 {
     if (cfg->n_disks > DISK_COUNT_MAX)
@@ -91,9 +112,11 @@ int board_pci_create(struct board_pci *p, const struct board_config *cfg, const 
     int r = pci_create(&p->bus, env, e);
     if (!r && (r = virtio_rng_create(&v, env, e)) == 0)
         r = add(p, v, e);
-    if (!r && (r = add_disks(p, cfg, env, e)) == 0)
+    if (!r)
+        r = add_disks(p, cfg, env, e);
+    if (!r)
         r = add_nets(p, cfg, env, e);
-    return r;
+    return r < 0 ? r : add_vsock(p, cfg, env, e);
 }
 
 void board_pci_destroy(struct board_pci *p)

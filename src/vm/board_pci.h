@@ -2,7 +2,7 @@
  * The board's PCI bus and what is on it: the part of the board that depends on the configuration.
  *
  * Slots: the host bridge 0, the entropy device 1, then the disks in the order of the configuration; network cards from
- * BOARD_NET_SLOT downwards. So neither disks nor cards move when there are more of the other.
+ * BOARD_NET_SLOT downwards; the socket device BOARD_VSOCK_SLOT. So none moves when there are more of the others.
  */
 #ifndef TRAPEZE_VM_BOARD_PCI_H
 #define TRAPEZE_VM_BOARD_PCI_H
@@ -11,6 +11,7 @@
 #include "vm/board.h"
 
 #define BOARD_NET_SLOT 24u /* of the first card */
+#define BOARD_VSOCK_SLOT 30u
 
 struct board_pci {
     struct pci_bus *bus;
@@ -20,6 +21,7 @@ struct board_pci {
     unsigned n_disks;
     struct virtio *net[NET_COUNT_MAX];
     unsigned n_nets;
+    struct virtio *vsock; /* NULL: none */
 };
 
 /* All of it, as after power-up. What was made is board_pci_destroy's, also after a failure. */
@@ -31,6 +33,7 @@ void board_pci_reset(struct board_pci *p);
 /* See board.h. */
 int board_pci_disk_done(struct board_pci *p, const struct disk_reply *r);
 void board_pci_disk_settle(struct board_pci *p);
+void board_pci_vsock_settle(struct board_pci *p);
 bool board_pci_disk_busy(const struct board_pci *p);
 bool board_pci_net_settle(struct board_pci *p);
 

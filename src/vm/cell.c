@@ -28,6 +28,7 @@
 #include "host/host.h"
 #include "vm/cell_disk.h"
 #include "vm/cell_net.h"
+#include "vm/cell_vsock.h"
 #include "vm/explain.h"
 #include "vm/launch.h"
 #include "vm/link.h"
@@ -419,6 +420,8 @@ static bool serve(struct cell *c)
         busy |= must(cell_disk_serve(&c->link, c->board)) > 0;
     if (c->state == CELL_RUN) /* else the guest's memory stays as it is */
         busy |= cell_net_serve(c->board);
+    if (c->board)
+        busy |= must(cell_vsock_serve(&c->link, c->board)) > 0;
     busy |= flush_console(c);
     pump_out(c);
     tell(c);
@@ -494,6 +497,7 @@ static int make_board(struct cell *c, struct error *e)
     int r = cell_net_setup(&c->nets, &b, &c->cfg, e);
     if (r < 0)
         return r;
+    cell_vsock_setup(&b, &c->link);
     b.ram = host_map_shared(LINK_FD_RAM, b.ram_size, e);
     if (!b.ram)
         return -ENOMEM;

@@ -14,10 +14,13 @@
 #define CLIENT_BACKLOG  (256u << 10) /* console bytes on their way to a slow reader */
 #define CLIENT_IN_FIRST 4096u
 
+struct vsock_connection;
+
 enum client_mode {
     CLIENT_REQUESTS,
     CLIENT_CONSOLE,
-    CLIENT_BODY, /* bytes of a load request are coming in */
+    CLIENT_BODY,   /* bytes of a load request are coming in */
+    CLIENT_STREAM, /* a connection to a socket of the guest, or on its way to be one */
 };
 
 struct client {
@@ -35,6 +38,10 @@ struct client {
     u64 dropped; /* console bytes left out since the last frame that got through */
     u8 *body;
     size_t body_len, body_want;
+    struct vsock_connection *stream; /* its other end, while there is one */
+    u64 streamed;                    /* bytes of the guest that went into the output */
+    bool last;                       /* the guest sends no more: the peer is told behind the output */
+    u64 hung_up; /* since when (host ns) the peer is gone, and its last bytes wait for credit; 0: not */
 };
 
 /* Take the next connection of `listener` if its peer is this user or root. 1, 0 when there is none, -errno (refused). */

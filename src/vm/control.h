@@ -15,6 +15,7 @@
  *   {"do":"kill"}     -> the reply comes at the end, as that of wait
  *   {"do":"wait"}     -> at the end: code, reason, text (the CPU's state if there is something to show)
  *   {"do":"console","input":true,"replay":N}  -> "input": whether this connection may type; then frames, see below
+ *   {"do":"vsock","port":N}  -> when the guest has accepted; from then on the connection carries the bytes of its socket
  *   {"do":"save"}     -> "bytes": N, then N bytes: the records of everything but memory (the machine is paused meanwhile)
  *   {"do":"load","bytes":N}, then N bytes: such records, into a paused machine
  *

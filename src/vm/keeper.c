@@ -96,7 +96,7 @@ static int open_all(struct keeper *k, struct error *e)
 {
     int r = take_lock(k, e);
     if (r < 0 || (r = keeper_open_files(k, e)) < 0 || (r = keeper_open_disks(k, e)) < 0 ||
-        (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
+        (r = keeper_open_vsock(k, e)) < 0 || (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
         return r;
     k->end_fd = openat(k->dir, VM_FILE_END, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (k->end_fd < 0)
@@ -243,7 +243,7 @@ enum { POLL_CELL, POLL_GONE, POLL_TERM, POLL_LISTEN, POLL_DISKS, POLL_NETS, POLL
 
 static u64 next_deadline(const struct keeper *k)
 {
-    u64 at = k->stop_at;
+    u64 at = MIN(k->stop_at, keeper_vsock_deadline(k));
     for (unsigned i = 0; i < KEEPER_OPS; i++)
         if (k->ops[i].id)
             at = MIN(at, k->ops[i].deadline);
@@ -260,8 +260,10 @@ static void serve_deadlines(struct keeper *k)
         keeper_end(k, VM_EXIT_SIGNAL + 9, NULL, "killed: it had not powered off after %u s", k->stop_seconds);
 }
 
-static struct pollfd client_poll(const struct client *c)
+static struct pollfd client_poll(struct keeper *k, const struct client *c)
 {
+    if (c->fd >= 0 && c->mode == CLIENT_STREAM)
+        return keeper_stream_poll(k, c);
     struct pollfd p = {.fd = c->fd};
     if (client_backlog(c))
         p.events |= POLLOUT;
@@ -276,7 +278,7 @@ static void sleep_on(struct keeper *k, struct pollfd *p, unsigned n, u64 limit, 
     struct timespec t = {0}, *timeout = &t;
     u64 now = host_ns(NULL);
     ring_door_close(k->link.own);
-    bool idle = !busy && !keeper_cell_pending(k) && !keeper_disks_pending(k);
+    bool idle = !busy && !keeper_cell_pending(k) && !keeper_disks_pending(k) && !keeper_vsock_pending(k);
     if (idle && limit == UINT64_MAX)
         timeout = NULL;
     else if (idle && limit > now)
@@ -291,6 +293,10 @@ static bool serve_clients(struct keeper *k, const struct pollfd *p)
     for (unsigned i = 0; i < KEEPER_CLIENTS; i++) {
         struct client *c = &k->clients[i];
         /* What was buffered while the client was blocked has no event of its own. */
+        if (c->fd >= 0 && c->fd == p[i].fd && c->mode == CLIENT_STREAM) {
+            keeper_serve_stream(k, c, p[i].revents);
+            continue;
+        }
         if (c->fd < 0 || c->fd != p[i].fd || (!p[i].revents && !c->in_len && !c->body_want))
             continue;
         more |= keeper_serve_client(k, c);
@@ -315,7 +321,7 @@ static void loop(struct keeper *k)
         for (unsigned i = 0; i < NET_COUNT_MAX; i++)
             p[POLL_NETS + i] = (struct pollfd){.fd = keeper_net_gone(k, i), .events = POLLIN};
         for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
-            p[POLL_CLIENTS + i] = client_poll(&k->clients[i]);
+            p[POLL_CLIENTS + i] = client_poll(k, &k->clients[i]);
         sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy);
         if (p[POLL_CELL].revents)
             host_event_clear(k->link.wake_self);
@@ -323,6 +329,7 @@ static void loop(struct keeper *k)
             host_event_clear(p[POLL_DISKS].fd);
         busy = keeper_serve_cell(k);
         busy |= keeper_serve_disks(k);
+        busy |= keeper_serve_vsock(k);
         busy |= serve_clients(k, p + POLL_CLIENTS);
         if (p[POLL_LISTEN].revents)
             keeper_accept(k);

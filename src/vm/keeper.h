@@ -1,11 +1,13 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell), keeper_disk.c (its disks), keeper_net.c (its networks) and keeper_control.c (requests). Nobody else includes it but launch.c.
+ * keeper_cell.c (the link to the cell), keeper_disk.c, keeper_net.c, keeper_vsock.c (its disks, networks and sockets) and
+ * keeper_control.c (requests). Nobody else includes it but launch.c.
  */
 #ifndef TRAPEZE_VM_KEEPER_H
 #define TRAPEZE_VM_KEEPER_H
 
 #include "backend/disk/disk.h"
+#include "backend/vsock/vsock.h"
 #include "base/record.h"
 #include "boot/boot.h"
 #include "host/host.h"
@@ -16,9 +18,11 @@
 #include "vm/launch.h"
 #include "vm/link.h"
 
+#include <poll.h>
 #include <sys/stat.h>
 
-#define KEEPER_CLIENTS 32u
+#define KEEPER_CLIENTS 64u
+#define KEEPER_STREAMS 48u /* of them may be connections to the guest: others always find a place */
 #define KEEPER_OPS     64u
 #define KEEPER_TYPED   4096u
 
@@ -62,6 +66,7 @@ struct keeper_disk_count {
 
 struct keeper_disks;
 struct keeper_nets;
+struct keeper_vsock;
 
 struct keeper {
     struct vm_config cfg;
@@ -73,6 +78,7 @@ struct keeper {
     struct keeper_file kernel, initrd;
     struct keeper_disks *disks; /* NULL: none */
     struct keeper_nets *nets;   /* NULL: none */
+    struct keeper_vsock *vsock;
     struct cpu_model model;
     struct boot_result boot;
     u64 tsc_hz;
@@ -176,8 +182,24 @@ void keeper_net_ended(struct keeper *k, unsigned i);
 void keeper_stop_nets(struct keeper *k);
 /* For `inspect`. */
 json_t *keeper_nets_json(const struct keeper *k);
+/* --- keeper_vsock.c --- */
+int keeper_open_vsock(struct keeper *k, struct error *e);
+/* Connect a client to a port of the guest: it is answered when that has been decided, and then carries the bytes. */
+void keeper_connect_stream(struct keeper *k, struct client *c, u32 port);
+/* Its part of the loop: what to poll for, what to do then, that it is gone. */
+struct pollfd keeper_stream_poll(struct keeper *k, const struct client *c);
+void keeper_serve_stream(struct keeper *k, struct client *c, short revents);
+void keeper_drop_stream(struct keeper *k, struct client *c);
+/* Take packets and send what is owed, a bounded amount; whether more may be there. */
+bool keeper_serve_vsock(struct keeper *k);
+/* Whether there is something to do: the last look before sleeping. */
+bool keeper_vsock_pending(struct keeper *k);
+u64 keeper_vsock_deadline(const struct keeper *k);
 
 /* --- keeper_control.c --- */
+/* Answer a request: yes, or why not. */
+void keeper_accept_request(struct client *c);
+void keeper_refuse(struct client *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int keeper_listen(struct keeper *k, struct error *e);
 void keeper_accept(struct keeper *k);
 /* Read, obey and write for one client; whether more of its requests could be served at once. */

@@ -45,6 +45,7 @@ void keeper_drop_client(struct keeper *k, struct client *c)
     for (unsigned i = 0; i < KEEPER_OPS; i++)
         if (k->ops[i].id && k->ops[i].client == c - k->clients)
             k->ops[i].client = -1;
+    keeper_drop_stream(k, c);
     client_close(c);
 }
 
@@ -73,7 +74,7 @@ static void reply(struct client *c, json_t *j)
     free(text);
 }
 
-__attribute__((format(printf, 3, 4))) static void refuse(struct client *c, int code, const char *fmt, ...)
+void keeper_refuse(struct client *c, int code, const char *fmt, ...)
 {
     char text[600];
     va_list ap;
@@ -84,7 +85,7 @@ __attribute__((format(printf, 3, 4))) static void refuse(struct client *c, int c
     reply(c, json_pack("{s:b,s:s,s:i}", "ok", 0, "error", text, "errno", code));
 }
 
-static void accept_request(struct client *c)
+void keeper_accept_request(struct client *c)
 {
     reply(c, json_pack("{s:b}", "ok", 1));
 }
@@ -156,13 +157,13 @@ void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, con
     } else if (op->for_status) {
         reply(c, status_json(k, NULL));
     } else if (result) {
-        refuse(c, (int)result, "%.*s", (int)len, len ? (const char *)data : "");
+        keeper_refuse(c, (int)result, "%.*s", (int)len, len ? (const char *)data : "");
     } else if (op->kind == DOWN_EXPLAIN) {
         answer_explain(k, c, data);
     } else if (op->kind == DOWN_SAVE) {
         answer_save(c, data, len);
     } else {
-        accept_request(c);
+        keeper_accept_request(c);
     }
 }
 
@@ -178,8 +179,8 @@ void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
     if (op->for_status)
         reply(&k->clients[client], status_json(k, NULL));
     else
-        refuse(&k->clients[client], ETIMEDOUT, "%s: the guest's process does not answer; `trapeze kill %s` ends it",
-               k->cfg.name, k->cfg.name);
+        keeper_refuse(&k->clients[client], ETIMEDOUT,
+                      "%s: the guest's process does not answer; `trapeze kill %s` ends it", k->cfg.name, k->cfg.name);
 }
 
 /* --- requests --- */
@@ -188,14 +189,14 @@ static bool steady(struct keeper *k, struct client *c)
 {
     if (k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED)
         return true;
-    refuse(c, EBUSY, "%s: is %s", k->cfg.name, keeper_state_name(k->state));
+    keeper_refuse(c, EBUSY, "%s: is %s", k->cfg.name, keeper_state_name(k->state));
     return false;
 }
 
 static void ask(struct keeper *k, struct client *c, enum link_down kind, const void *data, size_t len)
 {
     if (steady(k, c) && keeper_ask(k, kind, (int)(c - k->clients), false, data, len) < 0)
-        refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
+        keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
 }
 
 static void do_status(struct keeper *k, struct client *c, const json_t *j)
@@ -250,19 +251,19 @@ static void do_reset(struct keeper *k, struct client *c, const json_t *j)
     if (!steady(k, c))
         return;
     if (keeper_tell(k, DOWN_HALT, NULL, 0) < 0) {
-        refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
+        keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
         return;
     }
     k->reset_asked = true;
     keeper_set_state(k, KEEPER_RESETTING);
-    accept_request(c);
+    keeper_accept_request(c);
 }
 
 static void do_load(struct keeper *k, struct client *c, const json_t *j)
 {
     json_int_t n = json_integer_value(json_object_get(j, "bytes"));
     if (n < 1 || n > (json_int_t)CONTROL_SAVE_MAX) {
-        refuse(c, EINVAL, "load: \"bytes\" has to be 1 to %u", CONTROL_SAVE_MAX);
+        keeper_refuse(c, EINVAL, "load: \"bytes\" has to be 1 to %u", CONTROL_SAVE_MAX);
         return;
     }
     c->body = malloc((size_t)n);
@@ -300,7 +301,7 @@ static void do_stop(struct keeper *k, struct client *c, const json_t *j)
     const json_t *time = json_object_get(j, "time");
     json_int_t seconds = time ? json_integer_value(time) : STOP_DEFAULT;
     if ((time && !json_is_integer(time)) || seconds < 0 || seconds > STOP_MAX) {
-        refuse(c, EINVAL, "stop: \"time\" has to be 0 to %d seconds", STOP_MAX);
+        keeper_refuse(c, EINVAL, "stop: \"time\" has to be 0 to %d seconds", STOP_MAX);
         return;
     }
     if (!k->ended)
@@ -349,9 +350,21 @@ static void do_explain(struct keeper *k, struct client *c, const json_t *j)
     const char *text = json_string_value(address);
     struct explain_ask what = {.at_rip = !address};
     if (address && (!text || explain_address(text, &what.address) < 0))
-        refuse(c, EINVAL, "explain: \"address\" has to be a hexadecimal number, as in \"0xffffffff81000000\"");
+        keeper_refuse(c, EINVAL, "explain: \"address\" has to be a hexadecimal number, as in \"0xffffffff81000000\"");
     else
         ask(k, c, DOWN_EXPLAIN, &what, sizeof(what));
+}
+
+static void do_vsock(struct keeper *k, struct client *c, const json_t *j)
+{
+    const json_t *port = json_object_get(j, "port");
+    json_int_t n = json_integer_value(port);
+    if (!json_is_integer(port) || n < 0 || n >= UINT32_MAX)
+        keeper_refuse(c, EINVAL, "vsock: \"port\" has to be a number below 2^32 - 1");
+    else if (k->state != KEEPER_RUNNING)
+        keeper_refuse(c, EBUSY, "%s: is %s", k->cfg.name, keeper_state_name(k->state));
+    else
+        keeper_connect_stream(k, c, (u32)n);
 }
 
 static const struct {
@@ -360,7 +373,7 @@ static const struct {
 } requests[] = {
     {"status", do_status},   {"inspect", do_inspect}, {"stats", do_stats}, {"pause", do_pause}, {"resume", do_resume},
     {"power", do_power},     {"reset", do_reset},     {"stop", do_stop},   {"kill", do_kill},   {"wait", do_wait},
-    {"console", do_console}, {"explain", do_explain}, {"save", do_save},   {"load", do_load},
+    {"console", do_console}, {"explain", do_explain}, {"save", do_save},   {"load", do_load},   {"vsock", do_vsock},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)
@@ -371,8 +384,8 @@ static void obey(struct keeper *k, struct client *c, const json_t *j)
             requests[i].fn(k, c, j);
             return;
         }
-    refuse(c, EINVAL, what ? "request \"%.40s\": not known to this keeper" : "request: has no member \"do\"",
-           what ? what : "");
+    keeper_refuse(c, EINVAL, what ? "request \"%.40s\": not known to this keeper" : "request: has no member \"do\"",
+                  what ? what : "");
 }
 
 /* --- one client --- */
@@ -383,7 +396,7 @@ static bool take_line(struct keeper *k, struct client *c)
     json_error_t why;
     s64 len = client_line(c);
     if (len < 0 && c->in_len > CONTROL_LINE_MAX) {
-        refuse(c, EMSGSIZE, "request: longer than %d bytes", CONTROL_LINE_MAX);
+        keeper_refuse(c, EMSGSIZE, "request: longer than %d bytes", CONTROL_LINE_MAX);
         c->closing = true;
     }
     if (len < 0)
@@ -393,7 +406,7 @@ static bool take_line(struct keeper *k, struct client *c)
     if (json_is_object(j))
         obey(k, c, j);
     else
-        refuse(c, EINVAL, "request: no JSON object: %s", j ? "another kind of value" : why.text);
+        keeper_refuse(c, EINVAL, "request: no JSON object: %s", j ? "another kind of value" : why.text);
     json_decref(j);
     return true;
 }
@@ -432,7 +445,7 @@ static bool take_body(struct keeper *k, struct client *c)
 
 static bool take(struct keeper *k, struct client *c)
 {
-    if (c->closing || c->op || (c->waiting && c->mode != CLIENT_CONSOLE))
+    if (c->closing || c->op || c->mode == CLIENT_STREAM || (c->waiting && c->mode != CLIENT_CONSOLE))
         return false;
     if (c->mode == CLIENT_CONSOLE)
         return take_frame(k, c);
@@ -500,7 +513,7 @@ static void tell_end(struct keeper *k, struct client *c)
     else if (c->waiting)
         reply(c, end_json(k, LINK_TEXT_MAX));
     else if (c->op)
-        refuse(c, EPIPE, "%s: has ended meanwhile: %s", k->cfg.name, k->reason);
+        keeper_refuse(c, EPIPE, "%s: has ended meanwhile: %s", k->cfg.name, k->reason);
     c->waiting = false;
     c->op = 0;
     c->closing = true;

@@ -7,7 +7,7 @@
  *
  * Messages are records of 64 bytes. One that says `len` > 0 is followed by that many bytes in the data ring of the same
  * direction, in the order of the messages. The keeper asks with an id of its own, the cell answers DONE with that id.
- * Disk requests have rings of their own (base/disk.h).
+ * Disk requests have rings of their own (base/disk.h), and so have packets of the guest's sockets (base/vsock.h).
  *
  * The keeper believes nothing: link_check_up has the rules that a message must pass on its own; what it may say when is
  * keeper_cell.c's.
@@ -22,15 +22,17 @@
 #include "vm/board.h"
 
 /* X-macro: ring, bytes, unit, written by the cell */
-#define LINK_RINGS(X)                          \
-    X(LINK_CONSOLE_UP, 65536, 1, true)         \
-    X(LINK_CONSOLE_DOWN, 4096, 1, false)       \
-    X(LINK_MSG_UP, 4096, RING_RECORD, true)    \
-    X(LINK_MSG_DOWN, 4096, RING_RECORD, false) \
-    X(LINK_DATA_UP, 65536, 1, true)            \
-    X(LINK_DATA_DOWN, 65536, 1, false)         \
-    X(LINK_DISK_UP, 65536, RING_RECORD, true)  \
-    X(LINK_DISK_DOWN, 16384, RING_RECORD, false)
+#define LINK_RINGS(X)                            \
+    X(LINK_CONSOLE_UP, 65536, 1, true)           \
+    X(LINK_CONSOLE_DOWN, 4096, 1, false)         \
+    X(LINK_MSG_UP, 4096, RING_RECORD, true)      \
+    X(LINK_MSG_DOWN, 4096, RING_RECORD, false)   \
+    X(LINK_DATA_UP, 65536, 1, true)              \
+    X(LINK_DATA_DOWN, 65536, 1, false)           \
+    X(LINK_DISK_UP, 65536, RING_RECORD, true)    \
+    X(LINK_DISK_DOWN, 16384, RING_RECORD, false) \
+    X(LINK_VSOCK_UP, 131072, RING_RECORD, true)  \
+    X(LINK_VSOCK_DOWN, 131072, RING_RECORD, false)
 
 enum link_ring {
 #define X(ring, bytes, unit, up) ring,

@@ -37,7 +37,7 @@ class MakeInitrd(unittest.TestCase):
 
     def make(self):
         scripts = os.path.join(tap.ROOT, "tools", "guest")
-        return make_initrd.archive(make_initrd.entries(self.busybox, scripts, "/nonexistent"))
+        return make_initrd.archive(make_initrd.entries(self.busybox, scripts, "/nonexistent", self.busybox))
 
     def test_same_bytes(self):
         first = self.make()

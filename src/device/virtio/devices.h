@@ -4,6 +4,7 @@
 
 #include "base/disk.h"
 #include "base/net.h"
+#include "base/vsock.h"
 #include "device/virtio/virtio.h"
 
 /* A source of random bytes (5.4), from env->random. 0 or -ENOMEM. */
@@ -48,5 +49,22 @@ int virtio_net_create(struct virtio **out, const struct device_env *env, const s
  * frame moved: then look again before sleeping.
  */
 bool virtio_net_settle(struct virtio *v);
+/* What the socket device needs of its machine: the way to the keeper. */
+struct virtio_vsock_config {
+    u64 cid;
+    /* Whether so many records can be sent up now. */
+    bool (*ready)(void *ctx, unsigned records);
+    /* Send a packet with p->len bytes of data; called only when ready. */
+    void (*submit)(void *ctx, const struct vsock_packet *p, const u8 *data);
+    /* The next packet for the guest, its data into `data` (VSOCK_DATA_MAX bytes); false when there is none. */
+    bool (*next)(void *ctx, struct vsock_packet *p, u8 *data);
+    void *ctx;
+};
+
+/* A socket device (5.10). 0 or -ENOMEM. */
+int virtio_vsock_create(struct virtio **out, const struct device_env *env, const struct virtio_vsock_config *cfg,
+                        struct error *e);
+/* When packets may have come, or there may be room for them: go on. */
+void virtio_vsock_settle(struct virtio *v);
 
 #endif

@@ -20,6 +20,8 @@
 
 static void clear(struct virtio *v)
 {
+    if (v->type->reset)
+        v->type->reset(v->self);
     v->features = 0;
     v->status = 0;
     v->resetting = 0;

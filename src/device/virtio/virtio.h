@@ -41,6 +41,8 @@ struct virtio_type {
     void (*kick)(void *self, unsigned n);
     /* Whether requests are on their way: a reset waits for them, because they may still write to memory. NULL: never. */
     bool (*busy)(const void *self);
+    /* The driver has reset the device, or the machine was reset. NULL: nothing to forget. */
+    void (*reset)(void *self);
     /* The device's configuration, little-endian, `config` bytes. NULL without one. */
     void (*get_config)(const void *self, u8 *out);
     void (*destroy)(void *self);

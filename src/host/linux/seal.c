@@ -201,6 +201,7 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_pwrite64, {{0}}},
         {SYS_recvfrom, {{0}}},
         {SYS_sendto, {ARG_BITS(5, ~0ull, 0)}}, /* to the peer only, no address */
+        {SYS_shutdown, {ARG_IS(2, SHUT_WR)}},
         {SYS_accept4, {ARG_IS(1, s->listener)}},
         {SYS_getsockopt, {ARG_IS(2, SOL_SOCKET), ARG_IS(3, SO_PEERCRED)}},
         {SYS_close, {{0}}},
