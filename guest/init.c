@@ -43,6 +43,18 @@ static void mount_all(void)
     }
 }
 
+/* What programs expect beside what the kernel makes. */
+static void link_streams(void)
+{
+    static const char *const links[][2] = {{"/proc/self/fd", "/dev/fd"},
+                                           {"/proc/self/fd/0", "/dev/stdin"},
+                                           {"/proc/self/fd/1", "/dev/stdout"},
+                                           {"/proc/self/fd/2", "/dev/stderr"}};
+    for (size_t i = 0; i < ARRAY_LEN(links); i++)
+        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
+            fprintf(stderr, "init: %s: %s\n", links[i][1], strerror(errno));
+}
+
 static void load_module(const char *name)
 {
     char path[300];
@@ -152,6 +164,7 @@ __attribute__((noreturn)) void init_main(void)
     setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin", 1);
     setenv("HOME", "/root", 1);
     mount_all();
+    link_streams();
     load_modules();
     pid_t agent = start_agent(), rc = start_rc();
     for (;;) {

@@ -10,6 +10,7 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <limits.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,12 @@ static int failed(struct archive *a, const char *what, struct error *e)
     return error_set(e, EIO, "%s: %s", what, why ? why : "failed");
 }
 
+/* The library takes names for text of the locale; names are bytes, nearly always UTF-8. */
+static void set_locale(void)
+{
+    setlocale(LC_CTYPE, "C.UTF-8");
+}
+
 int copy_tar_create(struct copy_tar_out **out, int fd, const char *root, struct error *e)
 {
     struct copy_tar_out *t = calloc(1, sizeof(*t));
@@ -37,7 +44,9 @@ int copy_tar_create(struct copy_tar_out **out, int fd, const char *root, struct 
         return error_set(e, ENOMEM, "memory: the host has none left");
     }
     snprintf(t->root, sizeof(t->root), "%s", root);
-    archive_write_set_format_pax_restricted(t->a);
+    set_locale();
+    archive_write_set_format_pax(t->a);
+    archive_write_set_options(t->a, "hdrcharset=BINARY");
     archive_write_set_bytes_in_last_block(t->a, 1);
     *out = t;
     if (archive_write_open_fd(t->a, fd) == ARCHIVE_OK)
@@ -214,16 +223,17 @@ static int send_one(struct archive *a, struct archive_entry *x, struct dirs *d, 
                            .name = name,
                            .target = ""};
     unsigned type = archive_entry_filetype(x);
-    if (clean_name(archive_entry_pathname(x), name, sizeof(name)) < 0)
-        return error_set(e, EINVAL, "standard input: %.100s: a name that leads out", archive_entry_pathname(x));
+    const char *path = archive_entry_pathname(x);
+    if (!path || clean_name(path, name, sizeof(name)) < 0)
+        return error_set(e, EINVAL, "standard input: %.100s: a name that leads out, or is no text", path ? path : "?");
     if (!*name)
         return 0;
     if (archive_entry_hardlink(x) || (type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK))
         return error_set(e, ENOTSUP, "standard input: %.100s: only files, directories and symbolic links can be copied",
                          name);
     f.type = type == AE_IFDIR ? AGENT_TYPE_DIR : type == AE_IFLNK ? AGENT_TYPE_LINK : AGENT_TYPE_FILE;
-    if (type == AE_IFLNK)
-        f.target = archive_entry_symlink(x);
+    if (type == AE_IFLNK && !(f.target = archive_entry_symlink(x)))
+        return error_set(e, EINVAL, "standard input: %.100s: its target is no text", name);
     int r = send_entry(agent, &f, e);
     if (r == 0 && type == AE_IFDIR && keep_dir(d, &f) < 0)
         r = error_set(e, ENOMEM, "memory: the host has none left");
@@ -246,6 +256,7 @@ int copy_tar_send(int fd, int agent, struct error *e)
     struct archive *a = archive_read_new();
     if (!a)
         return error_set(e, ENOMEM, "memory: the host has none left");
+    set_locale();
     archive_read_support_format_tar(a);
     archive_read_support_filter_all(a);
     int r = archive_read_open_fd(a, fd, 65536) == ARCHIVE_OK ? 0 : failed(a, "standard input", e);
