@@ -63,16 +63,24 @@ static int receive_tar(int fd, const char *from, struct agent_frame *f, struct e
     return copy_tar_finish(t, r < 0 ? NULL : e) < 0 || r < 0 ? -EIO : 0;
 }
 
-int inside_machine_copy_out(struct inside *t, const char *from, const char *to, struct error *e)
+int inside_agent_copy_out(int fd, const char *from, const char *to, struct error *e)
 {
     struct agent_frame *f = malloc(sizeof(*f));
-    int fd = f ? agent_connect(&t->row, true, e) : error_set(e, ENOMEM, "memory: the host has none left");
-    int r = fd < 0 ? fd : agent_send(fd, AGENT_GET, from, strlen(from) + 1);
-    if (r == 0)
+    int r = f ? agent_send(fd, AGENT_GET, from, strlen(from) + 1) : -ENOMEM;
+    if (r < 0)
+        error_set(e, -r, "the connection to the guest's agent: %s", strerror(-r));
+    else
         r = strcmp(to, "-") ? receive_tree(fd, from, to, f, e) : receive_tar(fd, from, f, e);
+    free(f);
+    return r;
+}
+
+int inside_machine_copy_out(struct inside *t, const char *from, const char *to, struct error *e)
+{
+    int fd = agent_connect(&t->row, true, e);
+    int r = fd < 0 ? fd : inside_agent_copy_out(fd, from, to, e);
     if (fd >= 0)
         close(fd);
-    free(f);
     return r;
 }
 
@@ -94,21 +102,27 @@ static int ask_to_put(int fd, const char *from, const char *to, bool tar, struct
     return r < 0 ? error_set(e, -r, "the connection to the guest's agent: %s", strerror(-r)) : 0;
 }
 
-int inside_machine_copy_in(struct inside *t, const char *from, const char *to, struct error *e)
+int inside_agent_copy_in(int fd, const char *from, const char *to, struct error *e)
 {
     bool tar = !strcmp(from, "-");
     struct agent_frame *f = malloc(sizeof(*f));
-    int fd = f ? agent_connect(&t->row, true, e) : error_set(e, ENOMEM, "memory: the host has none left");
-    int r = fd < 0 ? fd : ask_to_put(fd, from, to, tar, e);
+    int r = f ? ask_to_put(fd, from, to, tar, e) : error_set(e, ENOMEM, "memory: the host has none left");
     if (r == 0)
         r = tar ? copy_tar_send(STDIN_FILENO, fd, e) : agent_tree_send(fd, from, e);
     if (r == 0)
         r = next_frame(fd, f, e);
     if (r == 0 && f->kind != AGENT_DONE)
         r = error_set(e, EPROTO, "the guest's agent ended without an answer");
+    free(f);
+    return r;
+}
+
+int inside_machine_copy_in(struct inside *t, const char *from, const char *to, struct error *e)
+{
+    int fd = agent_connect(&t->row, true, e);
+    int r = fd < 0 ? fd : inside_agent_copy_in(fd, from, to, e);
     if (fd >= 0)
         close(fd);
-    free(f);
     return r;
 }
 

@@ -223,14 +223,14 @@ static int ask(struct remote *r)
     return agent_channel_put(&r->c, AGENT_EXEC, r->packed, (size_t)len);
 }
 
-int inside_machine_exec(struct inside *t, const struct inside_program *p, struct error *e)
+int inside_agent_exec(int fd, const char *name, const struct inside_program *p, struct error *e)
 {
     struct remote *r = calloc(1, sizeof(*r));
-    int fd = r ? agent_connect(&t->row, true, e) : error_set(e, ENOMEM, "memory: the host has none left");
     int status = INSIDE_FAILED;
-    if (fd >= 0) {
-        *r = (struct remote){
-            .c.fd = fd, .p = p, .name = t->row.name, .signals = -1, .out = -1, .input = p->input, .e = e};
+    if (!r) {
+        error_set(e, ENOMEM, "memory: the host has none left");
+    } else {
+        *r = (struct remote){.c.fd = fd, .p = p, .name = name, .signals = -1, .out = -1, .input = p->input, .e = e};
         bool raw = p->tty && p->input && isatty(STDIN_FILENO);
         bool good = (r->signals = open_signals(e)) >= 0 && ask(r) == 0 && (!raw || terminal_raw(e) == 0);
         while (good && !r->done)
@@ -238,10 +238,18 @@ int inside_machine_exec(struct inside *t, const struct inside_program *p, struct
         terminal_restore();
         status = good ? r->status : INSIDE_FAILED;
         agent_channel_free(&r->c);
-        close(fd);
         if (r->signals >= 0)
             close(r->signals);
     }
     free(r);
+    return status;
+}
+
+int inside_machine_exec(struct inside *t, const struct inside_program *p, struct error *e)
+{
+    int fd = agent_connect(&t->row, true, e);
+    int status = fd < 0 ? INSIDE_FAILED : inside_agent_exec(fd, t->row.name, p, e);
+    if (fd >= 0)
+        close(fd);
     return status;
 }

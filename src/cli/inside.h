@@ -43,7 +43,12 @@ struct inside_ops {
 int inside_find(const char *name, struct inside *t, struct error *e);
 void inside_free(struct inside *t);
 
-/* Of machines: exec_machine.c, copy_machine.c. */
+/* By an agent (docs/agent.md) at the other end of `fd`, which stays the caller's: exec_machine.c, copy_machine.c. */
+int inside_agent_exec(int fd, const char *name, const struct inside_program *p, struct error *e);
+int inside_agent_copy_in(int fd, const char *from, const char *to, struct error *e);
+int inside_agent_copy_out(int fd, const char *from, const char *to, struct error *e);
+
+/* Of machines: the same, by the agent of the guest. */
 int inside_machine_exec(struct inside *t, const struct inside_program *p, struct error *e);
 int inside_machine_copy_in(struct inside *t, const char *from, const char *to, struct error *e);
 int inside_machine_copy_out(struct inside *t, const char *from, const char *to, struct error *e);

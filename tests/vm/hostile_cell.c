@@ -13,6 +13,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -238,10 +239,46 @@ static void lie_net(struct liar *l)
     host_event_signal(LINK_FD_END);
 }
 
+/* Packets of a guest's sockets: honest ones, which answer the keeper's requests and send more than they may, or any. */
+static void use_sockets(struct liar *l)
+{
+    static const u16 often[] = {VSOCK_OP_RESPONSE, VSOCK_OP_RESPONSE,      VSOCK_OP_RW,
+                                VSOCK_OP_RW,       VSOCK_OP_CREDIT_UPDATE, VSOCK_OP_CREDIT_REQUEST,
+                                VSOCK_OP_SHUTDOWN, VSOCK_OP_RST,           VSOCK_OP_REQUEST};
+    u8 buf[RING_RECORD + 1024] = {0};
+    struct vsock_packet asked = {.src_port = 0x40000000, .dst_port = VSOCK_AGENT_PORT};
+    link_read(&l->link, LINK_VSOCK_DOWN, &asked, sizeof(asked));
+    struct vsock_packet p = {.kind = VSOCK_PACKET,
+                             .src_cid = VSOCK_GUEST_CID,
+                             .dst_cid = VSOCK_HOST_CID,
+                             .src_port = asked.dst_port,
+                             .dst_port = asked.src_port,
+                             .type = VSOCK_TYPE_STREAM,
+                             .op = often[any(l, ARRAY_LEN(often))],
+                             .flags = any(l, 4),
+                             .buf_alloc = interesting(l),
+                             .fwd_cnt = any(l, 4) ? 0 : interesting(l)};
+    for (u32 n = any(l, 3) ? 1 : any(l, 300); n; n--) {
+        p.len = p.op == VSOCK_OP_RW ? any(l, 1025) : 0;
+        memcpy(buf, &p, sizeof(p));
+        ring_write(&l->link.ring[LINK_VSOCK_UP], buf, RING_RECORD + vsock_padded(p.len));
+    }
+    link_knock(&l->link);
+}
+
+static void lie_sockets(struct liar *l)
+{
+    u32 words[RING_RECORD / 4] = {VSOCK_PACKET, 0, VSOCK_GUEST_CID, 0, VSOCK_HOST_CID, 0};
+    words[any(l, ARRAY_LEN(words))] = interesting(l);
+    words[any(l, ARRAY_LEN(words))] = any(l, 5);
+    ring_write(&l->link.ring[LINK_VSOCK_UP], words, sizeof(words));
+    link_knock(&l->link);
+}
+
 /* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
 static void (*const deeds[])(struct liar *) = {
-    answer,   answer,  answer,  rest,         rest,     rest,      swallow,     lie_door,  die,
-    use_disk, use_net, lie_net, lie_politely, lie_disk, lie_bytes, lie_message, lie_index, lie_everywhere};
+    answer,   answer,  answer,      rest,    rest,         rest,     swallow,     lie_door,  die,
+    use_disk, use_net, use_sockets, lie_net, lie_politely, lie_disk, lie_sockets, lie_bytes, lie_message, lie_index, lie_everywhere};
 #define MILDEST 9u
 
 static int liar_main(const char *name)
@@ -280,6 +317,20 @@ static void pester(struct machine *m)
         json_decref(j);
         control_frame_send(console, CONTROL_INPUT, "typed into the void", 19);
     }
+    /* Connections to its sockets, one of which is dropped at once. */
+    int stream[3];
+    for (int i = 0; i < 3; i++) {
+        stream[i] = control_connect(m->socket, NULL);
+        json_t *j = json_pack("{s:s,s:i}", "do", "vsock", "port", (int)VSOCK_AGENT_PORT);
+        if (stream[i] >= 0)
+            control_send(stream[i], j, NULL);
+        json_decref(j);
+        if (stream[i] >= 0 && i == 1) {
+            shutdown(stream[i], SHUT_RDWR);
+            close(stream[i]);
+            stream[i] = -1;
+        }
+    }
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
         /* Not waiting for answers: a cell that is silent may keep them for seconds. */
         int fd = control_connect(m->socket, NULL);
@@ -290,6 +341,10 @@ static void pester(struct machine *m)
         json_decref(j);
         poll(NULL, 0, LIFE_MS / (int)ARRAY_LEN(verbs));
         close(fd);
+    }
+    for (int i = 0; i < 3; i++) {
+        if (stream[i] >= 0)
+            close(stream[i]);
     }
     if (console >= 0)
         close(console);
