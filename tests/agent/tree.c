@@ -84,7 +84,7 @@ static int give_entry(struct place *p, u8 type, const char *name, u32 mode, cons
 static void begin(struct place *p)
 {
     agent_tree_end(&p->t);
-    agent_tree_begin(&p->t, p->dest, "root", 0, 0777);
+    agent_tree_begin(&p->t, p->dest, "tree", 0, 0777);
     assert_int_equal(give_entry(p, AGENT_TYPE_DIR, "", 0755, ""), 0);
 }
 
@@ -129,7 +129,7 @@ static void links(void **state)
     assert_int_equal(give_entry(p, AGENT_TYPE_FILE, "to", 0644, ""), 0);
     assert_int_equal(give(p, AGENT_DATA, "harm", 4), 0);
     assert_int_equal(give(p, AGENT_FILE_END, "", 0), 0);
-    snprintf(path, sizeof(path), "%s/root/to", p->dest);
+    snprintf(path, sizeof(path), "%s/tree/to", p->dest);
     struct stat st;
     assert_int_equal(lstat(path, &st), 0);
     assert_true(S_ISREG(st.st_mode) && st.st_size == 4);
@@ -151,11 +151,11 @@ static void modes(void **state)
     assert_int_equal(give(p, AGENT_FILE_END, "", 0), 0);
     assert_int_equal(give_entry(p, AGENT_TYPE_DIR, "d", 07777, ""), 0);
     assert_int_equal(give_entry(p, AGENT_TYPE_DIR_END, "d", 07777, ""), 0);
-    snprintf(path, sizeof(path), "%s/root/su", p->dest);
+    snprintf(path, sizeof(path), "%s/tree/su", p->dest);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0755);
     assert_int_equal(st.st_mtim.tv_sec, 1);
-    snprintf(path, sizeof(path), "%s/root/d", p->dest);
+    snprintf(path, sizeof(path), "%s/tree/d", p->dest);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0777);
 }
@@ -164,7 +164,7 @@ static void modes(void **state)
 static void order(void **state)
 {
     struct place *p = *state;
-    agent_tree_begin(&p->t, p->dest, "root", 0, 0777);
+    agent_tree_begin(&p->t, p->dest, "tree", 0, 0777);
     assert_int_equal(give(p, AGENT_DATA, "x", 1), -EPROTO);
     assert_int_equal(give(p, AGENT_FILE_END, "", 0), -EPROTO);
     assert_int_equal(give(p, AGENT_DONE, "", 0), -EPROTO);
