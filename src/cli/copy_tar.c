@@ -46,7 +46,6 @@ int copy_tar_create(struct copy_tar_out **out, int fd, const char *root, struct 
     snprintf(t->root, sizeof(t->root), "%s", root);
     set_locale();
     archive_write_set_format_pax(t->a);
-    archive_write_set_options(t->a, "hdrcharset=BINARY");
     archive_write_set_bytes_in_last_block(t->a, 1);
     *out = t;
     if (archive_write_open_fd(t->a, fd) == ARCHIVE_OK)
@@ -85,7 +84,8 @@ static int put_entry(struct copy_tar_out *t, const struct agent_file *f, struct 
     archive_entry_set_size(x, f->type == AGENT_TYPE_FILE ? (s64)MIN(f->size, (u64)INT64_MAX) : 0);
     if (f->type == AGENT_TYPE_LINK)
         archive_entry_set_symlink(x, f->target);
-    int r = archive_write_header(t->a, x) == ARCHIVE_OK ? 0 : failed(t->a, name, e);
+    /* A warning: the name is no UTF-8, and goes in as bytes. */
+    int r = archive_write_header(t->a, x) >= ARCHIVE_WARN ? 0 : failed(t->a, name, e);
     archive_entry_free(x);
     t->in_file = f->type == AGENT_TYPE_FILE;
     t->left = f->size;

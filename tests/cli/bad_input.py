@@ -48,7 +48,7 @@ def unknown_options(place):
 
 def not_there_yet(place):
     place.refused("migrate", "web", names=["migrate", "not there yet", "`trapeze --help`"])
-    place.refused("help", "exec", names=["exec", "not there yet"])
+    place.refused("help", "snapshot", names=["snapshot", "not there yet"])
     place.refused("top", names=["top: this is not there yet"])
     place.refused("run", "debian:12", names=["debian:12", "not there yet"])
     engines = json.loads(place.good("version", "--format", "json"))["engines"]
