@@ -10,7 +10,7 @@
 #include "device/virtio/virtio_pci.h"
 #include "vm/board.h"
 
-#define BOARD_NET_SLOT 24u /* of the first card */
+#define BOARD_NET_SLOT   24u /* of the first card */
 #define BOARD_VSOCK_SLOT 30u
 
 struct board_pci {

@@ -151,8 +151,9 @@ static void make(struct world *w, u8 *ram)
         .bus = &w->bus, .irq_set = no_irq, .msi = no_msi, .mem = &w->mem, .random = zeros, .ram_low = RAM};
     const struct virtio_vsock_config c = {.cid = 3, .ready = ready, .submit = submit, .next = next, .ctx = w};
     FUZZ_CHECK(pci_create(&w->pci, &w->env, &e) == 0);
-    FUZZ_CHECK(virtio_vsock_create(&w->v, &w->env, &c, &e) == 0 &&
-               virtio_pci_create_at(&w->fn, w->pci, SLOT, w->v, &e) == 0);
+    FUZZ_CHECK(virtio_vsock_create(&w->v, &w->env, &c, &e) == 0);
+    w->v->slot = SLOT;
+    FUZZ_CHECK(virtio_pci_create(&w->fn, w->pci, w->v, &e) == 0);
     FUZZ_CHECK((w->host = vsock_create(&ops, w)) != NULL);
 }
 

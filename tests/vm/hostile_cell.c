@@ -276,9 +276,10 @@ static void lie_sockets(struct liar *l)
 }
 
 /* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
-static void (*const deeds[])(struct liar *) = {
-    answer,   answer,  answer,      rest,    rest,         rest,     swallow,     lie_door,  die,
-    use_disk, use_net, use_sockets, lie_net, lie_politely, lie_disk, lie_sockets, lie_bytes, lie_message, lie_index, lie_everywhere};
+static void (*const deeds[])(struct liar *) = {answer,      answer,      answer,      rest,         rest,
+                                               rest,        swallow,     lie_door,    die,          use_disk,
+                                               use_net,     use_sockets, lie_net,     lie_politely, lie_disk,
+                                               lie_sockets, lie_bytes,   lie_message, lie_index,    lie_everywhere};
 #define MILDEST 9u
 
 static int liar_main(const char *name)
