@@ -180,45 +180,68 @@ static void try_sigaction(struct fixture *f)
     signal(SIGSEGV, SIG_IGN);
 }
 
+/* Which seal. */
+enum kind { CELL, KEEPER, USER, TAP, SWITCH, KINDS };
+static const char *const kinds[KINDS] = {"cell", "keeper", "user network", "tap", "switch"};
+#define ONLY(kind) (1u << (kind))
+
+static int seal(enum kind kind, const struct fixture *f)
+{
+    const struct host_cell_seal c = {.wake_self = f->mine, .wake_peer = f->peer};
+    const struct host_keeper_seal k = {.listener = 90, .dir = 91, .log = 92, .end = 93, .ram = 94, .cell = 95};
+    switch (kind) {
+    case CELL:
+        return host_seal_cell(&c, NULL);
+    case KEEPER:
+        return host_seal_keeper(&k, NULL);
+    case USER:
+        return host_seal_net_user(NULL);
+    case TAP:
+        return host_seal_net_tap(90, NULL);
+    default:
+        return host_seal_net_switch(90, 91, NULL);
+    }
+}
+
 static const struct {
     const char *name;
     void (*fn)(struct fixture *);
-    bool cell_only; /* a keeper may, or the case makes no sense there */
+    u32 except; /* kinds that may, are told that they may not, or for which it makes no sense */
 } attempts[] = {
-#define TRY(what, cell_only)         \
-    {                                \
-#what, try_##what, cell_only \
+#define TRY(what, except)         \
+    {                             \
+#what, try_##what, except \
     }
-    TRY(open, false),
-    TRY(open_old, false),
-    TRY(socket, false),
-    TRY(fork, false),
-    TRY(exec, false),
-    TRY(exec_memory, false),
-    TRY(make_executable, false),
-    TRY(high_protection, false),
-    TRY(map_fd, false),
-    TRY(other_event, true),
-    TRY(thread, false),
-    TRY(read_peer, true),
-    TRY(kill, true),
-    TRY(ioctl, false),
-    TRY(dup, false),
-    TRY(poison, false),
-    TRY(x32, false),
-    TRY(int80, false),
-    TRY(prctl, false),
-    TRY(sigaction, false),
-    TRY(huge_pages, false),
-    TRY(locked, false),
-    TRY(grows_down, false),
-    TRY(futex_pi, false),
-    TRY(futex_requeue, false),
+    TRY(open, 0),
+    TRY(open_old, 0),
+    TRY(socket, ONLY(USER)),
+    TRY(fork, 0),
+    TRY(exec, 0),
+    TRY(exec_memory, 0),
+    TRY(make_executable, 0),
+    TRY(high_protection, 0),
+    TRY(map_fd, ONLY(SWITCH)),
+    TRY(other_event, ~ONLY(CELL)),
+    TRY(thread, 0),
+    TRY(read_peer, ~ONLY(CELL)),
+    TRY(kill, ~ONLY(CELL)),
+    TRY(ioctl, 0),
+    TRY(dup, ONLY(USER)),
+    TRY(poison, 0),
+    TRY(x32, 0),
+    TRY(int80, 0),
+    TRY(prctl, 0),
+    TRY(sigaction, 0),
+    TRY(huge_pages, 0),
+    TRY(locked, 0),
+    TRY(grows_down, 0),
+    TRY(futex_pi, 0),
+    TRY(futex_requeue, 0),
 #undef TRY
 };
 
-/* Seal as a cell or a keeper, do it, exit 0. Returns the signal that ended the process, 0 for none. */
-static int sealed(bool cell, void (*fn)(struct fixture *))
+/* Seal, do it, exit 0. Returns the signal that ended the process, 0 for none. */
+static int sealed(enum kind kind, void (*fn)(struct fixture *))
 {
     struct fixture f = {host_event_create(NULL), host_event_create(NULL), host_event_create(NULL), 0};
     int status;
@@ -229,9 +252,7 @@ static int sealed(bool cell, void (*fn)(struct fixture *))
             signal(sig, SIG_DFL); /* cmocka's handlers */
         if (fn == try_thread && host_thread_start(other_thread, &f, NULL) < 0)
             _exit(1);
-        struct host_cell_seal c = {.wake_self = f.mine, .wake_peer = f.peer};
-        struct host_keeper_seal k = {.listener = 90, .dir = 91, .log = 92, .end = 93, .ram = 94, .cell = 95};
-        if (host_confine(cell, NULL) < 0 || (cell ? host_seal_cell(&c, NULL) : host_seal_keeper(&k, NULL)) < 0)
+        if (host_confine(kind == CELL, NULL) < 0 || seal(kind, &f) < 0)
             _exit(1);
         fn(&f);
         _exit(0);
@@ -245,25 +266,41 @@ static int sealed(bool cell, void (*fn)(struct fixture *))
     return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
-static void cell_works(void **state)
+static void work_goes_on(void **state)
 {
-    assert_int_equal(sealed(true, may_work), 0);
-    assert_int_equal(sealed(false, may_work), 0);
+    for (enum kind kind = 0; kind < KINDS; kind++)
+        if (sealed(kind, may_work))
+            fail_msg("%s: it can not work", kinds[kind]);
 }
 
 static void cell_has_bounds(void **state)
 {
-    assert_int_equal(sealed(true, may_not_grow), 0);
+    assert_int_equal(sealed(CELL, may_not_grow), 0);
 }
 
 static void nothing_else(void **state)
 {
     for (size_t i = 0; i < ARRAY_LEN(attempts); i++)
-        for (int cell = attempts[i].cell_only; cell < 2; cell++) {
-            int sig = sealed(cell, attempts[i].fn);
+        for (enum kind kind = 0; kind < KINDS; kind++) {
+            int sig = attempts[i].except & ONLY(kind) ? SIGSYS : sealed(kind, attempts[i].fn);
             if (sig != SIGSYS)
-                fail_msg("%s in a sealed %s: signal %d", attempts[i].name, cell ? "cell" : "keeper", sig);
+                fail_msg("%s in a sealed %s: signal %d", attempts[i].name, kinds[kind], sig);
         }
+}
+
+/* Of sockets a user-mode network gets those of the internet, without a signal for the others: libslirp tries. */
+static void no_local_sockets(struct fixture *f)
+{
+    if (socket(AF_UNIX, SOCK_STREAM, 0) >= 0 || socket(AF_NETLINK, SOCK_RAW, 0) >= 0 ||
+        socket(AF_INET, SOCK_RAW, 1) >= 0)
+        _exit(2);
+    if (socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0 || socket(AF_INET6, SOCK_DGRAM, 0) < 0)
+        _exit(3);
+}
+
+static void sockets_of_a_network(void **state)
+{
+    assert_int_equal(sealed(USER, no_local_sockets), 0);
 }
 
 /* --- smaller parts of the keeper --- */
@@ -337,8 +374,8 @@ static void config_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cell_works),        cmocka_unit_test(cell_has_bounds), cmocka_unit_test(nothing_else),
-        cmocka_unit_test(log_keeps_the_end), cmocka_unit_test(config_json),
+        cmocka_unit_test(work_goes_on), cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(cell_has_bounds),
+        cmocka_unit_test(nothing_else), cmocka_unit_test(log_keeps_the_end),    cmocka_unit_test(config_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
