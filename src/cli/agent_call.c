@@ -19,6 +19,8 @@ static int connect_once(const struct machine_row *row, struct error *e)
     int fd = request ? machine_connect(row, 10, e) : error_set(e, ENOMEM, "memory: the host has none left");
     int rc = fd < 0 ? fd : control_call(fd, request, NULL, e);
     json_decref(request);
+    if (rc == -EPIPE || rc == -ECONNRESET)
+        error_prefix(e, "machine %s", row->name); /* the keeper's own words name it */
     if (rc < 0 && fd >= 0)
         close(fd);
     return rc < 0 ? rc : fd;

@@ -285,7 +285,8 @@ def without_agent(place):
     assert p.poll() is None  # it may be booting
     place.good("kill", "none")
     assert p.wait(PATIENCE) == 125
-    assert "none" in p.stderr.read()
+    err = p.stderr.read()
+    assert "none" in err, err
     p.stderr.close()
     place.good("rm", "none")
 
