@@ -3,8 +3,9 @@
  *
  *  - board_run, one thread: each CPU that has something to do gets a slice in turn. So runs a machine with one CPU, and
  *    so do tests that want the same course of events each time.
- *  - board_start_threads: a thread a CPU. A thread runs its CPU a slice at a time; between slices it looks, under the board's
- *    lock, at what came from outside. One that has nothing to do sleeps on a word of its own.
+ *  - board_start_threads: a thread a CPU. A thread runs its CPU a slice at a time; between slices it looks whether anything came
+ *    from outside, or is due, and takes the board's lock only for that: where there are more CPUs than processors, one that lost its
+ *    processor while it held the lock would keep all others waiting. One that has nothing to do sleeps on a word of its own.
  *
  * Theory: time and waking. Timers are run by whoever comes by between two slices. So only the last CPU that falls asleep has to
  * set itself an alarm for the next one. Whatever happens to a CPU (interrupt, INIT) happens under the lock, and who
@@ -148,8 +149,6 @@ static bool run_slice(struct board *b, struct board_cpu *c, u64 slice)
     c->running = true;
     board_unlock(b);
     b->engine_ops->run(c->engine, &c->cpu, slice, &s);
-    if (s.spins)
-        host_yield();
     board_lock(b);
     c->running = false;
     engine_stopped(b, &c->cpu, &s);
@@ -224,6 +223,37 @@ static bool others_awake(const struct board *b, const struct board_cpu *me)
     return false;
 }
 
+/*
+ * Without the lock: may the next slice begin without it, too? Whoever has something for this CPU alone sets its attention; the
+ * rest is looked at here. What is missed by a hair is seen after the next slice.
+ */
+static bool undisturbed(const struct board *b, const struct board_cpu *c, const struct stop *s)
+{
+    return s->kind == STOP_BUDGET && !s->spins && !__atomic_load_n(&b->stopped, __ATOMIC_RELAXED) &&
+           __atomic_load_n(&b->event, __ATOMIC_RELAXED) == BOARD_RUN &&
+           !(__atomic_load_n(&c->cpu.attention, __ATOMIC_RELAXED) & ATTN_REQUEST) &&
+           vclock_ns(&b->clock) < __atomic_load_n(&b->clock.earliest, __ATOMIC_RELAXED);
+}
+
+/* Slices until there is something to do under the lock. */
+static void run_slices(struct board *b, struct board_cpu *c)
+{
+    struct stop s;
+    c->running = true;
+    board_unlock(b);
+    do {
+        s = (struct stop){.kind = STOP_BUDGET};
+        b->engine_ops->run(c->engine, &c->cpu, SLICE_SHARED, &s);
+        if (s.spins)
+            host_yield();
+        if (b->ran)
+            b->ran(b->notify_ctx);
+    } while (undisturbed(b, c, &s));
+    board_lock(b);
+    c->running = false;
+    engine_stopped(b, &c->cpu, &s);
+}
+
 /* With the lock held; it is released meanwhile. */
 static void doze(struct board *b, struct board_cpu *c)
 {
@@ -252,12 +282,7 @@ __attribute__((noreturn)) static void run_cpu(struct board *b, struct board_cpu 
         }
         vclock_run_timers(&b->clock);
         if (b->event == BOARD_RUN && prepare(b, c)) {
-            run_slice(b, c, SLICE_SHARED);
-            if (b->ran) {
-                board_unlock(b);
-                b->ran(b->notify_ctx);
-                board_lock(b);
-            }
+            run_slices(b, c);
         } else if (b->event == BOARD_RUN) {
             doze(b, c);
         }
