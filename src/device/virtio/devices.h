@@ -4,6 +4,7 @@
 
 #include "base/disk.h"
 #include "base/net.h"
+#include "base/share.h"
 #include "base/vsock.h"
 #include "device/virtio/virtio.h"
 
@@ -66,5 +67,24 @@ int virtio_vsock_create(struct virtio **out, const struct device_env *env, const
                         struct error *e);
 /* When packets may have come, or there may be room for them: go on. */
 void virtio_vsock_settle(struct virtio *v);
+
+/* What a shared directory's device needs of its machine. */
+struct virtio_fs_config {
+    struct share_info info;
+    struct share_line *line; /* its cell's side, attached; outlives the device */
+    /* Signal the back end. */
+    void (*signal)(void *ctx, unsigned number);
+    void *ctx;
+    unsigned number;
+};
+
+/* A shared directory (5.11). 0 or -ENOMEM. */
+int virtio_fs_create(struct virtio **out, const struct device_env *env, const struct virtio_fs_config *cfg,
+                     struct error *e);
+/*
+ * The back end may have answered, or ended: take its answers, go on with what waits. Whether anything moved: then look again
+ * before sleeping.
+ */
+bool virtio_fs_settle(struct virtio *v);
 
 #endif
