@@ -132,6 +132,8 @@ void host_child_kill(const struct host_child *c);
  */
 #define HOST_CELL_MEMORY (256ull << 20) /* records on their way up and down, 16 MiB at most, and their copies */
 int host_confine(bool cell, struct error *e);
+/* The same for a process that works with files of others: it keeps those capabilities for that which it has. */
+int host_confine_files(struct error *e);
 /* Each thread that was started before: its own capabilities, which host_confine can not drop. */
 int host_confine_thread(struct error *e);
 
@@ -185,28 +187,38 @@ void host_word_wait(u32 *word, u32 value, u64 deadline);
 /* Wake all that sleep on it; change it first. */
 void host_word_wake(u32 *word);
 
-#define HOST_NET_MAX 4u /* network cards of a machine */
+#define HOST_NET_MAX   4u /* network cards of a machine, */
+#define HOST_SHARE_MAX 7u /* and shared directories */
+#define HOST_WAKE_MAX  (HOST_NET_MAX + HOST_SHARE_MAX)
+
+/* --- files (linux/landlock.c) --- */
+
+/*
+ * From now on this process touches files beneath the directory `dir` (a descriptor) alone; makes no devices there, runs nothing, with
+ * `read_only` changes nothing. 1, 0 where the kernel has no Landlock, or a negative errno.
+ */
+int host_stay_beneath(int dir, bool read_only, struct error *e);
 
 /* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
 
 /* The cell: computing, sleeping, its events, private memory that is not executable. It can open and name nothing. */
 struct host_cell_seal {
     int wake_self, wake_peer; /* events: read, written */
-    int wake_net;             /* events of network cards: written; descriptors in a row, */
-    unsigned n_wake_net;      /* so many: HOST_NET_MAX at most */
+    int wake_back;            /* events of back ends: written; descriptors in a row, */
+    unsigned n_wake_back;     /* so many: HOST_WAKE_MAX at most */
 };
 int host_seal_cell(const struct host_cell_seal *s, struct error *e);
 
 /* The keeper: serving its sockets and files, which are all open already. */
 struct host_keeper_seal {
-    int listener;           /* connections are accepted here */
-    int dir;                /* of the machine: its socket and lock are deleted at the end */
-    int log, end;           /* files that are rewritten */
-    int ram;                /* guest memory: the one descriptor that may be mapped */
-    int cell;               /* pidfd: what may be killed */
-    int nets[HOST_NET_MAX]; /* the same, of network cards' back ends; -1: none */
-    bool disks;             /* there are disks: vectors of buffers, flushes, holes */
-    int disk_ring;          /* the io_uring that may be entered, -1: none */
+    int listener;             /* connections are accepted here */
+    int dir;                  /* of the machine: its socket and lock are deleted at the end */
+    int log, end;             /* files that are rewritten */
+    int ram;                  /* guest memory: the one descriptor that may be mapped */
+    int cell;                 /* pidfd: what may be killed */
+    int backs[HOST_WAKE_MAX]; /* the same, of back ends; -1: none */
+    bool disks;               /* there are disks: vectors of buffers, flushes, holes */
+    int disk_ring;            /* the io_uring that may be entered, -1: none */
 };
 int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
 
@@ -214,6 +226,9 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
 int host_seal_net_user(struct error *e);
 int host_seal_net_tap(int tap, struct error *e);
 int host_seal_net_switch(int listener, int dir, struct error *e);
+
+/* The back end of a shared directory: everything that files are asked and told, no devices, nothing else. */
+int host_seal_share(bool read_only, struct error *e);
 
 /*
  * Before host_seal_net_user: remember what the file `path` holds. In the sealed process opening it, or asking about it, by

@@ -221,19 +221,46 @@ int host_confine_thread(struct error *e)
     return 0;
 }
 
-int host_confine(bool cell, struct error *e)
+/* What a back end keeps that creates and changes others' files for a caller who may. */
+#define FILE_CAPABILITIES \
+    (BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_SETUID) | BIT(CAP_SETGID))
+
+static int keep_file_capabilities(struct error *e)
 {
-    int r = cell ? limit_memory(HOST_CELL_MEMORY, e) : 0;
-    if (r < 0)
-        return r;
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct cap[2] = {{0}, {0}};
+    int r = (int)syscall(SYS_capget, &head, cap);
+    cap[0].permitted &= (u32)FILE_CAPABILITIES;
+    cap[0].effective = cap[0].permitted;
+    cap[0].inheritable = 0;
+    cap[1] = (struct __user_cap_data_struct){0};
+    if (r < 0 || syscall(SYS_capset, &head, cap) < 0)
+        return error_set(e, errno, "cannot drop capabilities: %s", strerror(errno));
+    return 0;
+}
+
+static int confine(struct error *e)
+{
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_set(e, errno, "no_new_privs: %s", strerror(errno));
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return error_set(e, errno, "cannot forbid tracing: %s", strerror(errno));
-    if ((r = host_confine_thread(e)) < 0)
-        return r;
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NPROC, 0);
+    return 0;
+}
+
+int host_confine_files(struct error *e)
+{
+    int r = confine(e);
+    return r < 0 ? r : keep_file_capabilities(e);
+}
+
+int host_confine(bool cell, struct error *e)
+{
+    int r = cell ? limit_memory(HOST_CELL_MEMORY, e) : 0;
+    if (r < 0 || (r = confine(e)) < 0 || (r = host_confine_thread(e)) < 0)
+        return r;
     if (cell) {
         limit(RLIMIT_FSIZE, 0);
         limit(RLIMIT_NOFILE, 1); /* those that are open stay usable; ppoll takes as many as the limit says */

@@ -38,6 +38,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -183,13 +184,20 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         RULES_COMMON,
         RULES_MEMORY,
         {SYS_sched_yield, {{0}}},
-        /* the last ones are for network cards, as many as there are */
-        {SYS_write, {ARG_IS(1, s->wake_net)}},
-        {SYS_write, {ARG_IS(1, s->wake_net + 1)}},
-        {SYS_write, {ARG_IS(1, s->wake_net + 2)}},
-        {SYS_write, {ARG_IS(1, s->wake_net + 3)}},
+        /* the last ones are for back ends, as many as there are */
+        {SYS_write, {ARG_IS(1, s->wake_back)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 1)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 2)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 3)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 4)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 5)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 6)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 7)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 8)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 9)}},
+        {SYS_write, {ARG_IS(1, s->wake_back + 10)}},
     };
-    return seal(rules, ARRAY_LEN(rules) - HOST_NET_MAX + MIN(s->n_wake_net, HOST_NET_MAX), e);
+    return seal(rules, ARRAY_LEN(rules) - HOST_WAKE_MAX + MIN(s->n_wake_back, HOST_WAKE_MAX), e);
 }
 
 int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
@@ -212,10 +220,17 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_unlinkat, {ARG_IS(1, s->dir), ARG_IS(3, 0)}},
         {SYS_mmap, {ARG_WITHIN(3, RW), ARG_BITS(4, MAP_TYPE, MAP_SHARED), ARG_IS(5, s->ram)}},
         {SYS_pidfd_send_signal, {ARG_IS(1, s->cell), ARG_IS(2, SIGKILL)}},
-        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[0]), ARG_IS(2, SIGKILL)}},
-        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[1]), ARG_IS(2, SIGKILL)}},
-        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[2]), ARG_IS(2, SIGKILL)}},
-        {SYS_pidfd_send_signal, {ARG_IS(1, s->nets[3]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[0]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[1]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[2]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[3]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[4]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[5]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[6]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[7]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[8]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[9]), ARG_IS(2, SIGKILL)}},
+        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[10]), ARG_IS(2, SIGKILL)}},
         {SYS_waitid, {{0}}},
         {SYS_getpid, {{0}}},
         {SYS_geteuid, {{0}}},
@@ -320,4 +335,55 @@ int host_seal_net_switch(int listener, int dir, struct error *e)
         RULES_MEMORY,
     };
     return seal(rules, ARRAY_LEN(rules), e);
+}
+
+#define SHARE_WRITE_RULES 21u /* at the end of the share's table */
+
+int host_seal_share(bool read_only, struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_read, {{0}}},
+        {SYS_write, {{0}}}, /* events, the word to the keeper */
+        {SYS_close, {{0}}},
+        /* By path only what /proc says of a descriptor; names through openat2, whose flags can not be seen from here. */
+        {SYS_openat, {ARG_IS(1, AT_FDCWD), ARG_BITS(3, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)}},
+        {SYS_openat2, {{0}}},
+        {SYS_pread64, {{0}}},
+        {SYS_lseek, {{0}}},
+        {SYS_getdents64, {{0}}},
+        {SYS_statx, {{0}}},
+        {SYS_fstatfs, {{0}}},
+        {SYS_readlinkat, {{0}}},
+        {SYS_getxattr, {{0}}},
+        {SYS_listxattr, {{0}}},
+        {SYS_fsync, {{0}}},
+        {SYS_fdatasync, {{0}}},
+        {SYS_syncfs, {{0}}},
+        {SYS_getrandom, {{0}}},
+        RULES_COMMON,
+        RULES_MEMORY,
+        /* the last ones change something */
+        {SYS_openat, {ARG_IS(1, AT_FDCWD), ARG_BITS(3, O_CREAT, 0)}},
+        {SYS_pwrite64, {{0}}},
+        {SYS_ftruncate, {{0}}},
+        {SYS_fallocate, {{0}}},
+        {SYS_copy_file_range, {{0}}},
+        {SYS_mkdirat, {{0}}},
+        {SYS_mknodat, {ARG_BITS(3, S_IFMT, S_IFREG)}},
+        {SYS_mknodat, {ARG_BITS(3, S_IFMT, S_IFIFO)}},
+        {SYS_mknodat, {ARG_BITS(3, S_IFMT, S_IFSOCK)}},
+        {SYS_symlinkat, {{0}}},
+        {SYS_linkat, {ARG_IS(1, AT_FDCWD), ARG_IS(5, AT_SYMLINK_FOLLOW)}},
+        {SYS_unlinkat, {{0}}},
+        {SYS_renameat2, {{0}}},
+        {SYS_fchmodat, {ARG_IS(1, AT_FDCWD)}},
+        {SYS_fchownat, {ARG_IS(5, AT_EMPTY_PATH)}},
+        {SYS_utimensat, {ARG_IS(4, AT_EMPTY_PATH)}},
+        {SYS_setxattr, {{0}}},
+        {SYS_removexattr, {{0}}},
+        {SYS_setfsuid, {{0}}},
+        {SYS_setfsgid, {{0}}},
+        {SYS_capset, {{0}}}, /* within what it has */
+    };
+    return seal(rules, ARRAY_LEN(rules) - (read_only ? SHARE_WRITE_RULES : 0), e);
 }
