@@ -15,7 +15,7 @@
 
 #include "base/ring.h"
 
-#define SHARE_COUNT_MAX  7u
+#define SHARE_COUNT_MAX  6u
 #define SHARE_TAG_MAX    36u
 #define SHARE_SLOTS      8u
 #define SHARE_DATA_MAX   (256u << 10) /* of one read or write */

@@ -37,6 +37,7 @@ enum option_id {
     OPT_APPEND,
     OPT_DISK,
     OPT_NETWORK,
+    OPT_SHARE,
     OPT_PUBLISH,
     OPT_NO_REBOOT,
     OPT_DETACH,

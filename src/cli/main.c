@@ -1,5 +1,6 @@
 /* The program: finds the verb, parses, runs it, prints what went wrong. */
 #include "backend/net/net.h"
+#include "backend/share/share.h"
 #include "cli/cli.h"
 #include "vm/launch.h"
 
@@ -47,6 +48,8 @@ int main(int argc, const char **argv)
         return cell_main(argc, (char **)argv);
     if (argc > 1 && !strcmp(argv[1], NET_ARG)) /* the same for the back end of a network card */
         return net_main(argc, (char **)argv);
+    if (argc > 1 && !strcmp(argv[1], SHARE_ARG)) /* and of a shared directory */
+        return share_main(argc, (char **)argv);
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         cli_help_overview(stderr);

@@ -77,6 +77,12 @@ const struct option_def cli_options[OPT_COUNT] = {
                      .value = "PORTS",
                      .help = "[HOSTADDR:]HOSTPORT:GUESTPORT[/udp]: what comes to that port of this host goes to the "
                              "guest; as often as there are ports"},
+    [OPT_SHARE] =
+        {.name = "share",
+         .kind = OPTION_LIST,
+         .value = "DIR:TAG[:ro]",
+         .help = "share a directory of this host with the guest, as often as there are directories; there: mount -t "
+                 "virtiofs TAG /mnt; with :ro it can only read"},
     [OPT_NO_REBOOT] = {.name = "no-reboot",
                        .kind = OPTION_FLAG,
                        .help = "end with status 0 when the guest asks for a reset"},
@@ -221,9 +227,9 @@ const struct verb cli_verbs[] = {
          "Interrupt, hang-up and termination signals stop the machine as `trapeze stop` does; a second one kills it.\n"
          "Machines from images (REF) are not there yet.",
      .examples = examples_run,
-     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_NETWORK, OPT_PUBLISH, OPT_MEMORY, OPT_CPUS, OPT_CPU,
-                 OPT_ENGINE, OPT_CODE_CACHE, OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE, OPT_TIME,
-                 OPT_FORMAT},
+     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_NETWORK, OPT_PUBLISH, OPT_SHARE, OPT_MEMORY,
+                 OPT_CPUS, OPT_CPU, OPT_ENGINE, OPT_CODE_CACHE, OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE,
+                 OPT_TIME, OPT_FORMAT},
      .run = verb_run},
     {.name = "ps",
      .operands = "",

@@ -70,6 +70,30 @@ static int copy_disks(struct vm_config *c, const struct args *a, struct error *e
     return 0;
 }
 
+/* What --share was given, with absolute names. */
+static int copy_shares(struct vm_config *c, const struct args *a, struct error *e)
+{
+    char cwd[PATH_MAX], name[PATH_MAX];
+    for (int i = 0; i < a->n_many; i++) {
+        if (a->many[i].id != OPT_SHARE)
+            continue;
+        if (c->n_shares == SHARE_COUNT_MAX)
+            return error_set(e, EINVAL, "--share: given too often; %u shares are possible", SHARE_COUNT_MAX);
+        struct vm_share *s = &c->shares[c->n_shares++];
+        int rc = vm_share_parse(s, a->many[i].text, e);
+        if (rc < 0)
+            return rc;
+        if (s->dir[0] == '/')
+            continue;
+        if (!getcwd(cwd, sizeof(cwd)))
+            return error_set(e, ENOENT, "working directory: it is not known; give --share from /");
+        memcpy(name, s->dir, sizeof(name));
+        if ((rc = paths_join(s->dir, sizeof(s->dir), cwd, name, e)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
 /* What --network and --publish were given; a machine without either has a card in user mode. */
 static int copy_networks(struct vm_config *c, const struct args *a, struct error *e)
 {
@@ -117,7 +141,9 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
     c->code_cache = a->number[OPT_CODE_CACHE];
     c->no_reboot = a->given[OPT_NO_REBOOT];
     int rc = copy_disks(c, a, e);
-    return rc < 0 ? rc : copy_networks(c, a, e);
+    if (rc < 0 || (rc = copy_shares(c, a, e)) < 0)
+        return rc;
+    return copy_networks(c, a, e);
 }
 
 /* Refuse what the options can not mean together, or not yet. */

@@ -188,7 +188,7 @@ void host_word_wait(u32 *word, u32 value, u64 deadline);
 void host_word_wake(u32 *word);
 
 #define HOST_NET_MAX   4u /* network cards of a machine, */
-#define HOST_SHARE_MAX 7u /* and shared directories */
+#define HOST_SHARE_MAX 6u /* and shared directories */
 #define HOST_WAKE_MAX  (HOST_NET_MAX + HOST_SHARE_MAX)
 
 /* --- files (linux/landlock.c) --- */
@@ -203,9 +203,9 @@ int host_stay_beneath(int dir, bool read_only, struct error *e);
 
 /* The cell: computing, sleeping, its events, private memory that is not executable. It can open and name nothing. */
 struct host_cell_seal {
-    int wake_self, wake_peer; /* events: read, written */
-    int wake_back;            /* events of back ends: written; descriptors in a row, */
-    unsigned n_wake_back;     /* so many: HOST_WAKE_MAX at most */
+    int wake_self, wake_peer;     /* events: read, written */
+    int wake_back[HOST_WAKE_MAX]; /* events of back ends: written, */
+    unsigned n_wake_back;         /* so many */
 };
 int host_seal_cell(const struct host_cell_seal *s, struct error *e);
 

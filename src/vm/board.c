@@ -531,6 +531,16 @@ bool board_net_settle(struct board *b)
     return board_pci_net_settle(&b->pci);
 }
 
+bool board_share_settle(struct board *b)
+{
+    return board_pci_share_settle(&b->pci);
+}
+
+bool board_share_busy(const struct board *b)
+{
+    return board_pci_share_busy(&b->pci);
+}
+
 void board_vsock_settle(struct board *b)
 {
     board_pci_vsock_settle(&b->pci);

@@ -49,6 +49,12 @@ struct board_config {
     unsigned n_nets;
     void (*net_signal)(void *ctx, unsigned n);
     void *net_ctx;
+    /* Shared directories, each on a line whose cell's side is attached; share_signal wakes the back end of share `n`. */
+    const struct share_info *shares;
+    struct share_line *share_lines;
+    unsigned n_shares;
+    void (*share_signal)(void *ctx, unsigned n);
+    void *share_ctx;
     struct virtio_vsock_config vsock; /* cid 0: the machine has none */
 };
 
@@ -99,6 +105,9 @@ bool board_disk_busy(const struct board *b);
 
 /* Move what can move between wires and network cards, while the machine runs; whether a frame did. */
 bool board_net_settle(struct board *b);
+/* Take answers and questions of shares; whether any moved. And whether any is on its way: as board_disk_busy. */
+bool board_share_settle(struct board *b);
+bool board_share_busy(const struct board *b);
 /* When packets may have come for the guest's sockets, or there may be room for its own. */
 void board_vsock_settle(struct board *b);
 
@@ -143,7 +152,7 @@ int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *o
 
 /*
  * Save every record of the machine but its memory; load them all into a board of the same configuration. Load checks
- * each record before it changes anything. -EBUSY while disk requests are on their way.
+ * each record before it changes anything. -EBUSY while requests to disks or shares are on their way.
  */
 int board_save(struct board *b, struct rec_buf *out);
 int board_load(struct board *b, const u8 *data, size_t len, struct error *e);

@@ -87,6 +87,48 @@ bool board_pci_net_settle(struct board_pci *p)
     return any;
 }
 
+static int add_shares(struct board_pci *p, const struct board_config *cfg, const struct device_env *env,
+                      struct error *e)
+{
+    static const u8 slots[] = {BOARD_SHARE_SLOTS};
+    _Static_assert(ARRAY_LEN(slots) == SHARE_COUNT_MAX, "a slot for each");
+    if (cfg->n_shares > SHARE_COUNT_MAX)
+        return error_set(e, EINVAL, "machine: %u shares; %u are possible", cfg->n_shares, SHARE_COUNT_MAX);
+    for (unsigned i = 0; i < cfg->n_shares; i++) {
+        const struct virtio_fs_config c = {
+            .info = cfg->shares[i],
+            .line = &cfg->share_lines[i],
+            .signal = cfg->share_signal,
+            .ctx = cfg->share_ctx,
+            .number = i,
+        };
+        int r = virtio_fs_create(&p->share[i], env, &c, e);
+        if (r < 0)
+            return r;
+        p->share[i]->slot = slots[i];
+        if ((r = add(p, p->share[i], e)) < 0)
+            return r;
+        p->n_shares++;
+    }
+    return 0;
+}
+
+bool board_pci_share_settle(struct board_pci *p)
+{
+    bool any = false;
+    for (unsigned i = 0; i < p->n_shares; i++)
+        any |= virtio_fs_settle(p->share[i]);
+    return any;
+}
+
+bool board_pci_share_busy(const struct board_pci *p)
+{
+    bool any = false;
+    for (unsigned i = 0; i < p->n_shares; i++)
+        any |= p->share[i]->type->busy(p->share[i]->self);
+    return any;
+}
+
 int board_pci_disk_done(struct board_pci *p, const struct disk_reply *r)
 {
     return r->disk < p->n_disks ? virtio_blk_done(p->disk[r->disk], r->tag, r->status) : -EPROTO;
@@ -116,6 +158,8 @@ int board_pci_create(struct board_pci *p, const struct board_config *cfg, const 
         r = add_disks(p, cfg, env, e);
     if (!r)
         r = add_nets(p, cfg, env, e);
+    if (!r)
+        r = add_shares(p, cfg, env, e);
     return r < 0 ? r : add_vsock(p, cfg, env, e);
 }
 

@@ -2,7 +2,7 @@
  * The board's PCI bus and what is on it: the part of the board that depends on the configuration.
  *
  * Slots: the host bridge 0, the entropy device 1, then the disks in the order of the configuration; network cards from
- * BOARD_NET_SLOT downwards; the socket device BOARD_VSOCK_SLOT. So none moves when there are more of the others.
+ * BOARD_NET_SLOT downwards; shares at BOARD_SHARE_SLOTS; the socket device BOARD_VSOCK_SLOT. So none moves when there are more of the others.
  */
 #ifndef TRAPEZE_VM_BOARD_PCI_H
 #define TRAPEZE_VM_BOARD_PCI_H
@@ -12,6 +12,8 @@
 
 #define BOARD_NET_SLOT   24u /* of the first card */
 #define BOARD_VSOCK_SLOT 30u
+/* Where neither sixteen disks nor four cards come to be. */
+#define BOARD_SHARE_SLOTS 18, 19, 20, 25, 26, 27
 
 struct board_pci {
     struct pci_bus *bus;
@@ -21,6 +23,8 @@ struct board_pci {
     unsigned n_disks;
     struct virtio *net[NET_COUNT_MAX];
     unsigned n_nets;
+    struct virtio *share[SHARE_COUNT_MAX];
+    unsigned n_shares;
     struct virtio *vsock; /* NULL: none */
 };
 
@@ -36,6 +40,8 @@ void board_pci_disk_settle(struct board_pci *p);
 void board_pci_vsock_settle(struct board_pci *p);
 bool board_pci_disk_busy(const struct board_pci *p);
 bool board_pci_net_settle(struct board_pci *p);
+bool board_pci_share_settle(struct board_pci *p);
+bool board_pci_share_busy(const struct board_pci *p);
 
 /* As irqchip_save and irqchip_load; -EBUSY while disk requests are on their way. */
 int board_pci_save(struct board_pci *p, struct rec_buf *out);

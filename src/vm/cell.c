@@ -28,6 +28,7 @@
 #include "host/host.h"
 #include "vm/cell_disk.h"
 #include "vm/cell_net.h"
+#include "vm/cell_share.h"
 #include "vm/cell_vsock.h"
 #include "vm/explain.h"
 #include "vm/launch.h"
@@ -56,6 +57,8 @@ struct cell {
     struct link_config cfg;
     struct board *board;
     struct cell_nets nets;
+    struct cell_shares shares;
+    struct host_cell_seal seal;
     enum cell_state state;
     bool threads;      /* each CPU has one */
     bool news;         /* something was put into a ring since the keeper was last told; atomic */
@@ -114,11 +117,12 @@ static void cpu_event(void *ctx)
     host_event_signal(c->link.wake_self);
 }
 
-/* No disk request is on its way when this returns; the guest does not run meanwhile. */
-static void drain_disks(struct cell *c)
+/* No request is on its way when this returns; the guest does not run meanwhile. */
+static void drain(struct cell *c)
 {
     if (cell_disk_drain(&c->link, c->board) < 0)
         cell_abandon();
+    cell_share_drain(&c->shares, c->board, &c->link);
 }
 
 /* --- to the keeper --- */
@@ -174,7 +178,7 @@ static void cell_done(struct cell *c, u64 id, const struct error *e)
 static void cell_stopped(struct cell *c, enum board_event event, const char *line)
 {
     char text[LINK_TEXT_MAX];
-    drain_disks(c);
+    drain(c);
     size_t len = strnlen(line, 1024);
     memcpy(text, line, len);
     text[len] = 0;
@@ -253,7 +257,7 @@ static void do_pause(struct cell *c, const struct link_msg *m)
     cpus_halt(c);
     if (c->state == CELL_RUN)
         board_pause(c->board);
-    drain_disks(c);
+    drain(c);
     if (c->state == CELL_EMPTY)
         error_set(&e, EINVAL, "the machine does not run");
     else
@@ -419,7 +423,7 @@ static bool serve(struct cell *c)
     if (c->board)
         busy |= must(cell_disk_serve(&c->link, c->board)) > 0;
     if (c->state == CELL_RUN) /* else the guest's memory stays as it is */
-        busy |= cell_net_serve(c->board);
+        busy |= cell_net_serve(c->board) | cell_share_serve(c->board);
     if (c->board)
         busy |= must(cell_vsock_serve(&c->link, c->board)) > 0;
     busy |= flush_console(c);
@@ -432,9 +436,11 @@ static void rest(struct cell *c, u64 deadline)
 {
     ring_door_close(c->link.own);
     cell_net_doors(&c->nets, true);
+    cell_share_doors(&c->shares, true);
     if (!serve(c))
         host_event_wait(c->link.wake_self, deadline);
     cell_net_doors(&c->nets, false);
+    cell_share_doors(&c->shares, false);
     ring_door_open(c->link.own);
 }
 
@@ -494,8 +500,8 @@ static int make_board(struct cell *c, struct error *e)
     if (!b.engine)
         return error_set(e, EINVAL, "engine %s: not in this program, or not for this host", c->cfg.engine);
     cell_disk_setup(&b, &c->cfg, &c->link);
-    int r = cell_net_setup(&c->nets, &b, &c->cfg, e);
-    if (r < 0)
+    int r = cell_net_setup(&c->nets, &b, &c->cfg, &c->seal, e);
+    if (r < 0 || (r = cell_share_setup(&c->shares, &b, &c->cfg, &c->seal, e)) < 0)
         return r;
     cell_vsock_setup(&b, &c->link);
     b.ram = host_map_shared(LINK_FD_RAM, b.ram_size, e);
@@ -506,10 +512,8 @@ static int make_board(struct cell *c, struct error *e)
 
 static int get_ready(struct cell *c, struct error *e)
 {
-    struct host_cell_seal seal = {
-        .wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER, .wake_net = LINK_FD_END};
+    c->seal = (struct host_cell_seal){.wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER};
     int r = link_take_config(&c->link, &c->cfg, e);
-    seal.n_wake_net = c->cfg.n_nets;
     c->threads = r == 0 && c->cfg.cpus > 1;
     if (c->threads)
         mallopt(M_ARENA_MAX, 1); /* each arena takes 64 MiB of what the process may map */
@@ -519,7 +523,7 @@ static int get_ready(struct cell *c, struct error *e)
         return r;
     if ((r = host_confine(true, e)) < 0)
         return r;
-    return host_seal_cell(&seal, e);
+    return host_seal_cell(&c->seal, e);
 }
 
 int cell_main(int argc, char **argv)

@@ -9,7 +9,8 @@ static void wake_back_end(void *ctx, unsigned i)
     host_event_signal(n->wake[i]);
 }
 
-int cell_net_setup(struct cell_nets *n, struct board_config *b, const struct link_config *cfg, struct error *e)
+int cell_net_setup(struct cell_nets *n, struct board_config *b, const struct link_config *cfg,
+                   struct host_cell_seal *seal, struct error *e)
 {
     n->n = cfg->n_nets;
     for (unsigned i = 0; i < n->n; i++) {
@@ -20,6 +21,7 @@ int cell_net_setup(struct cell_nets *n, struct board_config *b, const struct lin
         close(fd);
         wire_attach(&n->wire[i], p, true);
         n->wake[i] = LINK_FD_END + (int)i;
+        seal->wake_back[seal->n_wake_back++] = n->wake[i];
     }
     b->nets = cfg->nets;
     b->wires = n->wire;

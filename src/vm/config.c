@@ -58,7 +58,8 @@ int vm_config_check(const struct vm_config *c, struct error *e)
     for (unsigned i = 0; i < c->n_disks; i++)
         if ((r = vm_disk_check(&c->disks[i], e)) < 0)
             return r;
-    return vm_nets_check(c, e);
+    r = vm_nets_check(c, e);
+    return r < 0 ? r : vm_shares_check(c, e);
 }
 
 /* --- JSON: one table for both directions --- */
@@ -131,7 +132,8 @@ json_t *vm_config_to_json(const struct vm_config *c)
         }
     if (j && (json_object_set_new(j, "disks", disks_to_json(c)) < 0 ||
               json_object_set_new(j, "networks", vm_nets_to_json(c)) < 0 ||
-              json_object_set_new(j, "published", vm_forwards_to_json(c)) < 0)) {
+              json_object_set_new(j, "published", vm_forwards_to_json(c)) < 0 ||
+              json_object_set_new(j, "shares", vm_shares_to_json(c)) < 0)) {
         json_decref(j);
         j = NULL;
     }
@@ -175,5 +177,7 @@ int vm_config_from_json(struct vm_config *c, const json_t *j, struct error *e)
         return error_set(e, EINVAL, "configuration: \"disks\" has the wrong type or is too large");
     if (vm_nets_from_json(c, json_object_get(j, "networks"), json_object_get(j, "published")) < 0)
         return error_set(e, EINVAL, "configuration: \"networks\" or \"published\" has the wrong type or is too large");
+    if (vm_shares_from_json(c, json_object_get(j, "shares")) < 0)
+        return error_set(e, EINVAL, "configuration: \"shares\" has the wrong type or is too large");
     return 0;
 }

@@ -6,6 +6,7 @@
 #define TRAPEZE_VM_CONFIG_H
 
 #include "backend/net/net.h"
+#include "backend/share/share.h"
 #include "base/error.h"
 #include "base/types.h"
 
@@ -37,6 +38,13 @@ struct vm_net {
     bool host;               /* user: the guest reaches what the host serves on its loopback addresses */
 };
 
+/* A shared directory: "DIR:TAG[:ro]" */
+struct vm_share {
+    char dir[PATH_MAX];
+    char tag[SHARE_TAG_MAX + 1];
+    bool read_only;
+};
+
 struct vm_config {
     char name[VM_NAME_MAX + 1];
     u64 memory; /* bytes, whole pages */
@@ -54,6 +62,8 @@ struct vm_config {
     struct vm_net nets[NET_COUNT_MAX];
     unsigned n_forwards;
     struct net_forward forwards[NET_FORWARDS]; /* to the first card in user mode */
+    unsigned n_shares;
+    struct vm_share shares[SHARE_COUNT_MAX];
 };
 
 /* The defaults of `trapeze run`: 512 MiB, one CPU, host, auto. Everything else empty: no disk, no network. */
@@ -100,5 +110,17 @@ json_t *vm_nets_to_json(const struct vm_config *c);
 json_t *vm_forwards_to_json(const struct vm_config *c);
 /* 0 or -1: something has another type or is too long. NULL: there are none. */
 int vm_nets_from_json(struct vm_config *c, const json_t *nets, const json_t *forwards);
+
+/* --- share_config.c --- */
+
+/* Read what --share was given. -EINVAL with `e`. */
+int vm_share_parse(struct vm_share *s, const char *text, struct error *e);
+/* Whether the shares of `c` can be; whether the directories are there is found at launch. */
+int vm_shares_check(const struct vm_config *c, struct error *e);
+/* What both sides of it know. */
+struct share_info vm_share_info(const struct vm_share *s);
+json_t *vm_shares_to_json(const struct vm_config *c);
+/* 0 or -1: something has another type or is too long. NULL: there are none. */
+int vm_shares_from_json(struct vm_config *c, const json_t *a);
 
 #endif

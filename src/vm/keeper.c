@@ -96,7 +96,8 @@ static int open_all(struct keeper *k, struct error *e)
 {
     int r = take_lock(k, e);
     if (r < 0 || (r = keeper_open_files(k, e)) < 0 || (r = keeper_open_disks(k, e)) < 0 ||
-        (r = keeper_open_vsock(k, e)) < 0 || (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
+        (r = keeper_open_shares(k, e)) < 0 || (r = keeper_open_vsock(k, e)) < 0 ||
+        (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
         return r;
     k->end_fd = openat(k->dir, VM_FILE_END, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (k->end_fd < 0)
@@ -142,7 +143,9 @@ static int seal(struct keeper *k, struct error *e)
                                  .disks = k->disks,
                                  .disk_ring = keeper_disk_ring(k)};
     for (unsigned i = 0; i < HOST_NET_MAX; i++)
-        s.nets[i] = keeper_net_process(k, i);
+        s.backs[i] = keeper_net_process(k, i);
+    for (unsigned i = 0; i < HOST_SHARE_MAX; i++)
+        s.backs[HOST_NET_MAX + i] = keeper_share_process(k, i);
     json_object_seed(0); /* opens /dev/urandom on old kernels: now or never */
     int r = host_confine(false, e);
     return r < 0 ? r : host_seal_keeper(&s, e);
@@ -195,6 +198,7 @@ __attribute__((noreturn)) static void give_up(struct keeper *k, const struct err
         host_child_reap(&k->cell, true, &code, &sig);
     }
     keeper_stop_nets(k);
+    keeper_stop_shares(k);
     if (k->lock >= 0) {
         remove_names(k);
         unlinkat(k->dir, VM_FILE_LOG, 0);
@@ -239,7 +243,16 @@ static void cell_gone(struct keeper *k)
 
 /* --- the loop --- */
 
-enum { POLL_CELL, POLL_GONE, POLL_TERM, POLL_LISTEN, POLL_DISKS, POLL_NETS, POLL_CLIENTS = POLL_NETS + NET_COUNT_MAX };
+enum {
+    POLL_CELL,
+    POLL_GONE,
+    POLL_TERM,
+    POLL_LISTEN,
+    POLL_DISKS,
+    POLL_NETS,
+    POLL_SHARES = POLL_NETS + NET_COUNT_MAX,
+    POLL_CLIENTS = POLL_SHARES + SHARE_COUNT_MAX
+};
 
 static u64 next_deadline(const struct keeper *k)
 {
@@ -320,6 +333,8 @@ static void loop(struct keeper *k)
         };
         for (unsigned i = 0; i < NET_COUNT_MAX; i++)
             p[POLL_NETS + i] = (struct pollfd){.fd = keeper_net_gone(k, i), .events = POLLIN};
+        for (unsigned i = 0; i < SHARE_COUNT_MAX; i++)
+            p[POLL_SHARES + i] = (struct pollfd){.fd = keeper_share_gone(k, i), .events = POLLIN};
         for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
             p[POLL_CLIENTS + i] = client_poll(k, &k->clients[i]);
         sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy);
@@ -340,6 +355,9 @@ static void loop(struct keeper *k)
         for (unsigned i = 0; i < NET_COUNT_MAX; i++)
             if (p[POLL_NETS + i].revents)
                 keeper_net_ended(k, i);
+        for (unsigned i = 0; i < SHARE_COUNT_MAX; i++)
+            if (p[POLL_SHARES + i].revents)
+                keeper_share_ended(k, i);
         serve_deadlines(k);
         if (p[POLL_GONE].revents)
             cell_gone(k);
@@ -390,6 +408,7 @@ void keeper_main(const struct vm_config *c, int dir, int report_fd)
     close(k->report); /* after a failure it stays open until this process is gone: the caller waits for that */
     loop(k);
     keeper_stop_nets(k);
+    keeper_stop_shares(k);
     write_end(k);
     remove_names(k);
     keeper_tell_end(k);

@@ -1,6 +1,7 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell), keeper_disk.c, keeper_net.c, keeper_vsock.c (its disks, networks and sockets) and
+ * keeper_cell.c (the link to the cell), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
+ * directories and sockets) and
  * keeper_control.c (requests). Nobody else includes it but launch.c.
  */
 #ifndef TRAPEZE_VM_KEEPER_H
@@ -66,6 +67,7 @@ struct keeper_disk_count {
 
 struct keeper_disks;
 struct keeper_nets;
+struct keeper_shares;
 struct keeper_vsock;
 
 struct keeper {
@@ -76,8 +78,9 @@ struct keeper {
     struct console_log log;
 
     struct keeper_file kernel, initrd;
-    struct keeper_disks *disks; /* NULL: none */
-    struct keeper_nets *nets;   /* NULL: none */
+    struct keeper_disks *disks;   /* NULL: none */
+    struct keeper_nets *nets;     /* NULL: none */
+    struct keeper_shares *shares; /* NULL: none */
     struct keeper_vsock *vsock;
     struct cpu_model model;
     struct boot_result boot;
@@ -182,6 +185,20 @@ void keeper_net_ended(struct keeper *k, unsigned i);
 void keeper_stop_nets(struct keeper *k);
 /* For `inspect`. */
 json_t *keeper_nets_json(const struct keeper *k);
+
+/* --- keeper_share.c --- */
+
+/* Open the directories of the configuration; then start their back ends: sealed, each with its directory, when it returns. */
+int keeper_open_shares(struct keeper *k, struct error *e);
+int keeper_start_shares(struct keeper *k, int wake_cell, struct error *e);
+/* The others as for network cards. */
+unsigned keeper_describe_shares(const struct keeper *k, struct link_config *c, int *fds, unsigned n);
+int keeper_share_process(const struct keeper *k, unsigned i);
+int keeper_share_gone(const struct keeper *k, unsigned i);
+void keeper_share_ended(struct keeper *k, unsigned i);
+void keeper_stop_shares(struct keeper *k);
+json_t *keeper_shares_json(const struct keeper *k);
+
 /* --- keeper_vsock.c --- */
 int keeper_open_vsock(struct keeper *k, struct error *e);
 /* Connect a client to a port of the guest: it is answered when that has been decided, and then carries the bytes. */

@@ -64,10 +64,11 @@ int keeper_start_cell(struct keeper *k, struct error *e)
     strncpy(c.engine, vm_config_engine(&k->cfg), sizeof(c.engine) - 1);
     keeper_describe_disks(k, &c);
     int r = keeper_start_nets(k, wake_cell, e);
-    if (r < 0)
+    if (r < 0 || (r = keeper_start_shares(k, wake_cell, e)) < 0)
         return r;
-    int fds[4 + 2 * NET_COUNT_MAX] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};
+    int fds[4 + 2 * NET_COUNT_MAX + 2 * SHARE_COUNT_MAX] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};
     unsigned n_fds = keeper_describe_nets(k, &c, fds, 4);
+    n_fds = keeper_describe_shares(k, &c, fds, n_fds);
     link_attach(&k->link, k->link_base, false, wake_keeper, wake_cell);
     link_put_config(&k->link, &c);
     return host_spawn_self(&k->cell, argv, fds, n_fds, e);

@@ -217,6 +217,7 @@ static void do_inspect(struct keeper *k, struct client *c, const json_t *j)
         json_object_set_new(r, "boot", boot);
         json_object_set_new(r, "disks", keeper_disks_json(k));
         json_object_set_new(r, "networks", keeper_nets_json(k));
+        json_object_set_new(r, "shares", keeper_shares_json(k));
     }
     reply(c, r);
 }

@@ -80,6 +80,8 @@ int link_take_config(const struct link *l, struct link_config *c, struct error *
         return error_set(e, EINVAL, "cell: %u disks", c->n_disks);
     if (c->n_nets > NET_COUNT_MAX)
         return error_set(e, EINVAL, "cell: %u network cards", c->n_nets);
+    if (c->n_shares > SHARE_COUNT_MAX)
+        return error_set(e, EINVAL, "cell: %u shares", c->n_shares);
     c->name[sizeof(c->name) - 1] = c->cpu_model[sizeof(c->cpu_model) - 1] = c->engine[sizeof(c->engine) - 1] = 0;
     return 0;
 }

@@ -19,6 +19,7 @@
 #include "base/net.h"
 #include "base/error.h"
 #include "base/ring.h"
+#include "base/share.h"
 #include "vm/board.h"
 
 /* X-macro: ring, bytes, unit, written by the cell */
@@ -98,11 +99,16 @@ struct link_config {
     struct disk_info disks[DISK_COUNT_MAX];
     u32 n_nets;
     struct net_info nets[NET_COUNT_MAX];
+    u32 n_shares;
+    struct share_info shares[SHARE_COUNT_MAX];
 };
 #define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
-#define LINK_VERSION 3u
+#define LINK_VERSION 4u
 
-/* Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires. */
+/*
+ * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for
+ * n shares the same, events and lines.
+ */
 enum link_fd { LINK_FD_RAM = 3, LINK_FD_LINK, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER, LINK_FD_END };
 
 /* One side of the link. */

@@ -145,6 +145,5 @@ share_op share_op_getattr, share_op_setattr, share_op_statfs, share_op_setxattr,
 share_op share_op_open, share_op_create, share_op_read, share_op_write, share_op_release, share_op_flush,
     share_op_fsync, share_op_fallocate, share_op_lseek, share_op_copy, share_op_opendir, share_op_readdir,
     share_op_readdirplus, share_op_syncfs; /* file.c, dir.c */
-int share_handle_open(struct share_server *s, const struct share_question *q, u32 flags, bool dir, u64 *fh);
 
 #endif

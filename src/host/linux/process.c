@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_FDS 16
+#define MAX_FDS 32
 
 static int null_standard_fds(void)
 {

@@ -185,18 +185,18 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         RULES_MEMORY,
         {SYS_sched_yield, {{0}}},
         /* the last ones are for back ends, as many as there are */
-        {SYS_write, {ARG_IS(1, s->wake_back)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 1)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 2)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 3)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 4)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 5)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 6)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 7)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 8)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 9)}},
-        {SYS_write, {ARG_IS(1, s->wake_back + 10)}},
+        {SYS_write, {ARG_IS(1, s->wake_back[0])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[1])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[2])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[3])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[4])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[5])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[6])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[7])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[8])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[9])}},
     };
+    _Static_assert(HOST_WAKE_MAX == 10, "a rule for each");
     return seal(rules, ARRAY_LEN(rules) - HOST_WAKE_MAX + MIN(s->n_wake_back, HOST_WAKE_MAX), e);
 }
 
@@ -230,7 +230,6 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[7]), ARG_IS(2, SIGKILL)}},
         {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[8]), ARG_IS(2, SIGKILL)}},
         {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[9]), ARG_IS(2, SIGKILL)}},
-        {SYS_pidfd_send_signal, {ARG_IS(1, s->backs[10]), ARG_IS(2, SIGKILL)}},
         {SYS_waitid, {{0}}},
         {SYS_getpid, {{0}}},
         {SYS_geteuid, {{0}}},
