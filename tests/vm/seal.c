@@ -180,9 +180,30 @@ static void try_sigaction(struct fixture *f)
     signal(SIGSEGV, SIG_IGN);
 }
 
+static void try_create(struct fixture *f)
+{
+    syscall(SYS_openat, AT_FDCWD, "/tmp/trapeze-forbidden", O_WRONLY | O_CREAT, 0600);
+}
+static void try_make_device(struct fixture *f)
+{
+    syscall(SYS_mknodat, AT_FDCWD, "/tmp/trapeze-forbidden", S_IFCHR | 0600, 0x103);
+}
+static void try_open_to_write(struct fixture *f)
+{
+    syscall(SYS_openat, AT_FDCWD, "/dev/null", O_WRONLY);
+}
+static void try_remove(struct fixture *f)
+{
+    syscall(SYS_unlinkat, f->mine, "none", 0);
+}
+static void try_write_file(struct fixture *f)
+{
+    syscall(SYS_pwrite64, f->mine, "x", 1ul, 0ul);
+}
+
 /* Which seal. */
-enum kind { CELL, KEEPER, USER, TAP, SWITCH, KINDS };
-static const char *const kinds[KINDS] = {"cell", "keeper", "user network", "tap", "switch"};
+enum kind { CELL, KEEPER, USER, TAP, SWITCH, SHARE, READER, KINDS };
+static const char *const kinds[KINDS] = {"cell", "keeper", "user network", "tap", "switch", "share", "read-only share"};
 #define ONLY(kind) (1u << (kind))
 
 static int seal(enum kind kind, const struct fixture *f)
@@ -198,6 +219,9 @@ static int seal(enum kind kind, const struct fixture *f)
         return host_seal_net_user(NULL);
     case TAP:
         return host_seal_net_tap(90, NULL);
+    case SHARE:
+    case READER:
+        return host_seal_share(kind == READER, NULL);
     default:
         return host_seal_net_switch(90, 91, NULL);
     }
@@ -212,7 +236,7 @@ static const struct {
     {                             \
 #what, try_##what, except \
     }
-    TRY(open, 0),
+    TRY(open, ONLY(SHARE) | ONLY(READER)),
     TRY(open_old, 0),
     TRY(socket, ONLY(USER)),
     TRY(fork, 0),
@@ -237,6 +261,11 @@ static const struct {
     TRY(grows_down, 0),
     TRY(futex_pi, 0),
     TRY(futex_requeue, 0),
+    TRY(create, 0),
+    TRY(make_device, 0),
+    TRY(open_to_write, ONLY(SHARE)),
+    TRY(remove, ONLY(SHARE)),
+    TRY(write_file, ONLY(SHARE) | ONLY(KEEPER)),
 #undef TRY
 };
 
@@ -301,6 +330,52 @@ static void no_local_sockets(struct fixture *f)
 static void sockets_of_a_network(void **state)
 {
     assert_int_equal(sealed(USER, no_local_sockets), 0);
+}
+
+/* --- Landlock --- */
+
+/* A process that stays beneath `dir`, with a file beside it: its status, each bit a thing that went otherwise. */
+static int beneath(const char *dir, const char *beside, bool read_only)
+{
+    int status;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        int d = open(dir, O_PATH | O_DIRECTORY), r = host_stay_beneath(d, read_only, NULL);
+        if (r <= 0)
+            _exit(r < 0 ? 64 : 77);
+        int wrong = open(beside, O_RDONLY) >= 0 || errno != EACCES;
+        wrong |= (openat(d, "inside", O_RDONLY) < 0) << 1;
+        wrong |= ((openat(d, "made", O_WRONLY | O_CREAT, 0600) >= 0) == read_only) << 2;
+        wrong |= (mknodat(d, "device", S_IFCHR | 0600, 0x103) == 0) << 3;
+        wrong |= ((unlinkat(d, "inside", 0) == 0) == read_only) << 4;
+        _exit(wrong);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WEXITSTATUS(status);
+}
+
+static void one_directory(void **state)
+{
+    char base[] = "/tmp/trapeze-test-XXXXXX", dir[64], file[64], beside[64], made[64];
+    assert_non_null(mkdtemp(base));
+    snprintf(dir, sizeof(dir), "%s/dir", base);
+    snprintf(file, sizeof(file), "%s/dir/inside", base);
+    snprintf(made, sizeof(made), "%s/dir/made", base);
+    snprintf(beside, sizeof(beside), "%s/beside", base);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    close(open(file, O_WRONLY | O_CREAT, 0600));
+    close(open(beside, O_WRONLY | O_CREAT, 0600));
+    int reader = beneath(dir, beside, true), writer = beneath(dir, beside, false);
+    unlink(made);
+    unlink(file);
+    unlink(beside);
+    rmdir(dir);
+    rmdir(base);
+    if (reader == 77)
+        skip(); /* no Landlock here */
+    assert_int_equal(reader, 0);
+    assert_int_equal(writer, 0);
 }
 
 /* --- smaller parts of the keeper --- */
@@ -374,8 +449,9 @@ static void config_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(work_goes_on), cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(cell_has_bounds),
-        cmocka_unit_test(nothing_else), cmocka_unit_test(log_keeps_the_end),    cmocka_unit_test(config_json),
+        cmocka_unit_test(work_goes_on),    cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(one_directory),
+        cmocka_unit_test(cell_has_bounds), cmocka_unit_test(nothing_else),         cmocka_unit_test(log_keeps_the_end),
+        cmocka_unit_test(config_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
