@@ -191,7 +191,25 @@ void host_word_wake(u32 *word);
 #define HOST_SHARE_MAX 6u /* and shared directories */
 #define HOST_WAKE_MAX  (HOST_NET_MAX + HOST_SHARE_MAX)
 
-/* --- files (linux/landlock.c) --- */
+/* --- files of a directory that is given away (linux/files.c, linux/landlock.c) --- */
+
+/*
+ * Open `name`, one component, of the directory `dir`: what is there, be it a link, and nothing that lies elsewhere. `flags` as open's.
+ * A descriptor or -errno: -ENOSYS before Linux 5.6.
+ */
+int host_open_beneath(int dir, const char *name, u64 flags, u32 mode);
+/* Rename; flags as of Linux (RENAME_NOREPLACE ..). 0 or -errno. */
+int host_rename(int from_dir, const char *from, int to_dir, const char *to, u32 flags);
+/* Have as many descriptors as this process may, `most` at most; how many that is, 0 when it can not be told. */
+u32 host_descriptors(u32 most);
+
+/* What it takes to create files of others, and to change them: CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID. */
+#define HOST_FILE_CAPABILITIES (BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(6) | BIT(7))
+/* Whether this process has root and all of them. */
+bool host_may_pass_ids(void);
+/* If so: what this thread creates belongs to them, until host_files_as_self; permissions are as before. 0 or -errno. */
+int host_files_as(u32 uid, u32 gid);
+void host_files_as_self(void);
 
 /*
  * From now on this process touches files beneath the directory `dir` (a descriptor) alone; makes no devices there, runs nothing, with

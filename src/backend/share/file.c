@@ -114,7 +114,7 @@ static int make_file(struct share_server *s, const struct share_question *q, con
     if (e < 0)
         return e;
     u64 flags = (in->flags & FLAGS_KEPT & ~(u32)O_TRUNC) | FLAGS_MADE | O_CREAT | O_EXCL;
-    int fd = share_open_beneath(dir, q->name[0], flags, share_mode(s, in->mode, S_IFREG));
+    int fd = host_open_beneath(dir, q->name[0], flags, share_mode(s, in->mode, S_IFREG));
     share_as_self(s);
     return fd;
 }

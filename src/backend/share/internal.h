@@ -4,7 +4,6 @@
 
 #include "backend/share/share.h"
 
-#include <linux/capability.h>
 #include <linux/fuse.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -46,7 +45,6 @@ struct share_server {
     bool read_only;
     bool pass; /* ids are the host's: the caller has root */
     u32 uid, gid;
-    struct __user_cap_data_struct cap[2]; /* pass: what it has of capabilities, all in effect */
 
     struct share_node *node; /* [0] is the root */
     u32 nodes_max, nodes_used, nodes_free;
@@ -106,8 +104,6 @@ int share_node_lookup(struct share_server *s, u64 parent, const char *name, int 
 void share_node_forget(struct share_server *s, u64 id, u64 lookups);
 /* A file may have got to `name` of `parent` by a rename. */
 void share_node_moved(struct share_server *s, u64 parent, const char *name);
-/* Open `name` of the directory that `dir` is, following nothing. A descriptor or -errno. */
-int share_open_beneath(int dir, const char *name, u64 flags, u32 mode);
 int share_stat(int fd, struct statx *x);
 /* The name under which /proc knows a descriptor. */
 struct share_path {

@@ -6,7 +6,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Answer with what is at `name` of the directory asked about, now known to the guest. */
@@ -154,9 +153,9 @@ static int move(struct share_server *s, const struct share_question *q, u64 to, 
     int from_dir = share_node_fd(s, q->node), to_dir = from_dir < 0 ? from_dir : share_node_fd(s, to);
     if (to_dir < 0)
         return to_dir;
-    /* Not the C library's: without flags that makes another call, which the seal does not have. */
-    if (syscall(SYS_renameat2, from_dir, q->name[0], to_dir, q->name[1], flags) < 0)
-        return -errno;
+    int e = host_rename(from_dir, q->name[0], to_dir, q->name[1], flags);
+    if (e < 0)
+        return e;
     share_node_moved(s, to, q->name[1]);
     if (flags & RENAME_EXCHANGE)
         share_node_moved(s, q->node, q->name[0]);

@@ -21,26 +21,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define INDEX_BITS 20
 #define DEPTH_MAX  1024u /* of a path on the way back to a file whose descriptor was closed */
 
 _Static_assert(SHARE_NODES_MAX <= 1u << INDEX_BITS, "an index fits");
-
-int share_open_beneath(int dir, const char *name, u64 flags, u32 mode)
-{
-    struct open_how how = {.flags = flags | O_CLOEXEC | O_NOFOLLOW,
-                           .mode = mode,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-    long fd = syscall(SYS_openat2, dir, name, &how, sizeof(how));
-    return fd < 0 ? -errno : (int)fd;
-}
 
 int share_stat(int fd, struct statx *x)
 {
@@ -126,7 +115,7 @@ static void give_fd(struct share_server *s, struct share_node *n, int fd)
 static int step(int dir, const struct share_node *n)
 {
     struct statx x;
-    int fd = share_open_beneath(dir, n->name, O_PATH, 0);
+    int fd = host_open_beneath(dir, n->name, O_PATH, 0);
     if (fd < 0)
         return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
     int r = share_stat(fd, &x);
@@ -266,7 +255,7 @@ int share_node_lookup(struct share_server *s, u64 parent, const char *name, int 
                       struct statx *x)
 {
     int dir = fd < 0 ? share_node_fd(s, parent) : 0, r;
-    if (dir < 0 || (fd < 0 && (fd = share_open_beneath(dir, name, O_PATH, 0)) < 0))
+    if (dir < 0 || (fd < 0 && (fd = host_open_beneath(dir, name, O_PATH, 0)) < 0))
         return dir < 0 ? dir : fd;
     if ((r = share_stat(fd, x)) < 0) {
         close(fd);
@@ -293,7 +282,7 @@ int share_node_lookup(struct share_server *s, u64 parent, const char *name, int 
 void share_node_moved(struct share_server *s, u64 parent, const char *name)
 {
     struct statx x;
-    int dir = share_node_fd(s, parent), fd = dir < 0 ? dir : share_open_beneath(dir, name, O_PATH, 0);
+    int dir = share_node_fd(s, parent), fd = dir < 0 ? dir : host_open_beneath(dir, name, O_PATH, 0);
     if (fd < 0)
         return;
     if (share_stat(fd, &x) == 0) {

@@ -31,9 +31,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define MINOR_MIN 27u
@@ -41,8 +38,6 @@
 #define WANTED                                                                                              \
     (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS | \
      FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_HANDLE_KILLPRIV_V2)
-#define CAPABILITIES \
-    (BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_SETUID) | BIT(CAP_SETGID))
 
 void share_put(struct share_reply *r, const void *data, size_t len)
 {
@@ -56,27 +51,15 @@ void share_put(struct share_reply *r, const void *data, size_t len)
 
 int share_as_asker(struct share_server *s, const struct share_question *q)
 {
-    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     if (!s->pass)
         return 0;
-    if (q->uid == UINT32_MAX || q->gid == UINT32_MAX)
-        return -EINVAL;
-    setfsgid(q->gid);
-    setfsuid(q->uid);
-    /* The kernel has taken those over files away: the guest's kernel has decided already. */
-    if (syscall(SYS_capset, &head, s->cap) == 0)
-        return 0;
-    int r = -errno;
-    share_as_self(s);
-    return r;
+    return q->uid == UINT32_MAX || q->gid == UINT32_MAX ? -EINVAL : host_files_as(q->uid, q->gid);
 }
 
 void share_as_self(struct share_server *s)
 {
-    if (!s->pass)
-        return;
-    setfsuid(s->uid);
-    setfsgid(s->gid);
+    if (s->pass)
+        host_files_as_self();
 }
 
 u32 share_mode(const struct share_server *s, u32 mode, u32 type)
@@ -319,34 +302,14 @@ u32 share_server_ask(struct share_server *s, const u8 *question, u32 len, u8 *an
 
 /* --- life --- */
 
-/* Ids pass only with all that it takes to create and keep others' files. */
-static void find_ids(struct share_server *s)
-{
-    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    s->uid = geteuid();
-    s->gid = getegid();
-    if (s->uid || syscall(SYS_capget, &head, s->cap) < 0)
-        return;
-    u64 have = s->cap[0].permitted | (u64)s->cap[1].permitted << 32;
-    s->pass = (have & CAPABILITIES) == CAPABILITIES;
-    for (unsigned i = 0; i < 2; i++)
-        s->cap[i].effective = s->cap[i].permitted;
-}
-
 static int find_limits(struct share_server *s, const struct share_options *o)
 {
-    struct rlimit l;
-    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
-        return -errno;
-    u32 all = (u32)MIN(l.rlim_max, (rlim_t)SHARE_DESCRIPTORS);
-    l.rlim_cur = MIN(l.rlim_max, (rlim_t)SHARE_DESCRIPTORS);
-    if (setrlimit(RLIMIT_NOFILE, &l) < 0 || all < 128)
-        return -EMFILE;
+    u32 all = host_descriptors(SHARE_DESCRIPTORS);
     s->nodes_max = o->nodes ? MIN(o->nodes, SHARE_NODES_MAX) : SHARE_NODES_MAX;
-    s->handles_max = o->handles ? MIN(o->handles, all / 4) : MIN(all / 4, SHARE_HANDLES_MAX);
     s->fds_max = o->descriptors ? MIN(o->descriptors, all / 2) : all / 2;
+    s->handles_max = o->handles ? MIN(o->handles, all / 4) : MIN(all / 4, SHARE_HANDLES_MAX);
     s->handles_max = MIN(s->handles_max, s->fds_max / 2); /* open files keep their descriptor as well */
-    return 0;
+    return all < 128 ? -EMFILE : 0;
 }
 
 int share_server_create(struct share_server **out, const struct share_options *o, struct share_count *count,
@@ -358,8 +321,10 @@ int share_server_create(struct share_server **out, const struct share_options *o
     s->root = o->root;
     s->read_only = o->read_only;
     s->count = count;
-    find_ids(s);
-    int r = find_limits(s, o), fd = share_open_beneath(o->root, ".", O_PATH, 0);
+    s->uid = geteuid();
+    s->gid = getegid();
+    s->pass = host_may_pass_ids();
+    int r = find_limits(s, o), fd = host_open_beneath(o->root, ".", O_PATH, 0);
     if (r < 0)
         error_set(e, -r, "--share: too few descriptors (ulimit -n); 128 are needed");
     else if (fd < 0)

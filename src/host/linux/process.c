@@ -221,16 +221,12 @@ int host_confine_thread(struct error *e)
     return 0;
 }
 
-/* What a back end keeps that creates and changes others' files for a caller who may. */
-#define FILE_CAPABILITIES \
-    (BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_SETUID) | BIT(CAP_SETGID))
-
 static int keep_file_capabilities(struct error *e)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct cap[2] = {{0}, {0}};
     int r = (int)syscall(SYS_capget, &head, cap);
-    cap[0].permitted &= (u32)FILE_CAPABILITIES;
+    cap[0].permitted &= (u32)HOST_FILE_CAPABILITIES;
     cap[0].effective = cap[0].permitted;
     cap[0].inheritable = 0;
     cap[1] = (struct __user_cap_data_struct){0};

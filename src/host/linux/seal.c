@@ -336,7 +336,7 @@ int host_seal_net_switch(int listener, int dir, struct error *e)
     return seal(rules, ARRAY_LEN(rules), e);
 }
 
-#define SHARE_WRITE_RULES 21u /* at the end of the share's table */
+#define SHARE_WRITE_RULES 24u /* at the end of the share's table */
 
 int host_seal_share(bool read_only, struct error *e)
 {
@@ -382,7 +382,10 @@ int host_seal_share(bool read_only, struct error *e)
         {SYS_removexattr, {{0}}},
         {SYS_setfsuid, {{0}}},
         {SYS_setfsgid, {{0}}},
+        {SYS_capget, {{0}}},
         {SYS_capset, {{0}}}, /* within what it has */
+        {SYS_geteuid, {{0}}},
+        {SYS_getegid, {{0}}},
     };
     return seal(rules, ARRAY_LEN(rules) - (read_only ? SHARE_WRITE_RULES : 0), e);
 }
