@@ -35,6 +35,8 @@ struct liar {
     struct link link;
     struct wire wire; /* of its network card */
     u8 *wire_base;
+    struct share_line share; /* of its shared directory */
+    u8 *share_base;
     u64 seed;
     u64 last_id; /* of the keeper's requests, when it looked */
 };
@@ -239,6 +241,37 @@ static void lie_net(struct liar *l)
     host_event_signal(LINK_FD_END);
 }
 
+#define SHARE_WAKE (LINK_FD_END + 2)
+
+/* Questions about files, most of them of an operation that there is; more than there are slots. */
+static void use_share(struct liar *l)
+{
+    struct share_answer done;
+    for (u32 n = any(l, 12); n; n--) {
+        struct share_ask a = {.slot = any(l, SHARE_SLOTS), .len = 40 + any(l, 200), .room = any(l, 8192)};
+        u8 *p = share_question_place(&l->share, a.slot);
+        const u64 words[] = {(u64)any(l, 53) << 32 | a.len, 7, any(l, 3) ? 1 : interesting(l), 0, 0};
+        for (u32 i = 0; i < a.len; i++)
+            p[i] = any(l, 3) ? 0 : (u8)next_random(&l->seed);
+        memcpy(p, words, sizeof(words));
+        share_send(&l->share, &a);
+    }
+    while (any(l, 3) && share_receive(&l->share, &done) > 0)
+        ;
+    host_event_signal(SHARE_WAKE);
+}
+
+/* Records, indices and words of the line as they can not be. */
+static void lie_share(struct liar *l)
+{
+    u32 word = interesting(l), ask[RING_RECORD / 4] = {any(l, SHARE_SLOTS), interesting(l), interesting(l)};
+    if (any(l, 2))
+        share_send(&l->share, ask);
+    else
+        memcpy(l->share_base + any(l, 4096) * 4, &word, sizeof(word));
+    host_event_signal(SHARE_WAKE);
+}
+
 /* Packets of a guest's sockets: honest ones, which answer the keeper's requests and send more than they may, or any. */
 static void use_sockets(struct liar *l)
 {
@@ -276,10 +309,10 @@ static void lie_sockets(struct liar *l)
 }
 
 /* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
-static void (*const deeds[])(struct liar *) = {answer,      answer,      answer,      rest,         rest,
-                                               rest,        swallow,     lie_door,    die,          use_disk,
-                                               use_net,     use_sockets, lie_net,     lie_politely, lie_disk,
-                                               lie_sockets, lie_bytes,   lie_message, lie_index,    lie_everywhere};
+static void (*const deeds[])(struct liar *) = {answer,    answer,      answer,    rest,          rest,     rest,
+                                               swallow,   lie_door,    die,       use_disk,      use_net,  use_sockets,
+                                               use_share, lie_net,     lie_share, lie_politely,  lie_disk, lie_sockets,
+                                               lie_bytes, lie_message, lie_index, lie_everywhere};
 #define MILDEST 9u
 
 static int liar_main(const char *name)
@@ -293,6 +326,9 @@ static int liar_main(const char *name)
     if (!(l.wire_base = host_map_shared(LINK_FD_END + 1, wire_size(), &e)))
         return 1;
     wire_attach(&l.wire, l.wire_base, true);
+    if (!(l.share_base = host_map_shared(SHARE_WAKE + 1, share_size(), &e)))
+        return 1;
+    share_attach(&l.share, l.share_base, true);
     u32 wild = MILDEST + any(&l, ARRAY_LEN(deeds) - MILDEST + 1);
     if (!any(&l, 10)) {
         wild = ARRAY_LEN(deeds); /* it starts with a lie; a silent one would be waited for, for a minute */
@@ -373,14 +409,37 @@ static void add_net(struct machine *m)
     vm_net_addresses(&m->cfg);
 }
 
-/* The back end has outlived what it was sent: it ends with its machine, not by a fault or its seal. */
-static void check_net(struct machine *m)
+/* The directory given away is a sub-directory of the machine's. */
+static void add_share(struct machine *m)
+{
+    struct error e = {0};
+    char text[200];
+    snprintf(text, sizeof(text), "%s/share", m->dir);
+    assert_int_equal(mkdir(text, 0700), 0);
+    strcat(text, ":work");
+    assert_int_equal(vm_share_parse(&m->cfg.shares[0], text, &e), 0);
+    m->cfg.n_shares = 1;
+}
+
+static void remove_share(struct machine *m)
+{
+    char command[600];
+    snprintf(command, sizeof(command), "chmod -R u+rwx '%.200s'; rm -rf '%.200s'", m->cfg.shares[0].dir,
+             m->cfg.shares[0].dir);
+    assert_int_equal(system(command), 0);
+}
+
+/* The back ends have outlived what they were sent: they end with their machine, not by a fault or their seals. */
+static void check_back_ends(struct machine *m)
 {
     json_t *reply = NULL;
     if (machine_do(m, &reply, "{s:s}", "do", "inspect") == 0) {
         const json_t *card = json_array_get(json_object_get(reply, "networks"), 0);
         assert_non_null(card);
         assert_null(strstr(json_string_value(json_object_get(card, "link")), "ended"));
+        const json_t *share = json_array_get(json_object_get(reply, "shares"), 0);
+        assert_non_null(share);
+        assert_null(strstr(json_string_value(json_object_get(share, "state")), "ended"));
     }
     json_decref(reply);
 }
@@ -402,9 +461,10 @@ static void one(unsigned seed)
     machine_prepare(&m, name, guest_idle_begin, guest_idle_end);
     add_disk(&m);
     add_net(&m);
+    add_share(&m);
     if (vm_launch(&m.cfg, m.dir, &m.keeper, &e) == 0) {
         pester(&m);
-        check_net(&m);
+        check_back_ends(&m);
         /* Whatever the cell does: the keeper can be asked to end it, or has ended by itself. */
         machine_do(&m, NULL, "{s:s}", "do", "kill");
         int code = machine_wait(&m, reason);
@@ -416,6 +476,7 @@ static void one(unsigned seed)
     }
     machine_gone(&m);
     check_disk(&m);
+    remove_share(&m);
     printf("# seed %u: %s\n", seed, e.code ? e.msg : reason);
     machine_forget(&m);
 }
@@ -432,6 +493,8 @@ int main(int argc, char **argv)
         return liar_main(argv[2]);
     if (argc > 1 && !strcmp(argv[1], NET_ARG))
         return net_main(argc, argv);
+    if (argc > 1 && !strcmp(argv[1], SHARE_ARG))
+        return share_main(argc, argv);
     if (argc > 1)
         seeds = (unsigned)strtoul(argv[1], NULL, 10);
     if (argc > 2)
