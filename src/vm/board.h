@@ -7,6 +7,7 @@
 #define TRAPEZE_VM_BOARD_H
 
 #include "base/disk.h"
+#include "base/share.h"
 #include "base/wire.h"
 #include "base/error.h"
 #include "base/record.h"
@@ -50,7 +51,7 @@ struct board_config {
     void (*net_signal)(void *ctx, unsigned n);
     void *net_ctx;
     /* Shared directories, each on a line whose cell's side is attached; share_signal wakes the back end of share `n`. */
-    const struct share_info *shares;
+    const struct share_info *shares; /* as the lines they outlive the board */
     struct share_line *share_lines;
     unsigned n_shares;
     void (*share_signal)(void *ctx, unsigned n);

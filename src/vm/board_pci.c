@@ -96,7 +96,7 @@ static int add_shares(struct board_pci *p, const struct board_config *cfg, const
         return error_set(e, EINVAL, "machine: %u shares; %u are possible", cfg->n_shares, SHARE_COUNT_MAX);
     for (unsigned i = 0; i < cfg->n_shares; i++) {
         const struct virtio_fs_config c = {
-            .info = cfg->shares[i],
+            .info = &cfg->shares[i],
             .line = &cfg->share_lines[i],
             .signal = cfg->share_signal,
             .ctx = cfg->share_ctx,

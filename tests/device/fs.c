@@ -31,6 +31,7 @@ struct fixture {
     struct virtio_pci *p;
     void *memory;
     struct share_line cell, back;
+    struct share_info info;
     unsigned signals;
 };
 
@@ -62,9 +63,10 @@ static void begin_as(struct fixture *f, const char *tag, bool read_only)
     share_attach(&f->cell, f->memory, true);
     share_attach(&f->back, f->memory, false);
     share_set_up(&f->back, true);
-    struct virtio_fs_config c = {
-        .info = {.read_only = read_only}, .line = &f->cell, .signal = signal_back_end, .ctx = f, .number = 2};
-    memcpy(c.info.tag, tag, strlen(tag));
+    f->info.read_only = read_only;
+    memcpy(f->info.tag, tag, strlen(tag));
+    const struct virtio_fs_config c = {
+        .info = &f->info, .line = &f->cell, .signal = signal_back_end, .ctx = f, .number = 2};
     assert_int_equal(virtio_fs_create(&f->v, &f->g.env, &c, &e), 0);
     f->v->slot = SLOT;
     assert_int_equal(virtio_pci_create(&f->p, f->g.pci, f->v, &e), 0);

@@ -4,7 +4,6 @@
 
 #include "base/disk.h"
 #include "base/net.h"
-#include "base/share.h"
 #include "base/vsock.h"
 #include "device/virtio/virtio.h"
 
@@ -68,10 +67,13 @@ int virtio_vsock_create(struct virtio **out, const struct device_env *env, const
 /* When packets may have come, or there may be room for them: go on. */
 void virtio_vsock_settle(struct virtio *v);
 
+struct share_info;
+struct share_line;
+
 /* What a shared directory's device needs of its machine. */
 struct virtio_fs_config {
-    struct share_info info;
-    struct share_line *line; /* its cell's side, attached; outlives the device */
+    const struct share_info *info; /* outlives the device */
+    struct share_line *line;       /* its cell's side, attached; outlives the device */
     /* Signal the back end. */
     void (*signal)(void *ctx, unsigned number);
     void *ctx;

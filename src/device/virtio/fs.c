@@ -20,6 +20,7 @@
  * Not done: several request queues, the notification queue, DAX.
  */
 #include "base/bytes.h"
+#include "base/share.h"
 #include "device/virtio/devices.h"
 
 #include <errno.h>
@@ -233,7 +234,7 @@ static void get_config(const void *self, u8 *c)
 static int check(const void *candidate, struct error *e)
 {
     const struct fs *f = candidate;
-    const struct share_info *i = &f->cfg.info;
+    const struct share_info *i = f->cfg.info;
     if (memcmp(f->tag, i->tag, sizeof(f->tag)))
         return error_set(e, EINVAL, "share %u has another tag there than here, where it is %.*s", f->cfg.number,
                          (int)sizeof(i->tag), i->tag);
@@ -275,8 +276,8 @@ int virtio_fs_create(struct virtio **out, const struct device_env *env, const st
     if (!f)
         return error_set(e, ENOMEM, "virtio-fs: out of memory");
     f->cfg = *cfg;
-    f->read_only = !!cfg->info.read_only;
-    memcpy(f->tag, cfg->info.tag, sizeof(f->tag));
+    f->read_only = !!cfg->info->read_only;
+    memcpy(f->tag, cfg->info->tag, sizeof(f->tag));
     virtio_init(&f->v, &type, f, env->mem, 0);
     *out = &f->v;
     return 0;
