@@ -150,7 +150,7 @@ static void refusals_name_the_cure(void **state)
         {"run", {"--memory", "1T", "--memory", "1G"}, "given twice"},
         {"run", {"--memory", "2T"}, "out of range"},
         {"run", {"--memory", "1K"}, "out of range; 8 MiB to 1 TiB"},
-        {"run", {"--share=/tmp:t"}, "--share: containers and images are not there yet"},
+        {"run", {"--mitigations=off"}, "--mitigations: this is not there yet"},
         {"run", {"--net="}, "--network \"\": needs a value"},
         {"run", {"--cpus", "0"}, "--cpus 0: out of range; 1 to 255"},
         {"run", {"--engine", "qemu"}, "--engine qemu: not one of auto|interp|bt|kvm"},

@@ -22,6 +22,7 @@
  *     test-vm-records [--engine NAME] [HOPS [SEED]]
  */
 #include "../engines.h"
+#include "backend/share/share.h"
 #include "boot/boot.h"
 #include "host/host.h"
 #include "machine/cpu/msr.h"
@@ -45,7 +46,7 @@
 
 #define DISK_SIZE (48ull << 20)
 
-enum { FD_RAM = 100, FD_RECORDS, FD_CONSOLE, FD_DISK };
+enum { FD_RAM = 100, FD_RECORDS, FD_CONSOLE, FD_DISK, FD_SHARE };
 
 struct leg {
     unsigned number, hops;
@@ -57,6 +58,9 @@ struct leg {
     void *ram;
     struct disk_request asked[DISK_TAGS]; /* of the disk, not done yet; op DISK_NONE: free */
     struct disk_seg segs[DISK_TAGS][DISK_SEGS_MAX];
+    struct share_line cell, back; /* both ends of the share's line; each leg has a server of its own */
+    struct share_server *server;
+    struct share_count count;
 };
 
 __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt, ...)
@@ -115,11 +119,11 @@ static u8 *read_guest_file(const char *name, size_t *len)
     return data;
 }
 
-/* A default guest that is older than disks has no modules for them. */
-static bool guest_has_disks(void)
+/* A default guest that is older than a device has no module for it. */
+static bool guest_has(const char *module)
 {
     char path[4096];
-    snprintf(path, sizeof(path), "%s/modules/virtio_blk.ko", getenv("TRAPEZE_GUEST"));
+    snprintf(path, sizeof(path), "%s/modules/%s.ko", getenv("TRAPEZE_GUEST"), module);
     return access(path, R_OK) == 0;
 }
 
@@ -184,8 +188,42 @@ static void serve_disk(struct leg *l, bool all)
     } while (all && board_disk_busy(l->board));
 }
 
+/* --- a share: the same; to the server of the next leg the guest's numbers mean nothing --- */
+
+static void share_signal(void *ctx, unsigned number)
+{
+}
+
+static void make_share(struct leg *l)
+{
+    struct error e = {0};
+    void *memory = host_map_anonymous(share_size(), &e);
+    const struct share_options o = {.root = FD_SHARE};
+    if (!memory || share_server_create(&l->server, &o, &l->count, &e) < 0)
+        die("leg %u: %s", l->number, e.msg);
+    share_attach(&l->cell, memory, true);
+    share_attach(&l->back, memory, false);
+    share_set_up(&l->back, true);
+}
+
+/* Answer what was asked: some of it, or `all`. */
+static void serve_share(struct leg *l, bool all)
+{
+    struct share_ask a;
+    do {
+        while ((all || draw(l, 3)) && share_receive(&l->back, &a) > 0) {
+            struct share_answer done = {.slot = a.slot};
+            done.len = share_server_ask(l->server, share_question_place(&l->back, a.slot), a.len,
+                                        share_answer_place(&l->back, a.slot), a.room);
+            share_send(&l->back, &done);
+        }
+        board_share_settle(l->board);
+    } while (all && board_share_busy(l->board));
+}
+
 static void make_board(struct leg *l)
 {
+    static const struct share_info share = {.tag = "share"};
     static const struct disk_info disk = {
         .sectors = DISK_SIZE / DISK_SECTOR, .flags = DISK_WRITE_CACHE | DISK_CAN_DISCARD, .serial = "trapeze-0"};
     struct error e = {0};
@@ -205,7 +243,12 @@ static void make_board(struct leg *l)
         .disk_ready = disk_ready,
         .disk_submit = disk_submit,
         .disk_ctx = l,
+        .shares = &share,
+        .share_lines = &l->cell,
+        .n_shares = 1,
+        .share_signal = share_signal,
     };
+    make_share(l);
     if (!l->ram || board_create(&l->board, &cfg, &e) < 0)
         die("leg %u: %s", l->number, e.msg);
 }
@@ -215,7 +258,10 @@ static void boot(struct leg *l)
     struct error e = {0};
     struct boot_result res;
     struct boot_config cfg = {.kernel_name = "vmlinuz", .initrd_name = "initrd.cpio", .n_cpus = cpus()};
-    cfg.cmdline = guest_has_disks() ? CMDLINE " trapeze.disk" : CMDLINE;
+    char cmdline[200];
+    snprintf(cmdline, sizeof(cmdline), CMDLINE "%s%s", guest_has("virtio_blk") ? " trapeze.disk" : "",
+             guest_has("virtiofs") ? " trapeze.share" : "");
+    cfg.cmdline = cmdline;
     u8 *kernel = read_guest_file("vmlinuz", &cfg.kernel_len), *initrd = read_guest_file("initrd.cpio", &cfg.initrd_len);
     struct rec_buf rec = {0};
     struct cpu *cpu = board_cpu(l->board, 0);
@@ -233,6 +279,7 @@ static void boot(struct leg *l)
 static void save(struct leg *l, struct rec_buf *out)
 {
     serve_disk(l, true);
+    serve_share(l, true);
     if (board_save(l->board, out) < 0)
         die("leg %u: records can not be saved", l->number);
 }
@@ -345,11 +392,12 @@ static int run(struct leg *l)
             return HOP;
         enum board_event event = board_run(l->board, MIN(patience - done, SLICE), text, sizeof(text));
         serve_disk(l, false);
+        serve_share(l, false);
         if (event == BOARD_POWEROFF)
             return 0;
         if (event == BOARD_WAIT && instructions(l) >= limit)
             return HOP;
-        if (event == BOARD_WAIT && board_disk_busy(l->board))
+        if (event == BOARD_WAIT && (board_disk_busy(l->board) || board_share_busy(l->board)))
             continue;
         if (event == BOARD_WAIT)
             wait_for_timer(l);
@@ -396,6 +444,15 @@ static void make_fd(int at, const char *name, u64 size)
     int fd = memfd_create(name, MFD_CLOEXEC);
     if (fd < 0 || dup2(fd, at) < 0 || ftruncate(at, (off_t)size) < 0)
         die("%s: %s", name, strerror(errno));
+    close(fd);
+}
+
+/* A directory that they inherit. */
+static void make_directory(int at, char *path)
+{
+    int fd = mkdtemp(path) ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd < 0 || dup2(fd, at) < 0)
+        die("%s: %s", path, strerror(errno));
     close(fd);
 }
 
@@ -461,6 +518,7 @@ int main(int argc, char **argv)
     unsigned hops = argc > 1 ? (unsigned)atoi(argv[1]) : 5, number = 0;
     u64 seed = argc > 2 ? strtoull(argv[2], NULL, 0) : SEED;
     u64 tsc_hz = host_tsc_hz();
+    char share[] = "/tmp/trapeze-records-XXXXXX";
     size_t len;
     int status;
     printf("%u hops, seed %llu\n", hops, (unsigned long long)seed);
@@ -468,9 +526,12 @@ int main(int argc, char **argv)
     make_fd(FD_RECORDS, "records", 0);
     make_fd(FD_CONSOLE, "records-console", 0);
     make_fd(FD_DISK, "records-disk", DISK_SIZE);
+    make_directory(FD_SHARE, share);
     do
         status = run_leg(number, hops, seed, tsc_hz, engine ? engine : engine_of(number));
     while (status == HOP && number++ < hops);
+    if (rmdir(share) < 0) /* the guest has removed what it made */
+        printf("%s: %s\n", share, strerror(errno));
     char *console = (char *)read_all(FD_CONSOLE, &len);
     if (status || number < hops - hops / 4 || !selftest_is_good(console)) {
         printf("%.*s\n", (int)len, console);
