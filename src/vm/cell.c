@@ -422,8 +422,10 @@ static bool serve(struct cell *c)
     busy |= give_input(c);
     if (c->board)
         busy |= must(cell_disk_serve(&c->link, c->board)) > 0;
-    if (c->state == CELL_RUN) /* else the guest's memory stays as it is */
-        busy |= cell_net_serve(c->board) | cell_share_serve(c->board);
+    if (c->state == CELL_RUN) { /* else the guest's memory stays as it is */
+        busy |= cell_net_serve(c->board);
+        busy |= cell_share_serve(c->board);
+    }
     if (c->board)
         busy |= must(cell_vsock_serve(&c->link, c->board)) > 0;
     busy |= flush_console(c);

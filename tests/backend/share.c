@@ -296,6 +296,24 @@ static void files(void **state)
     end(f);
 }
 
+/* What is appended goes to the end as it is on the host; what the guest's cache gives back goes to its place. */
+static void appended(void **state)
+{
+    struct fixture *f = begin();
+    u64 fh;
+    put_host(f, "log", "one ");
+    assert_int_equal(open_node(f, node_of(f, 1, "log"), O_RDWR | O_APPEND, &fh), 0);
+    put_host(f, "log", "one two ");
+    assert_int_equal(write_at(f, fh, 4, "three", 5), 0);
+    const struct fuse_write_in cached = {.fh = fh, .offset = 0, .size = 3, .write_flags = FUSE_WRITE_CACHE};
+    assert_int_equal(ask(f, FUSE_WRITE, 1, &cached, sizeof(cached), "ONE", 3), 0);
+    assert_int_equal(write_at(f, fh, 0, "!", 1), 0);
+    assert_int_equal(read_at(f, fh, 0, 100), 0);
+    assert_int_equal(f->answered, 16 + 14);
+    assert_memory_equal(f->answer + 16, "ONE two three!", 14);
+    end(f);
+}
+
 /* A file without a name goes on while it is open. */
 static void names(void **state)
 {
@@ -873,6 +891,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(session),
         cmocka_unit_test(files),
+        cmocka_unit_test(appended),
         cmocka_unit_test(names),
         cmocka_unit_test(special_files),
         cmocka_unit_test(xattrs),

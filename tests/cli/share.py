@@ -122,6 +122,9 @@ tar cf ../out.tar .
 cd /
 sync
 umount /mnt
+mount -t virtiofs work /mnt
+say again cat /mnt/moved/renamed
+umount /mnt
 """
 
 
@@ -161,7 +164,7 @@ def check_files(place, share, tree, said):
     assert get(os.path.join(share, "again")) == DATA[:100] + b"appended"
     assert get(os.path.join(share, "hostfile")) == b"here\nthere\n" and said["holes"] == "here here there"
     assert len([n for n in os.listdir(share) if n.startswith("many")]) == 190
-    assert said["tarred"] == "60", said
+    assert said["tarred"] == "60" and said["again"] == "hello", said
     for i in range(60):
         name = os.path.join(f"d{i % 7}", f"f{i}")
         assert get(os.path.join(share, "tree", name)) == get(os.path.join(tree, name)), name

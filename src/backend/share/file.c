@@ -34,14 +34,15 @@ static struct share_handle *find(struct share_server *s, u64 fh, bool dir)
 }
 
 /* Take `fd`, which is closed if there is no room. 0 or -ENFILE. */
-static int add(struct share_server *s, u64 node, int fd, bool dir, u64 *fh)
+static int add(struct share_server *s, u64 node, int fd, u32 flags, bool dir, u64 *fh)
 {
     for (u32 i = 0; i < s->handles_max; i++) {
         struct share_handle *h = &s->handle[i];
         if (h->fd >= 0)
             continue;
         struct share_node *n = share_node_find(s, node);
-        *h = (struct share_handle){.fh = s->serial++ << INDEX_BITS | i, .node = node, .fd = fd, .dir = dir};
+        *h = (struct share_handle){
+            .fh = s->serial++ << INDEX_BITS | i, .node = node, .fd = fd, .dir = dir, .append = flags & O_APPEND};
         if (n)
             n->opens++;
         s->count->handles++;
@@ -82,7 +83,7 @@ static int open_node(struct share_server *s, const struct share_question *q, u32
     if (s->read_only && ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC))
         return -EROFS;
     int fd = open(share_path_of(path).text, (int)(flags & FLAGS_KEPT) | FLAGS_MADE | (dir ? O_DIRECTORY : 0));
-    return fd < 0 ? -errno : add(s, q->node, fd, dir, fh);
+    return fd < 0 ? -errno : add(s, q->node, fd, flags, dir, fh);
 }
 
 int share_op_open(struct share_server *s, const struct share_question *q, struct share_reply *r)
@@ -141,7 +142,7 @@ int share_op_create(struct share_server *s, const struct share_question *q, stru
         return e;
     }
     const struct share_question opened = {.op = q->op, .node = n->id};
-    e = fd >= 0 ? add(s, n->id, fd, false, &out.fh) : open_node(s, &opened, in->flags, false, &out.fh);
+    e = fd >= 0 ? add(s, n->id, fd, in->flags, false, &out.fh) : open_node(s, &opened, in->flags, false, &out.fh);
     if (e == 0 && fd < 0) /* it may have been cut */
         e = share_stat(share_handle_find(s, out.fh)->fd, &x);
     if (e < 0) {
@@ -179,6 +180,18 @@ int share_op_read(struct share_server *s, const struct share_question *q, struct
     return 0;
 }
 
+/* What comes out of the guest's cache (mmap) has its place in the file, though the file was opened to append. */
+static ssize_t write_in_place(const struct share_handle *h, const struct share_question *q)
+{
+    const struct fuse_write_in *in = q->arg;
+    fcntl(h->fd, F_SETFL, O_NONBLOCK);
+    ssize_t n = pwrite(h->fd, q->data, in->size, (off_t)in->offset);
+    int e = errno;
+    fcntl(h->fd, F_SETFL, O_NONBLOCK | O_APPEND);
+    errno = e;
+    return n;
+}
+
 int share_op_write(struct share_server *s, const struct share_question *q, struct share_reply *r)
 {
     const struct fuse_write_in *in = q->arg;
@@ -189,7 +202,8 @@ int share_op_write(struct share_server *s, const struct share_question *q, struc
         return -EINVAL;
     if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
         share_kill_suid(h->fd);
-    ssize_t n = pwrite(h->fd, q->data, in->size, (off_t)in->offset);
+    bool cached = h->append && in->write_flags & FUSE_WRITE_CACHE;
+    ssize_t n = cached ? write_in_place(h, q) : pwrite(h->fd, q->data, in->size, (off_t)in->offset);
     if (n < 0)
         return -errno;
     const struct fuse_write_out out = {.size = (u32)n};

@@ -38,6 +38,7 @@ struct share_handle {
     u64 node;
     int fd; /* -1: free */
     bool dir;
+    bool append; /* the host puts what is written at the end */
 };
 
 struct share_server {

@@ -336,7 +336,7 @@ int host_seal_net_switch(int listener, int dir, struct error *e)
     return seal(rules, ARRAY_LEN(rules), e);
 }
 
-#define SHARE_WRITE_RULES 24u /* at the end of the share's table */
+#define SHARE_WRITE_RULES 25u /* at the end of the share's table */
 
 int host_seal_share(bool read_only, struct error *e)
 {
@@ -364,6 +364,7 @@ int host_seal_share(bool read_only, struct error *e)
         /* the last ones change something */
         {SYS_openat, {ARG_IS(1, AT_FDCWD), ARG_BITS(3, O_CREAT, 0)}},
         {SYS_pwrite64, {{0}}},
+        {SYS_fcntl, {ARG_IS(2, F_SETFL)}},
         {SYS_ftruncate, {{0}}},
         {SYS_fallocate, {{0}}},
         {SYS_copy_file_range, {{0}}},
