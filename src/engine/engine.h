@@ -45,7 +45,8 @@ struct machine_ops {
     u64 (*tsc)(void *ctx, struct cpu *c);
     u64 (*cr8_read)(void *ctx, struct cpu *c);
     void (*cr8_write)(void *ctx, struct cpu *c, u64 value);
-    int (*irq_ack)(void *ctx, struct cpu *c); /* vector or -1 */
+    int (*irq_ack)(void *ctx, struct cpu *c);                                  /* vector or -1 */
+    s64 (*hypercall)(void *ctx, struct cpu *c, u64 number, const u64 args[4]); /* as in isa_ops; may be NULL */
 };
 
 struct coherence;
@@ -181,6 +182,8 @@ struct engine_ops {
     void (*run)(struct engine *en, struct cpu *c, u64 budget, struct stop *stop);
     /* The CPU's state was changed from outside (load, reset): drop what was derived from it. */
     void (*state_changed)(struct engine *en, struct cpu *c);
+    /* Forget all translations of addresses, as MOV CR3 and INVLPG do for some. Between two runs. */
+    void (*flush_tlb)(struct engine *en);
     void (*stats)(const struct engine *en, struct engine_stats *out);
     /*
      * What the engine made of the code at linear address `va` of the CPU's present address space and mode: the block that

@@ -11,6 +11,7 @@
 /* --- time (linux/clock.c) --- */
 
 u64 host_ns(void *unused);  /* CLOCK_MONOTONIC, nanoseconds */
+u64 host_thread_ns(void);   /* for how long the calling thread had a processor */
 s64 host_wall_ns(void);     /* CLOCK_REALTIME, nanoseconds */
 u64 host_tsc(void *unused); /* RDTSC */
 /* Frequency of the TSC in Hz: from CPUID 15h/40000010h where they tell, else measured against the clock (20 ms). */

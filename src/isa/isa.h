@@ -53,6 +53,8 @@ struct isa_ops {
     u64 (*tsc)(void *ctx);      /* guest TSC now */
     u64 (*cr8_read)(void *ctx); /* TPR >> 4 */
     void (*cr8_write)(void *ctx, u64 value);
+    /* A hypercall of KVM's, from CPL 0: its result, or -KVM_E*. NULL: the machine has none. */
+    s64 (*hypercall)(void *ctx, u64 number, const u64 args[4]);
 
     void (*flush)(void *ctx, enum isa_flush kind, gva_t va, u16 pcid);
     /* CS, CPL, CR0, CR4, EFER or EFLAGS.AC/TF changed: whatever an engine keyed on them is stale. */

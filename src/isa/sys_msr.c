@@ -8,9 +8,6 @@
 #include "isa/isa_internal.h"
 #include "machine/cpu/cpuid.h"
 
-#define KVM_ENOSYS 1000
-#define KVM_EPERM  1
-
 static void put_edx_eax(struct cpu *c, u64 v)
 {
     isa_gpr_put(c, RAX, 4, v);
@@ -139,13 +136,17 @@ int sys_wbinvd(struct isa *m, const struct isa_insn *insn)
     return CPU_OK;
 }
 
-/* VMCALL, VMMCALL: hypercalls as KVM's leaf promises them; none is offered yet. */
+/* VMCALL, VMMCALL: hypercalls as KVM's leaf promises them (Linux Documentation/virt/kvm/x86/hypercalls.rst). */
 int sys_vmcall(struct isa *m, const struct isa_insn *insn)
 {
     struct cpu *c = m->cpu;
     if (!c->model || !c->model->feature[FW_KVM_EAX])
         return isa_ud(m);
+    u64 mask = cpu_code64(c) ? ~0ull : UINT32_MAX;
+    const u64 args[4] = {c->gpr[RBX] & mask, c->gpr[RCX] & mask, c->gpr[RDX] & mask, c->gpr[RSI] & mask};
     s64 result = c->cpl ? -KVM_EPERM : -KVM_ENOSYS;
+    if (!c->cpl && m->ops->hypercall)
+        result = m->ops->hypercall(m->ctx, c->gpr[RAX] & mask, args);
     isa_gpr_put(c, RAX, cpu_code64(c) ? 8 : 4, (u64)result);
     return CPU_OK;
 }

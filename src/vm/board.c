@@ -202,6 +202,7 @@ static const struct machine_ops board_ops = {
     .cr8_read = op_cr8_read,
     .cr8_write = op_cr8_write,
     .irq_ack = op_irq_ack,
+    .hypercall = board_hypercall,
 };
 
 /* --- controllers on the bus --- */
@@ -434,8 +435,10 @@ void board_destroy(struct board *b)
 
 static void engines_changed(struct board *b)
 {
-    for (unsigned i = 0; i < b->n_cpus; i++)
+    for (unsigned i = 0; i < b->n_cpus; i++) {
         b->engine_ops->state_changed(b->cpu[i].engine, b->cpus[i]);
+        b->cpu[i].out = true; /* memory may say so */
+    }
 }
 
 void board_reset(struct board *b)

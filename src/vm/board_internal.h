@@ -28,6 +28,9 @@ struct board_cpu {
     s32 startup;  /* vector of a start-up IPI behind it, or -1 */
     u32 asleep;   /* a thread that runs it waits on this word */
     bool running; /* its thread is in board_run_cpu, and not stopped */
+    bool out;     /* the guest may have been told that it does not run: board_pv_in has to tell it otherwise */
+    u64 began_ns,
+        began_thread_ns; /* steal time: since when it wants to run, 0: it does not; what its thread had then */
 };
 
 struct board {
@@ -76,6 +79,16 @@ void board_unlock(struct board *b);
 
 /* No CPU runs: INITs and start-up IPIs that wait for their CPU's thread happen now. */
 void board_settle(struct board *b);
+
+/* machine_ops. */
+s64 board_hypercall(void *ctx, struct cpu *c, u64 number, const u64 args[4]);
+
+/* With the lock held: the CPU does not run for a while; it is about to run (at any time: it may have been out). */
+void board_pv_out(struct board *b, struct board_cpu *c);
+void board_pv_in(struct board *b, struct board_cpu *c);
+/* Steal time, by the CPU's own thread: between these two it wants to run. The second with the lock held. */
+void board_pv_began(struct board_cpu *c);
+void board_pv_ended(struct board *b, struct board_cpu *c);
 
 /* irqchip_config: INIT and start-up IPIs. */
 void board_init_cpu(void *ctx, unsigned id);

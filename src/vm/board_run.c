@@ -90,7 +90,8 @@ static bool deliverable(const struct cpu *c)
 /* Of a CPU that does not run: is there something to do for it, after all? */
 static bool wanted(const struct board_cpu *c)
 {
-    return c->init || c->startup >= 0 || (!c->cpu.waits_startup && (!c->cpu.halted || deliverable(&c->cpu)));
+    return c->init || c->startup >= 0 ||
+           (!c->cpu.waits_startup && (!c->cpu.halted || c->cpu.unhalt || deliverable(&c->cpu)));
 }
 
 static void restart(struct board *b, struct board_cpu *c)
@@ -120,6 +121,8 @@ static bool prepare(struct board *b, struct board_cpu *c)
 {
     if (c->init || c->startup >= 0)
         restart(b, c);
+    if (c->cpu.halted && c->cpu.unhalt)
+        c->cpu.halted = c->cpu.unhalt = 0;
     return wanted(c);
 }
 
@@ -147,6 +150,7 @@ static bool run_slice(struct board *b, struct board_cpu *c, u64 slice)
 {
     struct stop s = {.kind = STOP_BUDGET};
     c->running = true;
+    board_pv_in(b, c);
     board_unlock(b);
     b->engine_ops->run(c->engine, &c->cpu, slice, &s);
     board_lock(b);
@@ -235,23 +239,35 @@ static bool undisturbed(const struct board *b, const struct board_cpu *c, const 
            vclock_ns(&b->clock) < __atomic_load_n(&b->clock.earliest, __ATOMIC_RELAXED);
 }
 
+/* Let others run first. With the lock held; it is released meanwhile. */
+static void stand_back(struct board *b, struct board_cpu *c)
+{
+    board_pv_out(b, c);
+    board_unlock(b);
+    host_yield();
+    board_lock(b);
+}
+
 /* Slices until there is something to do under the lock. */
 static void run_slices(struct board *b, struct board_cpu *c)
 {
     struct stop s;
     c->running = true;
+    board_pv_in(b, c);
     board_unlock(b);
+    board_pv_began(c);
     do {
         s = (struct stop){.kind = STOP_BUDGET};
         b->engine_ops->run(c->engine, &c->cpu, SLICE_SHARED, &s);
-        if (s.spins)
-            host_yield();
         if (b->ran)
             b->ran(b->notify_ctx);
     } while (undisturbed(b, c, &s));
     board_lock(b);
+    board_pv_ended(b, c);
     c->running = false;
     engine_stopped(b, &c->cpu, &s);
+    if (s.spins)
+        stand_back(b, c);
 }
 
 /* With the lock held; it is released meanwhile. */
@@ -259,6 +275,7 @@ static void doze(struct board *b, struct board_cpu *c)
 {
     bool halt = b->stopped || b->clock.paused || b->event != BOARD_RUN;
     u64 deadline = halt || others_awake(b, c) ? UINT64_MAX : board_next_deadline(b);
+    board_pv_out(b, c);
     __atomic_store_n(&c->asleep, 1, __ATOMIC_RELAXED);
     board_unlock(b);
     host_word_wait(&c->asleep, 1, deadline);

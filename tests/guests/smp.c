@@ -1328,6 +1328,160 @@ static void time_tests(void)
     tally_end("the APIC timer of each CPU");
 }
 
+/* --- what KVM's guests may use (board_pv.c has the monitor's side) --- */
+
+#define PV_STEAL     0x020u
+#define PV_UNHALT    0x080u
+#define PV_TLB_FLUSH 0x200u
+#define PV_IPI       0x800u
+#define HC_KICK      5
+#define HC_SEND_IPI  10
+#define MSR_STEAL    0x4b564d03u
+
+static struct {
+    u64 steal;
+    volatile u32 version;
+    u32 flags;
+    volatile u8 preempted;
+    u8 pad[47];
+} steal[MAX_CPUS] __attribute__((aligned(64)));
+
+static int64_t hypercall(u64 nr, u64 a, u64 b, u64 c, u64 d)
+{
+    int64_t r;
+
+    asm volatile("vmcall" : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d) : "memory");
+    return r;
+}
+
+static void pv_ipis(void)
+{
+    u32 all = (1u << n_cpus) - 1;
+
+    for (unsigned k = 0; k < 20 * SMP_ROUNDS; k++)
+        for (u32 set = 2; set <= all; set += 2) {
+            unsigned first = k & 1; /* the bit map may begin anywhere */
+            for (unsigned i = 0; i < n_cpus; i++)
+                expected[i] = cpu[i].ipis + (set >> i & 1);
+            int64_t n = k & 2 ? hypercall(HC_SEND_IPI, 0, (u64)set >> first << 40, 0, V_COUNT)
+                              : hypercall(HC_SEND_IPI, set >> first, 0, first, V_COUNT);
+            u64 members = 0;
+            for (unsigned i = 0; i < n_cpus; i++)
+                members += set >> i & 1;
+            tally("PV IPI: how many took it", set, (u64)n, k & 2 ? 0 : members);
+            for (unsigned i = 0; i < n_cpus && !(k & 2); i++)
+                WAIT(cpu[i].ipis == expected[i]);
+        }
+    u32 nmis = cpu[1].nmis;
+    check("PV IPI: an NMI", (u64)hypercall(HC_SEND_IPI, 2, 0, 0, ICR_NMI), 1);
+    WAIT(cpu[1].nmis == nmis + 1);
+    check("PV IPI: INIT is refused", (u64)hypercall(HC_SEND_IPI, 2, 0, 0, ICR_INIT), (u64)-22);
+    check("PV IPI: nobody there", (u64)hypercall(HC_SEND_IPI, ~0ull, ~0ull, 0xfffffff0, V_COUNT), 0);
+    check("an unknown hypercall", (u64)hypercall(77, 0, 0, 0, 0), (u64)-1000);
+}
+
+/* Halts with interrupts off, as one that waits for a lock; odd turns are kicked before they halt. */
+static void job_kicked(unsigned id)
+{
+    for (u32 k = 0; k < 50 * SMP_ROUNDS; k++) {
+        cpu[id].stage = 2 * k + 1;
+        if (k & 1)
+            WAIT(cpu[id].stage == 0);
+        asm volatile("hlt" ::: "memory");
+        cpu[id].stage = 2 * k + 2;
+        WAIT(cpu[id].stage == 0);
+    }
+}
+
+static void pv_unhalt(void)
+{
+    give(1, job_kicked);
+    for (u32 k = 0; k < 50 * SMP_ROUNDS; k++) {
+        WAIT(cpu[1].stage == 2 * k + 1);
+        tally("a kick", k, (u64)hypercall(HC_KICK, 0, 1, 0, 0), 0);
+        if (k & 1)
+            cpu[1].stage = 0;
+        WAIT(cpu[1].stage == 2 * k + 2);
+        cpu[1].stage = 0;
+    }
+    WAIT(!cpu[1].job);
+    check("kicked out of HLT", 1, 1);
+    check("a kick for nobody", (u64)hypercall(HC_KICK, 0, 200, 0, 0), 0);
+}
+
+/* Reads through the window, halts, reads again, with no INVLPG of its own. */
+static void job_flushed(unsigned id)
+{
+    volatile u32 *window = (volatile u32 *)WINDOW;
+
+    for (u32 k = 0; k < 50 * SMP_ROUNDS; k++) {
+        cpu[id].bad += window[0] != (k & 1);
+        cpu[id].stage = 2 * k + 1;
+        asm volatile("hlt" ::: "memory");
+        cpu[id].bad += steal[id].preempted != 0; /* it runs */
+        cpu[id].bad += window[0] != (~k & 1);
+        cpu[id].stage = 2 * k + 2;
+        WAIT(cpu[id].stage == 0);
+    }
+}
+
+static void pv_tlb_flush(void)
+{
+    u32 interrupted = 0;
+
+    arrived = stop = 0;
+    cpu[1].bad = cpu[1].stage = 0;
+    *(volatile u32 *)frames[0] = 0;
+    *(volatile u32 *)frames[1] = 1;
+    window_table[0] = (u64)frames[0] | 7;
+    give(1, job_flushed);
+    for (u32 k = 0; k < 50 * SMP_ROUNDS; k++) {
+        u8 out = 1;
+
+        WAIT(cpu[1].stage == 2 * k + 1);
+        WAIT(steal[1].preempted & 1);
+        *(volatile u64 *)&window_table[0] = (u64)frames[~k & 1] | 7;
+        if (!__atomic_compare_exchange_n(&steal[1].preempted, &out, 3, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            interrupted++;
+        hypercall(HC_KICK, 0, 1, 0, 0);
+        WAIT(cpu[1].stage == 2 * k + 2);
+        cpu[1].stage = 0;
+    }
+    WAIT(!cpu[1].job);
+    check("PV TLB flush", cpu[1].bad, 0);
+    check("it stayed out until it was kicked", interrupted, 0);
+}
+
+static void job_steal(unsigned id)
+{
+    wrmsr(MSR_STEAL, (u64)&steal[id] | 1);
+}
+
+static void job_steal_off(unsigned id)
+{
+    wrmsr(MSR_STEAL, 0);
+}
+
+static void pv_tests(void)
+{
+    u32 r[4];
+
+    cpuid(0x40000001, 0, r);
+    if (r[0] & PV_IPI)
+        pv_ipis();
+    if (r[0] & PV_STEAL)
+        parallel(job_steal, n_cpus);
+    if (r[0] & PV_UNHALT)
+        pv_unhalt();
+    if (r[0] & PV_TLB_FLUSH && r[0] & PV_UNHALT)
+        pv_tlb_flush();
+    for (unsigned i = 0; i < n_cpus && r[0] & PV_STEAL; i++)
+        tally("steal time is written whole", i, steal[i].version & 1, 0);
+    if (r[0] & PV_STEAL)
+        parallel(job_steal_off, n_cpus);
+    tally_end("KVM's paravirtual interfaces");
+}
+
 int main(void)
 {
     wrmsr(MSR_GS_BASE, (u64)&cpu[0]);
@@ -1352,11 +1506,13 @@ int main(void)
     code_tests();
     page_tests();
     time_tests();
+    pv_tests();
     to_x2apic();
     check_ids("ids, x2APIC");
     ipis("x2APIC: interrupts to halted CPUs");
     ipis_running("x2APIC: interrupts to CPUs that run");
     ping_pong();
+    pv_tests();
     again();
     return 0;
 }

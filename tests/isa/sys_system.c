@@ -696,6 +696,34 @@ static void segment_bases(void **state)
     harness_free(&h);
 }
 
+static s64 op_hypercall(void *ctx, u64 number, const u64 args[4])
+{
+    struct harness *h = ctx;
+    h->msr_value = number ^ args[0] << 8 ^ args[1] << 16 ^ args[2] << 24 ^ args[3] << 32;
+    return -22;
+}
+
+static void hypercalls_with_arguments(void **state)
+{
+    struct harness h;
+    harness_init(&h, true, false);
+    struct cpu *c = &h.cpu;
+    struct isa_ops ops = *h.isa.ops;
+    ops.hypercall = op_hypercall;
+    h.isa.ops = &ops;
+    h.model.feature[FW_KVM_EAX] = 1;
+    c->gpr[RAX] = 10, c->gpr[RBX] = 1, c->gpr[RCX] = 2, c->gpr[RDX] = 3, c->gpr[RSI] = 4;
+    assert_run_ok(&h, "0f01c1");
+    assert_true(h.msr_value == (10 ^ 1 << 8 ^ 2 << 16 ^ 3 << 24 ^ 4ull << 32));
+    assert_int_equal(c->gpr[RAX], -22ull);
+    h.msr_value = 0;
+    harness_ring(&h, 3);
+    assert_run_ok(&h, "0f01d9"); /* not for users */
+    assert_int_equal(c->gpr[RAX], -1ull);
+    assert_int_equal(h.msr_value, 0);
+    harness_free(&h);
+}
+
 static void hypercalls(void **state)
 {
     struct harness h;
@@ -890,6 +918,7 @@ int main(void)
         cmocka_unit_test(counters),
         cmocka_unit_test(segment_bases),
         cmocka_unit_test(hypercalls),
+        cmocka_unit_test(hypercalls_with_arguments),
         cmocka_unit_test(halting),
         cmocka_unit_test(syscall_in_64_bit_mode),
         cmocka_unit_test(syscall_elsewhere),

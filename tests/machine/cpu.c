@@ -260,6 +260,7 @@ BAD(mtrr_mask, c->msr.mtrr_mask[0] = 1)
 BAD(mtrr_fixed, c->msr.mtrr_fixed[10] = BIT(63))
 BAD(misc_enable, c->msr.misc_enable |= BIT(34))
 BAD(pv_eoi, c->msr.kvm_pv_eoi = 3)
+BAD(unhalt, c->unhalt = 2)
 BAD(tsc_aux, c->msr.tsc_aux = BIT(32))
 
 #define ROW(name)         \
@@ -277,7 +278,7 @@ static const struct bad bads[] = {
     ROW(gdtr),        ROW(idtr),        ROW(mxcsr),      ROW(xcr0_x87),     ROW(xcr0_avx_alone),
     ROW(xcr0_pkru),   ROW(xcr0_part),   ROW(lstar),      ROW(sfmask),       ROW(pat),
     ROW(mtrr),        ROW(mtrr_mask),   ROW(mtrr_fixed), ROW(misc_enable),  ROW(pv_eoi),
-    ROW(tsc_aux),
+    ROW(tsc_aux),     ROW(unhalt),
 };
 
 static void test_record_refusals(void **state)
@@ -308,7 +309,8 @@ static void test_record_refusals(void **state)
     busy(c);
 }
 
-/* PAE paging's registers, and waiting for a start-up IPI, are the second version's: checked where they count, and absent from what the first one wrote. */
+/* PAE paging's registers, and waiting for a start-up IPI, are the second version's: checked where they count, and absent from what the first one wrote;
+   a kick that waits for its HLT is the third's. */
 static void test_record_of_legacy_modes(void **state)
 {
     struct cpu *c = *state;
@@ -326,8 +328,9 @@ static void test_record_of_legacy_modes(void **state)
     assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
     assert_int_equal(c->pdpte[2], 0x5001);
     assert_int_equal(c->waits_startup, 1);
-    assert_int_equal(
-        rec_save_raw(&old, cpu_record.type, 1, 0, v.payload, v.len - sizeof(c->pdpte) - sizeof(c->waits_startup)), 0);
+    assert_int_equal(rec_save_raw(&old, cpu_record.type, 1, 0, v.payload,
+                                  v.len - sizeof(c->pdpte) - sizeof(c->waits_startup) - sizeof(c->unhalt)),
+                     0);
     v = view_of(&old);
     assert_int_equal(rec_load(&v, &cpu_record, c, &e), 0);
     static const u64 bad[] = {3, 5, 0x21, 0x101, BIT(63) | 1};

@@ -306,7 +306,8 @@ static void test_kvm_leaves(void **state)
     assert_memory_equal(&r.ebx, "KVMK", 4);
     assert_memory_equal(&r.ecx, "VMKV", 4);
     assert_memory_equal(&r.edx, "M\0\0\0", 4);
-    assert_int_equal(cpu_cpuid(&cpu, 0x40000001, 0).eax, BIT(0) | BIT(1) | BIT(3) | BIT(6) | BIT(24));
+    assert_int_equal(cpu_cpuid(&cpu, 0x40000001, 0).eax,
+                     BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(11) | BIT(24));
     assert_int_equal(cpu_cpuid(&cpu, 0x40000100, 0).eax | cpu_cpuid(&cpu, 0x4000ffff, 0).ebx, 0);
     make("host,-hypervisor", 1);
     assert_int_equal(cpu_cpuid(&cpu, 0x40000000, 0).eax, 0);

@@ -242,7 +242,7 @@ static void test_presence(void **state)
                                  0x186,      0x198,      0x19c,      0x1a2,      0x1b0,      0x38f,      0x400,
                                  0x480,      0x606,      0x611,      0x6e0,      0x800,      0xda0,      0xc0000104,
                                  0xc0010000, 0xc0010004, 0xc0010062, 0xc0010117, 0xc0010140, 0xc0011020, 0x4b564d02,
-                                 0x4b564d03, 0x4b564d05, 0xffffffff, 0x40000000};
+                                 0x4b564d05, 0xffffffff, 0x40000000};
     u64 v;
     for (int amd = 0; amd < 2; amd++) {
         make(m, "host", amd);
@@ -281,6 +281,7 @@ static void test_features(void **state)
         {"host,-kvmclock_old", false, MSR_KVM_SYSTEM_TIME},
         {"host,-hypervisor", false, MSR_KVM_WALL_CLOCK_2},
         {"host,-kvm_pv_eoi", false, MSR_KVM_PV_EOI},
+        {"host,-kvm_steal_time", false, MSR_KVM_STEAL_TIME},
         {"host,-rdtscp", false, MSR_TSC_AUX},
     };
     u64 v;
@@ -508,6 +509,40 @@ static void test_pv_eoi(void **state)
     assert_true(kvmpv_eoi_test_clear(&pv, 0));
 }
 
+static void test_steal_time(void **state)
+{
+    struct machine *m = *state;
+    u64 sum;
+    make(m, "host", false);
+    kvmpv_out(&m->cpu, &m->mem); /* off: nothing is written */
+    assert_false(kvmpv_in(&m->cpu, &m->mem));
+    refused(m, MSR_KVM_STEAL_TIME, 0x6020 | KVM_MSR_ENABLED);
+    accepted(m, MSR_KVM_STEAL_TIME, 0x6040 | KVM_MSR_ENABLED, 0x6041);
+    kvmpv_steal_add(&m->cpu, &m->mem, 1000);
+    kvmpv_steal_add(&m->cpu, &m->mem, 234);
+    memcpy(&sum, m->ram + 0x6040, 8);
+    assert_int_equal(sum, 1234);
+    assert_int_equal(m->ram[0x6048], 4); /* two writes, each odd, then even */
+    kvmpv_out(&m->cpu, &m->mem);
+    assert_int_equal(m->ram[0x6050], 1);
+    assert_false(kvmpv_in(&m->cpu, &m->mem));
+    assert_int_equal(m->ram[0x6050], 0);
+    kvmpv_out(&m->cpu, &m->mem);
+    m->ram[0x6050] |= 2; /* somebody asks for a flush */
+    assert_true(kvmpv_in(&m->cpu, &m->mem));
+    assert_int_equal(m->ram[0x6050], 0);
+    make(m, "host,-kvm_pv_tlb_flush", false);
+    accepted(m, MSR_KVM_STEAL_TIME, 0x6040 | KVM_MSR_ENABLED, 0x6041);
+    m->ram[0x6050] = 3;
+    assert_false(kvmpv_in(&m->cpu, &m->mem)); /* nobody was told that this can be asked */
+    accepted(m, MSR_KVM_STEAL_TIME, (RAM - 0x40) | KVM_MSR_ENABLED, RAM - 0x3f);
+    kvmpv_steal_add(&m->cpu, &m->mem, 1);
+    accepted(m, MSR_KVM_STEAL_TIME, RAM | KVM_MSR_ENABLED, RAM | 1);
+    kvmpv_steal_add(&m->cpu, &m->mem, 1); /* not RAM: left alone */
+    kvmpv_out(&m->cpu, &m->mem);
+    assert_false(kvmpv_in(&m->cpu, &m->mem));
+}
+
 /* Writes to guest memory are traced as everyone's are: code that was decoded from the page hears of them. */
 static void heard(void *ctx, u64 page)
 {
@@ -552,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_wall_clock),
         cmocka_unit_test(test_hostile_addresses),
         cmocka_unit_test(test_pv_eoi),
+        cmocka_unit_test(test_steal_time),
         cmocka_unit_test(test_traced),
     };
     return cmocka_run_group_tests_name("machine/cpu_msr", tests, setup, teardown);

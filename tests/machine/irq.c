@@ -288,6 +288,28 @@ static void special_ipis(void **state)
     assert_int_equal(g->cpus[0]->nmi_pending, 1);
 }
 
+static void ipis_by_bit_map(void **state)
+{
+    struct rig *g = *state;
+    enable(g);
+    assert_int_equal(irq_send_ipis(g->ic, 3, 0, 0, 0x51), 2);
+    assert_int_equal(irq_ack(g->ic, 0), 0x51);
+    assert_int_equal(irq_ack(g->ic, 1), 0x51);
+    assert_int_equal(irq_send_ipis(g->ic, 1, 0, 1, 0x62), 1);
+    assert_false(attention(g, 0));
+    assert_int_equal(irq_ack(g->ic, 1), 0x62);
+    assert_int_equal(irq_send_ipis(g->ic, 0, ~0ull, 0, 0x73), 0);
+    assert_int_equal(irq_send_ipis(g->ic, ~0ull, ~0ull, 2, 0x73), 0);          /* 255 is not "all" */
+    assert_int_equal(irq_send_ipis(g->ic, ~0ull, ~0ull, 0xffffffc0, 0x73), 0); /* and does not wrap around */
+    assert_false(attention(g, 0) || attention(g, 1));
+    assert_int_equal(irq_send_ipis(g->ic, 2, 0, 0, 0x400), 1);
+    assert_int_equal(g->cpus[1]->nmi_pending, 1);
+    static const u32 refused[] = {0x500, 0x600, 0x100, 0x200, 0x700, 0x800, 0x4040, 0x80040, ~0u};
+    for (unsigned i = 0; i < ARRAY_LEN(refused); i++)
+        assert_int_equal(irq_send_ipis(g->ic, 3, 0, 0, refused[i]), -1);
+    assert_int_equal(g->inits + g->starts, 0);
+}
+
 static void timer_one_shot_and_periodic(void **state)
 {
     struct rig *g = *state;
@@ -865,6 +887,7 @@ int main(void)
         T(software_disable),
         T(errors),
         T(destinations),
+        T(ipis_by_bit_map),
         T(special_ipis),
         T(timer_one_shot_and_periodic),
         T(timer_storm_is_bounded),

@@ -607,6 +607,11 @@ static void bt_state_changed(struct engine *en, struct cpu *c)
     bt_flush(&en->bt);
 }
 
+static void bt_flush_tlb(struct engine *en)
+{
+    tlb_flush_all(&en->bt.ip);
+}
+
 static void bt_stats(const struct engine *en, struct engine_stats *out)
 {
     const struct bt *bt = &en->bt;
@@ -637,6 +642,7 @@ const struct engine_ops engine_bt = {
     .destroy = bt_destroy,
     .run = bt_run,
     .state_changed = bt_state_changed,
+    .flush_tlb = bt_flush_tlb,
     .stats = bt_stats,
     .explain = explain,
 };

@@ -1,5 +1,6 @@
 /* Slow paths to memory, behind the software TLB; and the operations that isa/ works with. */
 #include "engine/interp/interp.h"
+#include "machine/cpu/cpuid.h"
 
 #include <string.h>
 
@@ -401,6 +402,17 @@ static void op_cr8_write(void *ctx, u64 value)
     coherence_enter(ip->seat);
 }
 
+static s64 op_hypercall(void *ctx, u64 number, const u64 args[4])
+{
+    struct interp *ip = ctx;
+    if (!ip->cfg.ops->hypercall)
+        return -KVM_ENOSYS;
+    coherence_leave(ip->seat);
+    s64 result = ip->cfg.ops->hypercall(ip->cfg.ops_ctx, ip->cpu, number, args);
+    coherence_enter(ip->seat);
+    return result;
+}
+
 /*
  * Entries carry no PCID: whatever CR3 is loaded drops all that is not global, and what INVPCID says of another PCID is
  * therefore true already.
@@ -443,6 +455,7 @@ const struct isa_ops interp_isa_ops = {
     .tsc = op_tsc,
     .cr8_read = op_cr8_read,
     .cr8_write = op_cr8_write,
+    .hypercall = op_hypercall,
     .flush = op_flush,
     .mode_changed = op_mode_changed,
 };

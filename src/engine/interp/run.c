@@ -492,6 +492,11 @@ static void interp_state_changed(struct engine *en, struct cpu *c)
     blocks_flush(&en->ip);
 }
 
+static void interp_flush_tlb(struct engine *en)
+{
+    tlb_flush_all(&en->ip);
+}
+
 static void interp_stats(const struct engine *en, struct engine_stats *out)
 {
     *out = en->ip.stats;
@@ -508,6 +513,7 @@ const struct engine_ops engine_interp = {
     .destroy = interp_destroy,
     .run = interp_run,
     .state_changed = interp_state_changed,
+    .flush_tlb = interp_flush_tlb,
     .stats = interp_stats,
     .explain = explain,
 };

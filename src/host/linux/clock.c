@@ -34,6 +34,11 @@ u64 host_ns(void *unused)
     return (u64)clock_ns(CLOCK_MONOTONIC);
 }
 
+u64 host_thread_ns(void)
+{
+    return (u64)clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 s64 host_wall_ns(void)
 {
     return clock_ns(CLOCK_REALTIME);

@@ -99,7 +99,7 @@ void cpu_init_reset(struct cpu *c)
     c->gpr[RDX] = signature(c->model);
     c->rip = 0xfff0;
     cpu_set_rflags(c, FL_ONE);
-    c->cpl = c->shadow = c->halted = c->nmi_blocked = c->nmi_pending = 0;
+    c->cpl = c->shadow = c->halted = c->unhalt = c->nmi_blocked = c->nmi_pending = 0;
     cpu_attention_clear(c, ATTN_NMI);
     reset_segments(c);
     c->cr0 = (c->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
@@ -234,8 +234,8 @@ static int check_scalars(const struct cpu *c, struct error *e)
         return refuse(e, "CPL", c->cpl);
     if (c->shadow & ~(SHADOW_STI | SHADOW_MOVSS))
         return refuse(e, "shadow", c->shadow);
-    if (c->halted > 1 || c->nmi_blocked > 1 || c->nmi_pending > 1 || c->waits_startup > 1)
-        return error_set(e, EINVAL, "halted, nmi_blocked, nmi_pending or waits_startup is neither 0 nor 1");
+    if ((c->halted | c->nmi_blocked | c->nmi_pending | c->waits_startup | c->unhalt) > 1)
+        return error_set(e, EINVAL, "halted, nmi_blocked, nmi_pending, waits_startup or unhalt is neither 0 nor 1");
     if (!cpu_code64(c) && c->rip >> 32)
         return refuse(e, "RIP", c->rip);
     if (c->dr[4] || c->dr[5])
@@ -433,12 +433,13 @@ static const struct rec_field fields[] = {
     F(fpu.k),
     REC_FIELD_SINCE(struct cpu, pdpte, 2),
     REC_FIELD_SINCE(struct cpu, waits_startup, 2),
+    REC_FIELD_SINCE(struct cpu, unhalt, 3),
 };
 
 const struct rec_desc cpu_record = {
     .name = "cpu",
     .type = REC_TYPE('V', 'C', 'P', 'U'),
-    .version = 2,
+    .version = 3,
     .object_size = sizeof(struct cpu),
     .fields = fields,
     .n_fields = ARRAY_LEN(fields),

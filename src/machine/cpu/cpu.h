@@ -236,6 +236,7 @@ struct cpu {
     u8 nmi_blocked; /* until IRET */
     u8 nmi_pending;
     u8 waits_startup; /* for a start-up IPI: executes nothing */
+    u8 unhalt;        /* kicked by another CPU (KVM's PV unhalt): the present HLT, or the next, ends at once */
     u8 id;            /* index of this CPU in its machine and initial APIC id */
 
     u32 attention; /* ATTN_*: use __atomic builtins */

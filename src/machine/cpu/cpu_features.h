@@ -265,10 +265,10 @@
     X(KVM_PV_EOI, "kvm_pv_eoi", FW_KVM_EAX, 6, OWN, 1, ANY, HYPERVISOR)              \
     X(KVM_CLOCK_STABLE, "kvmclock_stable_bit", FW_KVM_EAX, 24, OWN, 1, ANY, HYPERVISOR) \
     X(KVM_ASYNC_PF, "kvm_asyncpf", FW_KVM_EAX, 4, NEVER, 0, ANY, NONE)               \
-    X(KVM_STEAL_TIME, "kvm_steal_time", FW_KVM_EAX, 5, NEVER, 0, ANY, NONE)          \
-    X(KVM_PV_UNHALT, "kvm_pv_unhalt", FW_KVM_EAX, 7, NEVER, 0, ANY, NONE)            \
-    X(KVM_PV_TLB_FLUSH, "kvm_pv_tlb_flush", FW_KVM_EAX, 9, NEVER, 0, ANY, NONE)      \
-    X(KVM_PV_IPI, "kvm_pv_ipi", FW_KVM_EAX, 11, NEVER, 0, ANY, NONE)                 \
+    X(KVM_STEAL_TIME, "kvm_steal_time", FW_KVM_EAX, 5, OWN, 1, ANY, HYPERVISOR)      \
+    X(KVM_PV_UNHALT, "kvm_pv_unhalt", FW_KVM_EAX, 7, OWN, 1, ANY, HYPERVISOR)        \
+    X(KVM_PV_TLB_FLUSH, "kvm_pv_tlb_flush", FW_KVM_EAX, 9, OWN, 1, ANY, KVM_STEAL_TIME)\
+    X(KVM_PV_IPI, "kvm_pv_ipi", FW_KVM_EAX, 11, OWN, 1, ANY, HYPERVISOR)             \
     X(KVM_POLL_CONTROL, "kvm_poll_control", FW_KVM_EAX, 12, NEVER, 0, ANY, NONE)
 /* clang-format on */
 

@@ -109,4 +109,11 @@ u32 cpu_xsave_size(u64 xcr0);
 /* The same in the compacted format. */
 u32 cpu_xsave_compact_size(u64 xcr0);
 
+/* Hypercalls that KVM's leaf promises (Linux Documentation/virt/kvm/x86/hypercalls.rst), and their errors. */
+#define KVM_HC_KICK_CPU 5u
+#define KVM_HC_SEND_IPI 10u
+#define KVM_EPERM       1
+#define KVM_EINVAL      22
+#define KVM_ENOSYS      1000
+
 #endif

@@ -1,5 +1,5 @@
 /*
- * kvmclock and PV EOI in guest memory.
+ * kvmclock, PV EOI and steal time in guest memory.
  *
  * kvmclock gives the guest a line: at TSC value `tsc_timestamp` it was `system_time` ns, and a tick is mul * 2^(shift - 32) ns.
  * The guest reads the TSC and computes; nobody has to enter the monitor. The structure carries a version that is odd
@@ -9,6 +9,10 @@
  *
  * system_time is vclock_ns, so that kvmclock, the timers and the chips share one source. Flag bit 0 (TSC_STABLE) lets the
  * guest trust the line without comparing with what other CPUs read; bit 1 says that it was stopped.
+ *
+ * The record of steal time, 64 bytes, has a version of the same kind; of `preempted` the monitor sets bit 0, the guest bit 1:
+ *
+ *     0  steal, ns    8  version    12  flags    16  preempted    17  pad
  *
  * Not done: several CPUs. TSC_STABLE then requires the same line for all, made from one reading of the clocks.
  */
@@ -155,4 +159,63 @@ bool kvmpv_eoi_test_clear(void *ctx, unsigned cpu)
     bool was = __atomic_fetch_and(flag, (u8)~1u, __ATOMIC_SEQ_CST) & 1;
     eoi_written(ctx, flag);
     return !was;
+}
+
+/* --- steal time ------------------------------------------------------------------------------------------------- */
+
+#define STEAL_SIZE      64u
+#define STEAL_VERSION   8u
+#define STEAL_PREEMPTED 16u
+#define PREEMPTED       1u
+#define PREEMPTED_FLUSH 2u
+
+bool kvmpv_steal_on(const struct cpu *c)
+{
+    return c->msr.kvm_steal_time & KVM_MSR_ENABLED;
+}
+
+static gpa_t steal_record(const struct cpu *c)
+{
+    return GPA(c->msr.kvm_steal_time & ~(u64)(KVM_MSR_ENABLED | KVM_STEAL_RESERVED));
+}
+
+void kvmpv_steal_add(const struct cpu *c, struct guest_mem *m, u64 ns)
+{
+    gpa_t at = steal_record(c);
+    u64 sum;
+    if (!kvmpv_steal_on(c) || !mem_at(m, at, STEAL_SIZE))
+        return;
+    mem_read(m, at, &sum, sizeof(sum)); /* the guest has it when the machine moves on */
+    sum += ns;
+    gpa_t version = GPA(at.v + STEAL_VERSION);
+    u32 odd = version_begin(m, version);
+    mem_write(m, at, &sum, sizeof(sum));
+    version_end(m, version, odd);
+}
+
+/* The byte that says whether the CPU runs; NULL when steal time is off or not in RAM. */
+static u8 *preempted(const struct cpu *c, const struct guest_mem *m)
+{
+    gpa_t at = steal_record(c);
+    u8 *record = kvmpv_steal_on(c) ? mem_at(m, at, STEAL_SIZE) : NULL;
+    return record ? record + STEAL_PREEMPTED : NULL;
+}
+
+void kvmpv_out(const struct cpu *c, struct guest_mem *m)
+{
+    u8 *byte = preempted(c, m);
+    if (!byte)
+        return;
+    __atomic_store_n(byte, PREEMPTED, __ATOMIC_SEQ_CST);
+    mem_traced_write(m, (u64)(byte - m->ram) >> PAGE_SHIFT);
+}
+
+bool kvmpv_in(const struct cpu *c, struct guest_mem *m)
+{
+    u8 *byte = preempted(c, m);
+    if (!byte)
+        return false;
+    u8 was = __atomic_exchange_n(byte, 0, __ATOMIC_SEQ_CST);
+    mem_traced_write(m, (u64)(byte - m->ram) >> PAGE_SHIFT);
+    return was & PREEMPTED_FLUSH && (!c->model || cpu_has(c->model, FEAT_KVM_PV_TLB_FLUSH));
 }

@@ -1,5 +1,6 @@
 /*
- * KVM's paravirtual interfaces that this machine offers: kvmclock and PV EOI, the parts that live in guest memory.
+ * KVM's paravirtual interfaces that this machine offers: kvmclock, PV EOI and steal time, the parts that live in guest
+ * memory.
  *
  * The guest names an address by MSR (msr.c); these functions write there. Addresses are a guest's word: everything goes
  * through the doorway of mem.h, and what isn't RAM is silently left alone, as KVM does.
@@ -37,5 +38,18 @@ struct kvmpv {
  */
 bool kvmpv_eoi_set(void *ctx, unsigned cpu);
 bool kvmpv_eoi_test_clear(void *ctx, unsigned cpu);
+
+/*
+ * Steal time: a record a CPU, at the address of its STEAL_TIME MSR, of the nanoseconds for which it wanted to run and the host
+ * ran something else, and whether it runs now. Each of these does nothing while that is switched off.
+ *
+ * kvmpv_steal_add: so many more. kvmpv_out: the CPU is not running, and looks at nothing that it has translated: whoever would
+ * have to interrupt it to drop translations may ask for that in the record instead. kvmpv_in: it runs again, after what
+ * came meanwhile; true if it has to drop all translations first (PV TLB flush).
+ */
+bool kvmpv_steal_on(const struct cpu *c);
+void kvmpv_steal_add(const struct cpu *c, struct guest_mem *m, u64 ns);
+void kvmpv_out(const struct cpu *c, struct guest_mem *m);
+bool kvmpv_in(const struct cpu *c, struct guest_mem *m);
 
 #endif

@@ -172,6 +172,10 @@ static bool de_cfg(const struct cpu *c, u64 v)
 {
     return v == DE_CFG_VALUE;
 }
+static bool steal_time(const struct cpu *c, u64 v)
+{
+    return !(v & KVM_STEAL_RESERVED);
+}
 static bool pv_eoi(const struct cpu *c, u64 v)
 {
     return !(v & KVM_MSR_ENABLED) || !(v & 2);
@@ -354,6 +358,8 @@ static const struct msr_row table[] = {
      .needs = FEAT_KVM_CLOCKSOURCE},
     {ONE(MSR_KVM_SYSTEM_TIME_2), "KVM_SYSTEM_TIME_NEW", KEPT(msr.kvm_system_time), .accepts = any,
      .write = write_system_time, .needs = FEAT_KVM_CLOCKSOURCE2},
+    {ONE(MSR_KVM_STEAL_TIME), "KVM_STEAL_TIME", KEPT(msr.kvm_steal_time), .accepts = steal_time,
+     .needs = FEAT_KVM_STEAL_TIME},
     {ONE(MSR_KVM_PV_EOI), "KVM_PV_EOI", KEPT(msr.kvm_pv_eoi), .accepts = pv_eoi, .needs = FEAT_KVM_PV_EOI,
      .effects = MSR_CHANGES_PV_EOI},
 };

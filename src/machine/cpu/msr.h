@@ -31,9 +31,11 @@
 #define MSR_KVM_SYSTEM_TIME   0x12u
 #define MSR_KVM_WALL_CLOCK_2  0x4b564d00u
 #define MSR_KVM_SYSTEM_TIME_2 0x4b564d01u
+#define MSR_KVM_STEAL_TIME    0x4b564d03u
 #define MSR_KVM_PV_EOI        0x4b564d04u
 
 #define KVM_MSR_ENABLED       1u /* bit 0 of KVM's registers that hold an address */
+#define KVM_STEAL_RESERVED    0x3eu
 
 /* What MSRs reach beyond struct cpu. Both are needed. */
 struct cpu_msr_env {

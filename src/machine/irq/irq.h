@@ -39,6 +39,13 @@ void irq_set(struct irqchip *ic, unsigned gsi, int level);
 /* Deliver a message-signalled interrupt (MSI address and data, SDM vol. 3A, 11.11). */
 void irq_msi(struct irqchip *ic, u64 address, u32 data);
 
+/*
+ * Interprocessor interrupts to CPUs by a bit each: bit i of `low` is APIC id `first` + i, bit i of `high` that plus 64. `icr` has
+ * vector and delivery mode as the register's lower half has them, nothing else. How many local APICs took one; -1 when `icr`
+ * asks for what can't be sent so.
+ */
+int irq_send_ipis(struct irqchip *ic, u64 low, u64 high, u32 first, u32 icr);
+
 /* Drive the NMI input (LINT1 of every CPU): an edge to 1. */
 void irq_nmi(struct irqchip *ic);
 

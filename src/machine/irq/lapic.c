@@ -259,6 +259,22 @@ static void deliver_shorthand(struct lapic *l, const struct irq_message *m, unsi
     }
 }
 
+int irq_send_ipis(struct irqchip *ic, u64 low, u64 high, u32 first, u32 icr)
+{
+    struct irq_message m = {.wide = true, .mode = icr >> 8 & 7, .vector = (u8)icr};
+    int taken = 0;
+    if (icr & ~0x7ffu || (m.mode != IRQ_FIXED && m.mode != IRQ_NMI))
+        return -1;
+    for (unsigned i = 0; i < 128; i++) {
+        u64 id = (u64)first + i;
+        if (!((i < 64 ? low : high) >> i % 64 & 1) || id >= UINT8_MAX) /* 255 and more: nobody's, or everybody's */
+            continue;
+        m.dest = (u32)id;
+        taken += irq_deliver(ic, &m);
+    }
+    return taken;
+}
+
 void lapic_send_ipi(struct lapic *l)
 {
     u32 low = l->icr_low;
