@@ -70,5 +70,6 @@ int kit_generate(long bytes);                              /* deterministic data
 int kit_time_command(char **argv);                         /* NAME COMMAND..: wall time of a command */
 int kit_parallel(
     long threads); /* integer work by one thread, and by so many, each on a CPU of its own (work_threads.c) */
+int kit_contend(long threads, double seconds); /* what threads do to each other in the kernel (contend.c) */
 
 #endif

@@ -203,6 +203,8 @@ static int tool(int argc, char **argv)
         return kit_generate(atol(argv[2]));
     if (!strcmp(mode, "--parallel") && argc == 3)
         return kit_parallel(atol(argv[2]));
+    if (!strcmp(mode, "--contend") && argc == 4)
+        return kit_contend(atol(argv[2]), atof(argv[3]));
     if (!strcmp(mode, "--time-command") && argc >= 4)
         return kit_time_command(argv + 2);
     return -1;

@@ -6,6 +6,10 @@ from lib.usage import cpu_seconds, pss_mib
 
 PROGRAMS = ["shell", "interpreter", "compressor", "database", "numeric"]
 SMALL_CACHE = "1M"
+PV_WORKS = ("unmap", "lock", "wake")
+PV_VARIANTS = {"all": [], "no IPI": ["-kvm_pv_ipi"], "no unhalt": ["-kvm_pv_unhalt"], "no TLB flush": ["-kvm_pv_tlb_flush"],
+               "no steal time": ["-kvm_steal_time"],
+               "none": ["-kvm_pv_ipi", "-kvm_pv_unhalt", "-kvm_steal_time"]}
 
 
 class Reading:
@@ -117,6 +121,22 @@ def cpus(peer, args):
     return reading
 
 
+def pv(peer, args):
+    """Threads that disturb each other in the kernel, on twice as many CPUs as the host has: with and without what it says KVM has."""
+    reading = Reading()
+    for name, without in PV_VARIANTS.items():
+        with peer.start("contend", "4:1", ["--cpu", ",".join(["host", *without])], cpus=4) as run:
+            if not run.wait_for(r"^KIT DONE status=0", args.timeout):
+                reading.wrong.append(f"pv: {name}: did not end well")
+        for _, line in run.lines:
+            if m := re.match(r"contend (\w+) (\d+) /s", line):
+                if int(m[2]):
+                    reading.values[f"pv/{m[1]}/{name}"] = 1e9 / int(m[2])
+                else:
+                    reading.wrong.append(f"pv: {name}: {m[1]} failed")
+    return reading
+
+
 def kit(peer, args):
     """Every workload of the kit: nanoseconds an operation or a byte."""
     reading = Reading()
@@ -136,6 +156,7 @@ def kit(peer, args):
     return reading
 
 
-MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, kit)}
+MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, pv, kit)}
 # those that are not for every peer
-ONLY_FOR = {"boot": ("trapeze", "tcg"), "idle": ("trapeze", "tcg"), "cache": ("trapeze",)}
+ONLY_FOR = {"boot": ("trapeze", "tcg"), "idle": ("trapeze", "tcg"), "cache": ("trapeze",),
+            "pv": ("trapeze",)}

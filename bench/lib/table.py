@@ -1,7 +1,8 @@
 """The values of all rounds, and the table that holds them against the bars."""
 import math
+import statistics
 
-from lib.measurements import MEASUREMENTS, PROGRAMS, SMALL_CACHE
+from lib.measurements import MEASUREMENTS, PROGRAMS, PV_VARIANTS, PV_WORKS, SMALL_CACHE
 
 LAST_COMPUTE_ROW = "crc32"  # of the kit, in the order of its tables
 CLOCK_TOLERANCE = 0.02
@@ -141,6 +142,22 @@ def cpus_rows(results, _):
             Row("4 CPUs on the same host: times 2", "", times("cpus/unit4", "cpus/unit2"), 1, True)]
 
 
+def pv_rows(results, _):
+    """How many times faster with all of it than without a part: above 1, the part helps. Medians, for luck has a large share."""
+    def median(name):
+        values = results.values["trapeze"].get(name)
+        return statistics.median(values) if values else None
+    rows = []
+    for work in PV_WORKS:
+        every = median(f"pv/{work}/all")
+        rows.append(Row(f"4 CPUs on the same host: {work}", "ns", {"trapeze": every}))
+        for name in PV_VARIANTS:
+            without = median(f"pv/{work}/{name}")
+            if name != "all":
+                rows.append(Row(f"    times faster than with {name}", "", {"trapeze": without / every if every and without else None}))
+    return rows
+
+
 def slower_row(results, text, names):
     """How many of the rows are slower than TCG by more than they may. Rows that are missing have a line of their own."""
     notes = []
@@ -181,7 +198,7 @@ def wrong_row(results):
     return Row("what a guest found wrong", "", {p: len(results.wrong[p]) for p in results.peers}, 0, notes=lines)
 
 
-ROWS = {"boot": boot_rows, "simple": simple_rows, "idle": idle_rows, "programs": programs_rows, "cache": cache_rows, "cpus": cpus_rows,
+ROWS = {"boot": boot_rows, "simple": simple_rows, "idle": idle_rows, "programs": programs_rows, "cache": cache_rows, "cpus": cpus_rows, "pv": pv_rows,
         "kit": kit_rows}
 assert ROWS.keys() == MEASUREMENTS.keys()
 
