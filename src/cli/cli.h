@@ -58,6 +58,8 @@ enum option_id {
     OPT_ENV,
     OPT_WORKDIR,
     OPT_USER,
+    OPT_ARCHIVE,
+    OPT_TO_FILE,
     OPT_COUNT
 };
 
@@ -178,6 +180,7 @@ void cli_man(FILE *out, const struct verb *v);
 /* --- verbs, one file each --- */
 
 int verb_run(const struct args *a, struct error *e);
+int verb_image(const struct args *a, struct error *e);
 int verb_ps(const struct args *a, struct error *e);
 int verb_exec(const struct args *a, struct error *e);
 int verb_cp(const struct args *a, struct error *e);

@@ -161,6 +161,17 @@ const struct option_def cli_options[OPT_COUNT] = {
                   .kind = OPTION_TEXT,
                   .value = "USER[:GROUP]",
                   .help = "who the program runs as, by name or number; root without it"},
+    [OPT_ARCHIVE] = {.name = "archive",
+                     .kind = OPTION_CHOICE,
+                     .value = "KIND",
+                     .preset = "docker",
+                     .choices = "docker|oci",
+                     .help = "save: the kind of archive: as docker writes and reads it, or an OCI layout"},
+    [OPT_TO_FILE] = {.name = "output",
+                     .letter = 'o',
+                     .kind = OPTION_TEXT,
+                     .value = "FILE",
+                     .help = "save: write into FILE, not to standard output"},
 };
 
 const struct cli_exit_row cli_exit_rows[] = {
@@ -186,6 +197,13 @@ static const char *const examples_run[] = {
 };
 static const char *const examples_ps[] = {"trapeze ps", "machines that run", "trapeze ps -a --format json",
                                           "every machine, for scripts", NULL};
+static const char *const examples_image[] = {"trapeze image load debian.tar",
+                                             "what docker, podman or skopeo saved",
+                                             "trapeze image import root.tar.gz mine:1",
+                                             "a root file system as an image",
+                                             "trapeze image save --archive oci -o mine.tar mine:1",
+                                             "an OCI layout in a tar",
+                                             NULL};
 static const char *const examples_exec[] = {"trapeze exec web uname -a",
                                             "ask the guest",
                                             "trapeze exec -it web sh",
@@ -288,6 +306,27 @@ const struct verb cli_verbs[] = {
          "guest's part.",
      .examples = examples_cp,
      .run = verb_cp},
+    {.name = "image",
+     .operands = "ACTION [ARG...]",
+     .min_operands = 1,
+     .max_operands = -1,
+     .summary = "load, save, name and remove images of containers",
+     .text =
+         "Actions: list; load [FILE], a docker-archive or oci-archive; save NAME...; import FILE NAME, a root file "
+         "system as a tar; tag NAME NEW; rm NAME...; prune, which removes what no image needs and images without a "
+         "name; verify, which reads every blob of every image. FILE - is standard input. Archives may be packed with "
+         "gzip or zstd. Images lie in ~/.local/share/trapeze/images, an OCI layout. Containers from images are not "
+         "there yet: `trapeze image` keeps images, nothing runs them; nor are pull, push and build.",
+     .examples = examples_image,
+     .options = {OPT_ARCHIVE, OPT_TO_FILE, OPT_FORMAT},
+     .run = verb_image},
+    {.name = "images",
+     .operands = "",
+     .hidden = true,
+     .summary = "list images",
+     .text = "The same as `trapeze image list`.",
+     .options = {OPT_FORMAT},
+     .run = verb_image},
     {.name = "stop",
      .operands = "NAME...",
      .min_operands = 1,

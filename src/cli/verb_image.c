@@ -1,0 +1,266 @@
+/* `trapeze image ACTION`: a table of actions on the store. */
+#include "cli/cli.h"
+#include "cli/json.h"
+#include "image/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SAVE_MAX 64
+
+/* --format json: one line for each thing done, in an array; else lines as they come. */
+struct answer {
+    json_t *list;
+};
+
+static void say_name(void *arg, const char *name)
+{
+    const struct answer *answer = arg;
+    char shown[REFERENCE_TEXT];
+    reference_short(name, shown);
+    if (answer->list)
+        json_array_append_new(answer->list, json_string(shown));
+    else
+        puts(shown);
+}
+
+static int full_name(const char *typed, char out[REFERENCE_TEXT], struct error *e)
+{
+    struct reference ref;
+    int r = reference_parse(&ref, typed, e);
+    if (r == 0 && ref.digest[0])
+        return error_set(e, EINVAL, "image name \"%.100s\": a digest can not be given, only a name and a tag", typed);
+    if (r == 0)
+        reference_full(&ref, out);
+    return r;
+}
+
+static int open_input(const char *file, struct error *e)
+{
+    int fd = !file || !strcmp(file, "-") ? dup(STDIN_FILENO) : open(file, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? error_set(e, errno, "%s: cannot be read: %s", file ? file : "standard input", strerror(errno)) : fd;
+}
+
+static void print_row(json_t *row)
+{
+    char shown[REFERENCE_TEXT], size[24];
+    const char *name = json_string_value(json_object_get(row, "name"));
+    const char *created = json_string_value(json_object_get(row, "created"));
+    reference_short(name, shown);
+    printf("%-40s %-12.12s %10s  %.10s%s\n", *shown ? shown : "-", json_string_value(json_object_get(row, "id")),
+           cli_size_name((u64)json_integer_value(json_object_get(row, "size")), size), created ? created : "",
+           json_is_true(json_object_get(row, "damaged")) ? " damaged" : "");
+}
+
+static int list_images(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    size_t i;
+    json_t *row, *list = image_list(s, e);
+    if (!list)
+        return -EIO;
+    if (answer->list)
+        return json_array_extend(answer->list, list), json_decref(list), 0;
+    printf("%-40s %-12s %10s  %s\n", "NAME", "ID", "SIZE", "CREATED");
+    json_array_foreach(list, i, row) print_row(row);
+    json_decref(list);
+    return 0;
+}
+
+static int load(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    int fd = open_input(a->n_operands > 1 ? a->operands[1] : NULL, e);
+    int r = fd < 0 ? fd : image_load(s, fd, say_name, answer, e);
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+static int import(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    char name[REFERENCE_TEXT];
+    struct image_descriptor top;
+    int r = full_name(a->operands[2], name, e), fd = r < 0 ? r : open_input(a->operands[1], e);
+    r = fd < 0 ? fd : image_import(s, fd, name, NULL, &top, e);
+    if (fd >= 0)
+        close(fd);
+    if (r == 0)
+        say_name(answer, name);
+    return r;
+}
+
+static int save_to(const struct args *a, const struct image_store *s, int fd, struct error *e)
+{
+    struct image *images = calloc(SAVE_MAX, sizeof(*images));
+    const struct image *pointers[SAVE_MAX];
+    size_t n = 0, want = (size_t)a->n_operands - 1;
+    int r = !images           ? error_set(e, ENOMEM, "out of memory")
+            : want > SAVE_MAX ? error_set(e, EINVAL, "save: %zu images; %d are possible", want, SAVE_MAX)
+                              : 0;
+    for (; r == 0 && n < want; n++) {
+        pointers[n] = &images[n];
+        if ((r = image_find(s, a->operands[n + 1], &images[n], e)) < 0)
+            break;
+    }
+    if (r == 0)
+        r = image_save(s, pointers, n, a->number[OPT_ARCHIVE] == 0, fd, e);
+    for (size_t i = 0; i < n; i++)
+        image_free(&images[i]);
+    free(images);
+    return r;
+}
+
+static int save(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    const char *file = a->text[OPT_TO_FILE];
+    if (!file && isatty(STDOUT_FILENO))
+        return error_set(e, EINVAL, "save: an archive is nothing for a terminal; give --output FILE");
+    int fd = file ? open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : dup(STDOUT_FILENO);
+    if (fd < 0)
+        return error_set(e, errno, "%s: cannot be written: %s", file, strerror(errno));
+    int r = save_to(a, s, fd, e);
+    if (close(fd) < 0 && r == 0)
+        r = error_set(e, errno, "%s: cannot be written: %s", file ? file : "standard output", strerror(errno));
+    if (r < 0 && file)
+        unlink(file);
+    if (r == 0 && !file && answer->list) {
+        json_decref(answer->list); /* standard output is the archive's */
+        answer->list = NULL;
+    }
+    return r;
+}
+
+static int tag(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    char name[REFERENCE_TEXT];
+    struct image i;
+    int r = full_name(a->operands[2], name, e);
+    if (r == 0)
+        r = image_find(s, a->operands[1], &i, e);
+    if (r < 0)
+        return r;
+    r = image_tag(s, name, &i.top, e);
+    image_free(&i);
+    if (r == 0)
+        say_name(answer, name);
+    return r;
+}
+
+/* Whether somebody typed a name of the image, and not its id. */
+static bool by_name(const char *typed, const struct image *i)
+{
+    struct reference ref;
+    char full[REFERENCE_TEXT];
+    if (!i->name[0] || reference_parse(&ref, typed, NULL) < 0)
+        return false;
+    reference_full(&ref, full);
+    return !strcmp(full, i->name);
+}
+
+/* A name goes; with an id, all names of it. Then what nothing needs. */
+static int rm(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    struct image_gc gc;
+    int r = 0;
+    for (int k = 1; r == 0 && k < a->n_operands; k++) {
+        struct image i;
+        if ((r = image_find(s, a->operands[k], &i, e)) < 0)
+            break;
+        r = by_name(a->operands[k], &i) ? image_untag(s, i.name, e) : image_forget(s, i.top.digest, e);
+        if (r == 0)
+            say_name(answer, i.name[0] ? i.name : i.top.digest);
+        image_free(&i);
+    }
+    return r < 0 ? r : image_collect(s, NULL, 0, false, &gc, e);
+}
+
+static int forget_unnamed(const struct image_store *s, struct error *e)
+{
+    size_t i;
+    int r = 0;
+    json_t *row, *list = image_list(s, e);
+    json_array_foreach(list, i, row)
+    {
+        if (r == 0 && !*json_string_value(json_object_get(row, "name")))
+            r = image_forget(s, json_string_value(json_object_get(row, "digest")), e);
+    }
+    json_decref(list);
+    return list ? r : -EIO;
+}
+
+static int prune(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    struct image_gc gc;
+    char size[24];
+    int r = forget_unnamed(s, e);
+    if (r == 0)
+        r = image_collect(s, NULL, 0, true, &gc, e);
+    if (r < 0)
+        return r;
+    if (answer->list)
+        json_array_append_new(answer->list, json_pack("{s:I,s:I,s:I}", "blobs", (json_int_t)gc.blobs, "layers",
+                                                      (json_int_t)gc.layers, "bytes", (json_int_t)gc.bytes));
+    else
+        printf("%llu blobs, %llu layers, %s\n", (unsigned long long)gc.blobs, (unsigned long long)gc.layers,
+               cli_size_name(gc.bytes, size));
+    return 0;
+}
+
+static int verify(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    return image_verify(s, e);
+}
+
+static const struct action {
+    const char *name, *operands;
+    int min, max;
+    bool exclusive; /* it removes */
+    int (*run)(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e);
+} actions[] = {
+    {"list", "", 0, 0, false, list_images},
+    {"load", "[FILE]", 0, 1, false, load},
+    {"import", "FILE NAME", 2, 2, false, import},
+    {"save", "NAME...", 1, 1000, false, save},
+    {"tag", "NAME NEW", 2, 2, false, tag},
+    {"rm", "NAME...", 1, 1000, true, rm},
+    {"prune", "", 0, 0, true, prune},
+    {"verify", "", 0, 0, false, verify},
+};
+
+static const struct action *find_action(const struct args *a, struct error *e)
+{
+    const char *name = strcmp(a->verb->name, "images") ? a->operands[0] : "list";
+    int n = MAX(0, a->n_operands - 1);
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        if (strcmp(actions[i].name, name))
+            continue;
+        if (n >= actions[i].min && n <= actions[i].max)
+            return &actions[i];
+        error_set(e, EINVAL, "image %s: is written `trapeze image %s%s%s`", name, name, *actions[i].operands ? " " : "",
+                  actions[i].operands);
+        return NULL;
+    }
+    if (cli_choice("pull|push|build|export", name) >= 0)
+        error_set(e, ENOTSUP, "image %s: not there yet", name);
+    else
+        error_set(e, EINVAL, "image %.60s: no such action; `trapeze image --help` lists them", name);
+    return NULL;
+}
+
+int verb_image(const struct args *a, struct error *e)
+{
+    struct answer answer = {.list = a->number[OPT_FORMAT] ? json_array() : NULL};
+    struct image_store store;
+    const struct action *action = find_action(a, e);
+    int r = action ? image_store_open(&store, NULL, action->exclusive, e) : -EINVAL;
+    if (r == 0) {
+        r = action->run(a, &store, &answer, e);
+        image_store_close(&store);
+    }
+    if (r == 0 && answer.list)
+        return cli_json_print(answer.list, e);
+    json_decref(answer.list);
+    return r < 0 ? cli_status_of(e) : CLI_OK;
+}

@@ -1,0 +1,156 @@
+#include "image/tree.h"
+#include "container/sys.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DEPTH_MAX 4096 /* of directories that are removed: descriptors are what it costs */
+
+void tree_random(char *out, size_t size, const char *prefix)
+{
+    u64 bits = 0;
+    if (getrandom(&bits, sizeof(bits), 0) != (ssize_t)sizeof(bits))
+        bits = (u64)getpid() << 32 ^ (u64)(uintptr_t)&bits;
+    snprintf(out, size, "%s%016llx", prefix, (unsigned long long)bits);
+}
+
+int tree_make(const char *path, struct error *e)
+{
+    char part[PATH_MAX];
+    if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
+        return error_set(e, ENAMETOOLONG, "%.80s..: too long", path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    for (char *p = part + 1; (p = strchr(p, '/')); *p++ = '/') {
+        *p = 0;
+        if (mkdir(part, 0755) < 0 && errno != EEXIST)
+            return sys_error(e, "%s", part);
+    }
+    if (mkdir(part, 0700) < 0 && errno != EEXIST)
+        return sys_error(e, "%s", part);
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? sys_error(e, "%s", path) : fd;
+}
+
+int tree_make_at(int dir, const char *name, u32 mode, struct error *e)
+{
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT && (mkdirat(dir, name, mode) == 0 || errno == EEXIST))
+        fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? sys_error(e, "%s", name) : fd;
+}
+
+int tree_write(int dir, const char *name, const void *data, size_t size, bool durable, struct error *e)
+{
+    char temporary[NAME_MAX];
+    tree_random(temporary, sizeof(temporary), ".new-");
+    CLEANUP_FD int fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return sys_error(e, "%s", name);
+    if (sys_write_all(fd, data, size) < 0 || (durable && fsync(fd) < 0) || renameat(dir, temporary, dir, name) < 0) {
+        int r = sys_error(e, "%s", name);
+        unlinkat(dir, temporary, 0);
+        return r;
+    }
+    if (durable)
+        fsync(dir);
+    return 0;
+}
+
+static int remove_below(int fd, dev_t device, int depth)
+{
+    DIR *d = fdopendir(fd);
+    const struct dirent *entry;
+    int worst = 0;
+    if (!d) {
+        close(fd);
+        return -errno;
+    }
+    while ((entry = readdir(d))) {
+        const char *n = entry->d_name;
+        struct stat st;
+        if (!strcmp(n, ".") || !strcmp(n, ".."))
+            continue;
+        if (unlinkat(dirfd(d), n, 0) == 0 || errno == ENOENT)
+            continue;
+        int sub = depth < DEPTH_MAX ? openat(dirfd(d), n, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+        if (sub >= 0 && (fstat(sub, &st) < 0 || st.st_dev != device)) {
+            close(sub);
+            worst = -EBUSY;
+            continue;
+        }
+        if (sub >= 0)
+            remove_below(sub, device, depth + 1);
+        if (unlinkat(dirfd(d), n, AT_REMOVEDIR) < 0 && errno != ENOENT)
+            worst = -errno;
+    }
+    closedir(d);
+    return worst;
+}
+
+int tree_remove(int dir, const char *name, struct error *e)
+{
+    struct stat st;
+    if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return sys_error(e, "%s: cannot be removed", name);
+    int r = remove_below(fd, st.st_dev, 0);
+    if (r == 0 && unlinkat(dir, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        r = -errno;
+    return r < 0 ? error_set(e, -r, "%s: cannot be removed: %s", name, strerror(-r)) : 0;
+}
+
+static u64 usage_below(int fd, int depth)
+{
+    DIR *d = fdopendir(fd);
+    const struct dirent *entry;
+    u64 sum = 0;
+    if (!d) {
+        close(fd);
+        return 0;
+    }
+    while ((entry = readdir(d))) {
+        struct stat st;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+            fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        sum += (u64)st.st_blocks * 512 / MAX(1, S_ISDIR(st.st_mode) ? 1 : st.st_nlink);
+        int sub = S_ISDIR(st.st_mode) && depth < DEPTH_MAX
+                      ? openat(dirfd(d), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                      : -1;
+        if (sub >= 0)
+            sum += usage_below(sub, depth + 1);
+    }
+    closedir(d);
+    return sum;
+}
+
+u64 tree_usage(int dir, const char *name)
+{
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? 0 : usage_below(fd, 0);
+}
+
+int tree_lock(int dir, const char *name, bool exclusive, bool wait, struct error *e)
+{
+    CLEANUP_FD int fd = openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return sys_error(e, "%s", name);
+    while (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | (wait ? 0 : LOCK_NB)) < 0)
+        if (errno != EINTR)
+            return errno == EWOULDBLOCK ? -EAGAIN : sys_error(e, "%s: lock", name);
+    return sys_take(&fd);
+}
