@@ -159,20 +159,40 @@ static bool by_name(const char *typed, const struct image *i)
     return !strcmp(full, i->name);
 }
 
-/* A name goes; with an id, all names of it. Then what nothing needs. */
+/* What can not be read has its name still. */
+static int rm_damaged(const char *typed, const struct image_store *s, struct answer *answer)
+{
+    char name[REFERENCE_TEXT];
+    int r = full_name(typed, name, NULL);
+    if (r == 0)
+        r = image_untag(s, name, NULL);
+    if (r == 0)
+        say_name(answer, name);
+    return r;
+}
+
+/* A name goes; with an id, all names of it. */
+static int rm_one(const char *typed, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    struct image i;
+    struct error why = {0};
+    int r = image_find(s, typed, &i, &why);
+    if (r < 0)
+        return rm_damaged(typed, s, answer) == 0 ? 0 : error_set(e, why.code, "%s", why.msg);
+    r = by_name(typed, &i) ? image_untag(s, i.name, e) : image_forget(s, i.top.digest, e);
+    if (r == 0)
+        say_name(answer, i.name[0] ? i.name : i.top.digest);
+    image_free(&i);
+    return r;
+}
+
+/* And then what nothing needs. */
 static int rm(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
 {
     struct image_gc gc;
     int r = 0;
-    for (int k = 1; r == 0 && k < a->n_operands; k++) {
-        struct image i;
-        if ((r = image_find(s, a->operands[k], &i, e)) < 0)
-            break;
-        r = by_name(a->operands[k], &i) ? image_untag(s, i.name, e) : image_forget(s, i.top.digest, e);
-        if (r == 0)
-            say_name(answer, i.name[0] ? i.name : i.top.digest);
-        image_free(&i);
-    }
+    for (int k = 1; r == 0 && k < a->n_operands; k++)
+        r = rm_one(a->operands[k], s, answer, e);
     return r < 0 ? r : image_collect(s, NULL, 0, false, &gc, e);
 }
 

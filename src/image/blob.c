@@ -25,6 +25,21 @@ bool image_has_blob(const struct image_store *s, const char *digest)
     return digest_valid(digest) && faccessat(s->dir, blob_path(digest, path), F_OK, 0) == 0;
 }
 
+int image_check_size(const struct image_store *s, const struct image_descriptor *d, struct error *e)
+{
+    char path[DIGEST_TEXT + 8];
+    struct stat st;
+    int r = digest_check(d->digest, "blob", e);
+    if (r < 0)
+        return r;
+    if (fstatat(s->dir, blob_path(d->digest, path), &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_set(e, ENOENT, "layer %s is not in it", d->digest);
+    return (u64)st.st_size == d->size
+               ? 0
+               : error_set(e, EBADMSG, "layer %s has %llu bytes, its manifest says %llu", d->digest,
+                           (unsigned long long)st.st_size, (unsigned long long)d->size);
+}
+
 int image_open_blob(const struct image_store *s, const char *digest, struct error *e)
 {
     char path[DIGEST_TEXT + 8];
@@ -90,6 +105,14 @@ static int take_up(struct ingest *in, struct error *e)
     return n < 0 ? sys_error(e, "%s", in->name) : 0;
 }
 
+/* Between opening and locking another process may have finished the download: then the file is a blob, and not to be written. */
+static bool still_named(const struct ingest *in, const char *path)
+{
+    struct stat mine, named;
+    return fstat(in->fd, &mine) == 0 && fstatat(in->store->dir, path, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           mine.st_ino == named.st_ino;
+}
+
 int ingest_begin(struct ingest *in, const struct image_store *s, const char *expected, u64 limit, bool resume,
                  struct error *e)
 {
@@ -112,7 +135,7 @@ int ingest_begin(struct ingest *in, const struct image_store *s, const char *exp
     if (in->fd < 0)
         return sys_error(e, "%s/%s", s->path, path);
     /* Another process downloads the same: then this one does it again, beside. */
-    if (resume && flock(in->fd, LOCK_EX | LOCK_NB) < 0) {
+    if (resume && (flock(in->fd, LOCK_EX | LOCK_NB) < 0 || !still_named(in, path))) {
         close(in->fd);
         return ingest_begin(in, s, expected, limit, false, e);
     }

@@ -32,7 +32,7 @@
 #define IMAGE_NESTING_MAX 4             /* indexes in indexes */
 #define IMAGE_ENTRIES_MAX 4000000u      /* files in a layer */
 #define IMAGE_BYTES_MAX   (64ull << 30) /* of a layer, unpacked */
-#define IMAGE_BLOB_MAX    (64ull << 30) /* of a blob */
+#define IMAGE_BLOB_MAX    (64ull << 30) /* of a blob, and of all blobs of an archive */
 
 struct image_store {
     char path[PATH_MAX];
@@ -70,6 +70,8 @@ struct ingest {
 bool image_has_blob(const struct image_store *s, const char *digest);
 /* A descriptor for reading, -ENOENT. */
 int image_open_blob(const struct image_store *s, const char *digest, struct error *e);
+/* Is a blob there, and of its size? -ENOENT, -EBADMSG. */
+int image_check_size(const struct image_store *s, const struct image_descriptor *d, struct error *e);
 /* A whole small blob, NUL-terminated, its digest checked again; free it. `size` ~0: not known beforehand. */
 int image_read_blob(const struct image_store *s, const char *digest, u64 size, char **text, size_t *length,
                     struct error *e);

@@ -28,6 +28,7 @@ struct load {
     void (*emit)(void *arg, const char *name);
     void *arg;
     u32 n;
+    u64 bytes; /* of all blobs */
     struct error *e;
 };
 
@@ -104,7 +105,7 @@ static int read_blob(struct load *l, const char *path)
     char digest[DIGEST_TEXT];
     struct ingest in;
     ssize_t n;
-    int r = ingest_begin(&in, l->store, promised(path, digest), IMAGE_BLOB_MAX, false, l->e);
+    int r = ingest_begin(&in, l->store, promised(path, digest), IMAGE_BLOB_MAX - l->bytes, false, l->e);
     if (r < 0)
         return r;
     while (r == 0 && (n = l->lib.archive_read_data(l->in, buffer, sizeof(buffer))) != 0)
@@ -114,6 +115,7 @@ static int read_blob(struct load *l, const char *path)
         return r;
     }
     u64 size = in.size;
+    l->bytes += size;
     r = ingest_commit(&in, ~0ull, digest, l->e);
     if (r == 0)
         json_object_set_new(l->files, path, json_pack("{s:s,s:I}", "digest", digest, "size", (json_int_t)size));
@@ -197,6 +199,8 @@ static int name_image(struct load *l, const char *raw, const struct image_descri
     struct reference ref;
     char full[REFERENCE_TEXT];
     int r = raw ? reference_parse(&ref, raw, l->e) : 0;
+    if (r == 0 && raw && ref.digest[0]) /* a digest is what something is, not what somebody calls it */
+        r = error_set(l->e, EINVAL, "archive: an image is named \"%.200s\": a name with a digest, refused", raw);
     if (r < 0)
         return r;
     if (raw)
@@ -293,8 +297,7 @@ static int check_layers(struct load *l, const struct image_descriptor *top)
     if (r < 0)
         return r;
     for (size_t k = 0; r == 0 && k < i.manifest.n_layers; k++)
-        if (!image_has_blob(l->store, i.manifest.layers[k].digest))
-            r = error_set(l->e, ENOENT, "archive: layer %s is not in it", i.manifest.layers[k].digest);
+        r = image_check_size(l->store, &i.manifest.layers[k], l->e);
     image_free(&i);
     return r;
 }

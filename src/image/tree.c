@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEPTH_MAX 4096 /* of directories that are removed: descriptors are what it costs */
+#define DEPTH_MAX 200 /* of directories that are open at once */
 
 void tree_random(char *out, size_t size, const char *prefix)
 {
@@ -68,49 +68,82 @@ int tree_write(int dir, const char *name, const void *data, size_t size, bool du
     return 0;
 }
 
-static int remove_below(int fd, dev_t device, int depth)
+/*
+ * Trees are as deep as somebody made them, descriptors are few: what lies deeper than DEPTH_MAX is moved to the top, and the
+ * top is gone through again until nothing is left or nothing goes.
+ */
+struct removal {
+    int top;
+    dev_t device;
+    u64 removed;
+    int worst;
+};
+
+static void remove_below(struct removal *m, int fd, int depth);
+
+static void remove_name(struct removal *m, int dir, const char *name, int depth)
+{
+    struct stat st;
+    char moved[32];
+    if (unlinkat(dir, name, 0) == 0 || errno == ENOENT) {
+        m->removed++;
+        return;
+    }
+    m->worst = -errno;
+    int sub = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (sub < 0)
+        return;
+    if (fstat(sub, &st) < 0 || st.st_dev != m->device) {
+        m->worst = -EBUSY;
+        close(sub);
+        return;
+    }
+    if (depth >= DEPTH_MAX) {
+        tree_random(moved, sizeof(moved), ".deep-");
+        m->removed += renameat(dir, name, m->top, moved) == 0;
+        close(sub);
+        return;
+    }
+    remove_below(m, sub, depth + 1);
+    if (unlinkat(dir, name, AT_REMOVEDIR) == 0)
+        m->removed++;
+}
+
+static void remove_below(struct removal *m, int fd, int depth)
 {
     DIR *d = fdopendir(fd);
     const struct dirent *entry;
-    int worst = 0;
     if (!d) {
         close(fd);
-        return -errno;
+        return;
     }
-    while ((entry = readdir(d))) {
-        const char *n = entry->d_name;
-        struct stat st;
-        if (!strcmp(n, ".") || !strcmp(n, ".."))
-            continue;
-        if (unlinkat(dirfd(d), n, 0) == 0 || errno == ENOENT)
-            continue;
-        int sub = depth < DEPTH_MAX ? openat(dirfd(d), n, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-        if (sub >= 0 && (fstat(sub, &st) < 0 || st.st_dev != device)) {
-            close(sub);
-            worst = -EBUSY;
-            continue;
-        }
-        if (sub >= 0)
-            remove_below(sub, device, depth + 1);
-        if (unlinkat(dirfd(d), n, AT_REMOVEDIR) < 0 && errno != ENOENT)
-            worst = -errno;
-    }
+    while ((entry = readdir(d)))
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            remove_name(m, dirfd(d), entry->d_name, depth);
     closedir(d);
-    return worst;
 }
 
 int tree_remove(int dir, const char *name, struct error *e)
 {
     struct stat st;
+    struct removal m = {0};
     if (unlinkat(dir, name, 0) == 0 || errno == ENOENT)
         return 0;
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    CLEANUP_FD int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return sys_error(e, "%s: cannot be removed", name);
-    int r = remove_below(fd, st.st_dev, 0);
-    if (r == 0 && unlinkat(dir, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-        r = -errno;
-    return r < 0 ? error_set(e, -r, "%s: cannot be removed: %s", name, strerror(-r)) : 0;
+    m.device = st.st_dev;
+    m.top = fd;
+    while (unlinkat(dir, name, AT_REMOVEDIR) < 0) {
+        if (errno == ENOENT)
+            return 0;
+        m.worst = -errno;
+        m.removed = 0;
+        remove_below(&m, openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
+        if (!m.removed)
+            return error_set(e, -m.worst, "%s: cannot be removed: %s", name, strerror(-m.worst));
+    }
+    return 0;
 }
 
 static u64 usage_below(int fd, int depth)

@@ -36,7 +36,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define CHUNK (256u << 10)
+#define CHUNK     (256u << 10)
+#define PATHS_MAX (256ull << 20) /* bytes of names of directories */
 
 struct directory_time {
     char *path;
@@ -49,8 +50,10 @@ struct unpack {
     int root;
     const struct layer_input *in;
     struct digester digest;
-    u64 bytes;
-    u32 entries;
+    u64 bytes;   /* of the tar */
+    u64 written; /* into files: sparse ones are longer than their part of the tar */
+    u64 paths;   /* of remembered directories */
+    u32 entries; /* and parents that no entry names */
     u8 *buffer;
     bool too_large;
     struct directory_time *times; /* set at the end, when nothing is put into the directories any more */
@@ -94,12 +97,29 @@ static int clean_path(const char *raw, char out[PATH_MAX], struct error *e)
     return 0;
 }
 
+/* Does a directory that `path` lies in hide what is below this layer? */
+static bool is_hidden(int layer, const char *path)
+{
+    char part[PATH_MAX], value[4];
+    snprintf(part, sizeof(part), "%s", path);
+    for (char *slash; (slash = strrchr(part, '/'));) {
+        *slash = 0;
+        CLEANUP_FD int fd = sys_openat2(layer, part, O_RDONLY | O_DIRECTORY, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+        if (fd < 0 ? errno == ENOTDIR || errno == ELOOP
+                   : fgetxattr(fd, layer_opaque_name(), value, sizeof(value)) == 1 && value[0] == 'y')
+            return true;
+    }
+    return false;
+}
+
 /* Attributes of `path` in the layers below, the topmost that has it. */
 static int find_below(const struct unpack *u, const char *path, struct stat *st)
 {
     for (size_t i = 0; i < u->in->n_lower; i++) {
         CLEANUP_FD int fd =
             sys_openat2(u->in->lower[i], path, O_PATH | O_NOFOLLOW, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+        if (fd < 0 && is_hidden(u->in->lower[i], path))
+            return -ENOENT;
         if (fd < 0)
             continue;
         if (fstat(fd, st) == 0 && !(S_ISCHR(st->st_mode) && st->st_rdev == 0))
@@ -109,14 +129,24 @@ static int find_below(const struct unpack *u, const char *path, struct stat *st)
     return -ENOENT;
 }
 
+static int too_many(struct unpack *u)
+{
+    return error_set(u->e, EFBIG, "archive: more than %u files: refused", u->in->entries_max);
+}
+
 static int make_parent(struct unpack *u, int at, const char *path, const char *name)
 {
     struct stat st;
     int below = find_below(u, path, &st);
     if (below >= 0 && S_ISLNK(st.st_mode))
         return error_set(u->e, ENOTSUP, "archive: \"%.200s\" is a symbolic link in a layer below: not supported", path);
-    if (mkdirat(at, name, 0755) < 0 && errno != EEXIST)
-        return sys_error(u->e, "archive: %.200s", path);
+    if (++u->entries > u->in->entries_max)
+        return too_many(u);
+    /* What stands there, and leads nowhere in this layer, is a link: its owner and mode would be those of a file of the host. */
+    if (mkdirat(at, name, 0755) < 0)
+        return errno == EEXIST
+                   ? error_set(u->e, EINVAL, "archive: \"%.200s\" is a link to nothing, and a directory: refused", path)
+                   : sys_error(u->e, "archive: %.200s", path);
     if (below >= 0 && S_ISDIR(st.st_mode) &&
         (fchownat(at, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0 ||
          fchmodat(at, name, st.st_mode & 07777, 0)))
@@ -231,10 +261,11 @@ static int make_file(struct unpack *u, struct archive_entry *entry, int at, cons
     if (fd < 0)
         return sys_error(u->e, "archive: %.200s", name);
     /* A sparse file's length needs no bytes in the archive. */
-    if (left > u->in->bytes_max) {
+    if (left > u->in->bytes_max - u->written) {
         u->too_large = true;
         return -EFBIG;
     }
+    u->written += left;
     for (;;) {
         ssize_t n = u->lib.archive_read_data(u->tar, u->buffer, CHUNK);
         if (n == 0)
@@ -253,6 +284,9 @@ static int make_file(struct unpack *u, struct archive_entry *entry, int at, cons
 static int remember_time(struct unpack *u, struct archive_entry *entry, const char *path)
 {
     struct timespec t[2];
+    u->paths += strlen(path) + 1;
+    if (u->paths > PATHS_MAX)
+        return error_set(u->e, EFBIG, "archive: names of directories of more than %llu bytes: refused", PATHS_MAX);
     if (!(u->n_times & (u->n_times - 1))) {
         struct directory_time *more = realloc(u->times, (u->n_times ? 2 * u->n_times : 1) * sizeof(*more));
         if (!more)
@@ -309,11 +343,11 @@ static int copy_up(struct unpack *u, const char *target, int at, const char *nam
         return sys_error(u->e, "archive: %.200s", name);
     ssize_t n;
     while ((n = read(from, u->buffer, CHUNK)) > 0) {
-        u->bytes += (u64)n;
-        if (u->bytes > u->in->bytes_max) {
+        if ((u64)n > u->in->bytes_max - u->written) {
             u->too_large = true;
             return -EFBIG;
         }
+        u->written += (u64)n;
         if (sys_write_all(to, u->buffer, (size_t)n) < 0)
             return sys_error(u->e, "archive: %.200s", name);
     }
@@ -493,7 +527,7 @@ static int take_entry(struct unpack *u, struct archive_entry *entry)
     char path[PATH_MAX];
     const char *raw = entry_text(entry, u->lib.archive_entry_pathname, u->lib.archive_entry_pathname_utf8);
     if (++u->entries > u->in->entries_max)
-        return error_set(u->e, EFBIG, "archive: more than %u files: refused", u->in->entries_max);
+        return too_many(u);
     if (!raw)
         return error_set(u->e, EBADMSG, "archive: a name that is no UTF-8");
     int r = clean_path(raw, path, u->e);

@@ -298,6 +298,23 @@ def test_docker_archive_that_lies(s):
     assert s.names() == []
 
 
+def test_digest_for_a_name(s):
+    """A name with a digest says what an image is: no archive gives it."""
+    s.refused("with a digest", "load", stdin=docker_archive("x@sha256:" + "a" * 64, tar_of(member("x", data=b"1"))))
+    assert s.names() == []
+
+
+def test_damaged_goes(s):
+    """An image whose documents can not be read can be removed, by its name."""
+    s.ok("load", stdin=docker_archive("one:1", tar_of(member("a", data=b"1"))))
+    s.ok("load", stdin=docker_archive("two:1", tar_of(member("b", data=b"1"))))
+    top = [r for r in json.loads(s.ok("list", "--format", "json")) if "one" in r["name"]][0]["digest"]
+    os.unlink(os.path.join(s.path, "blobs", top.replace(":", "/")))
+    s.ok("rm", "one:1")
+    s.ok("verify")
+    assert s.names() == ["docker.io/library/two:1"]
+
+
 # --- kills ---
 
 

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -99,6 +101,121 @@ static void test_announced_size(void **state)
     assert_true(unpack(tar, 1 << 20, 10, &e) < 0);
 }
 
+/* Sparse members (GNU's old form, tar.h): long files of a short archive. All of them together are bounded. */
+static void test_sparse_bomb(void **state)
+{
+    struct error e = {0};
+    CLEANUP_FD int tar = memfd_create("tar", MFD_CLOEXEC);
+    for (int i = 0; i < 4; i++) {
+        char name[8], block[512];
+        unsigned sum = 0;
+        snprintf(name, sizeof(name), "s%d", i);
+        off_t at = lseek(tar, 0, SEEK_END);
+        add(tar, name, 'S', "", 0);
+        assert_int_equal(pread(tar, block, sizeof(block), at), sizeof(block));
+        memcpy(block + 257, "ustar  ", 8);
+        snprintf(block + 386, 12, "%011o", 40000u); /* a hole of 40000 bytes, then no data */
+        snprintf(block + 398, 12, "%011o", 0u);
+        snprintf(block + 483, 12, "%011o", 40000u);
+        memset(block + 148, ' ', 8);
+        for (size_t k = 0; k < sizeof(block); k++)
+            sum += (u8)block[k];
+        snprintf(block + 148, 8, "%06o", sum);
+        assert_int_equal(pwrite(tar, block, sizeof(block), at), sizeof(block));
+    }
+    assert_int_equal(ftruncate(tar, lseek(tar, 0, SEEK_END) + 1024), 0);
+    assert_int_equal(unpack(tar, 160000, 10, &e), 0);
+    assert_int_equal(unpack(tar, 159999, 10, &e), -EFBIG);
+}
+
+/* Parents that no entry names count as well. */
+static void test_many_parents(void **state)
+{
+    struct error e = {0};
+    CLEANUP_FD int tar = memfd_create("tar", MFD_CLOEXEC);
+    add(tar, "a/b/c/d/e/f/g", '0', "", 0);
+    assert_int_equal(ftruncate(tar, lseek(tar, 0, SEEK_END) + 1024), 0);
+    assert_int_equal(unpack(tar, 1 << 20, 7, &e), 0);
+    assert_int_equal(unpack(tar, 1 << 20, 6, &e), -EFBIG);
+}
+
+/*
+ * A link out of the root where a layer below has a directory of mode 0777: what is made of the parent "l" must not give that
+ * mode to what the link leads to.
+ */
+static void test_link_takes_mode(void **state)
+{
+    struct error e = {0};
+    struct stat st;
+    char victim[128], diff_id[DIGEST_TEXT] = "";
+    CLEANUP_FD int mine = directory("victim"), lower = directory("lower"), root = directory("upper");
+    CLEANUP_FD int tar = memfd_create("tar", MFD_CLOEXEC);
+    snprintf(victim, sizeof(victim), "%s/victim", top);
+    assert_return_code(fchmod(mine, 0700), errno);
+    assert_return_code(mkdirat(lower, "l", 0777), errno);
+    assert_return_code(fchmodat(lower, "l", 0777, 0), errno);
+    add(tar, "l", '2', victim, 0);
+    add(tar, "l/x", '0', "", 0);
+    assert_return_code(ftruncate(tar, lseek(tar, 0, SEEK_END) + 1024), errno);
+    const struct layer_input in = {.fd = tar, .lower = &lower, .n_lower = 1, .bytes_max = 1 << 20, .entries_max = 10};
+    lseek(tar, 0, SEEK_SET);
+    assert_int_equal(layer_unpack(root, &in, diff_id, &e), -EINVAL);
+    assert_return_code(fstat(mine, &st), errno);
+    assert_int_equal(st.st_mode & 07777, 0700);
+}
+
+/* A hard link to a file of a layer below is a copy, unless a layer between hides it. */
+static void test_link_below(void **state)
+{
+    struct error e = {0};
+    struct stat st;
+    char diff_id[DIGEST_TEXT] = "";
+    CLEANUP_FD int low = directory("low"), middle = directory("middle"), root = directory("high");
+    CLEANUP_FD int tar = memfd_create("tar", MFD_CLOEXEC);
+    const int lower[] = {middle, low};
+    if (geteuid())
+        skip();
+    assert_return_code(mkdirat(low, "d", 0755), errno);
+    CLEANUP_FD int file = openat(low, "d/f", O_CREAT | O_WRONLY | O_CLOEXEC, 0640);
+    assert_int_equal(write(file, "text", 4), 4);
+    add(tar, "h", '1', "d/f", 0);
+    assert_return_code(ftruncate(tar, lseek(tar, 0, SEEK_END) + 1024), errno);
+    const struct layer_input in = {.fd = tar, .lower = lower, .n_lower = 2, .bytes_max = 1 << 20, .entries_max = 10};
+    lseek(tar, 0, SEEK_SET);
+    assert_int_equal(layer_unpack(root, &in, diff_id, &e), 0);
+    assert_return_code(fstatat(root, "h", &st, 0), errno);
+    assert_int_equal(st.st_size, 4);
+    assert_return_code(unlinkat(root, "h", 0), errno);
+    assert_return_code(mkdirat(middle, "d", 0755), errno);
+    CLEANUP_FD int hides = openat(middle, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_return_code(fsetxattr(hides, layer_opaque_name(), "y", 1, 0), errno);
+    lseek(tar, 0, SEEK_SET);
+    assert_int_equal(layer_unpack(root, &in, diff_id, &e), -ENOENT);
+}
+
+/* Deeper than there are descriptors. */
+static void test_remove_deep(void **state)
+{
+    struct error e = {0};
+    struct rlimit old, few = {300, 300};
+    int at = directory("deep");
+    for (int i = 0; i < 2000; i++) {
+        assert_return_code(mkdirat(at, "d", 0755), errno);
+        int next = openat(at, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        close(at);
+        at = next;
+        assert_true(at >= 0);
+    }
+    close(at);
+    CLEANUP_FD int parent = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_return_code(getrlimit(RLIMIT_NOFILE, &old), errno);
+    few.rlim_max = old.rlim_max;
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &few), errno);
+    assert_int_equal(tree_remove(parent, "deep", &e), 0);
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &old), errno);
+    assert_int_equal(faccessat(parent, "deep", F_OK, 0), -1);
+}
+
 static void write_file(int dir, const char *name, const char *text)
 {
     CLEANUP_FD int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
@@ -155,9 +272,9 @@ static void test_round(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_announced_size),
-        cmocka_unit_test(test_round),
+        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_announced_size),  cmocka_unit_test(test_sparse_bomb),
+        cmocka_unit_test(test_many_parents), cmocka_unit_test(test_link_takes_mode), cmocka_unit_test(test_link_below),
+        cmocka_unit_test(test_remove_deep),  cmocka_unit_test(test_round),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
