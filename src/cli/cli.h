@@ -46,6 +46,7 @@ enum option_id {
     OPT_FORMAT,
     OPT_FORMAT_JSON, /* --format of verbs whose answer is JSON unless asked otherwise */
     OPT_TIME,
+    OPT_TIME_RUN, /* without its letter, as run's -t is another's */
     OPT_ALL_MACHINES,
     OPT_ALL_CLASSES,
     OPT_OUTPUT,
@@ -60,6 +61,13 @@ enum option_id {
     OPT_USER,
     OPT_ARCHIVE,
     OPT_TO_FILE,
+    OPT_VOLUME,
+    OPT_READ_ONLY,
+    OPT_CAP_ADD,
+    OPT_CAP_DROP,
+    OPT_ENTRYPOINT,
+    OPT_HOSTNAME,
+    OPT_SIGNAL,
     OPT_COUNT
 };
 
@@ -183,6 +191,8 @@ int verb_run(const struct args *a, struct error *e);
 int verb_image(const struct args *a, struct error *e);
 int verb_ps(const struct args *a, struct error *e);
 int verb_exec(const struct args *a, struct error *e);
+int verb_attach(const struct args *a, struct error *e);
+int verb_wait(const struct args *a, struct error *e);
 int verb_cp(const struct args *a, struct error *e);
 int verb_stop(const struct args *a, struct error *e);
 int verb_kill(const struct args *a, struct error *e);

@@ -3,8 +3,9 @@
 
 int inside_find(const char *name, struct inside *t, struct error *e)
 {
-    t->ops = &inside_machine_ops;
-    return machine_find(name, &t->row, e);
+    int r = machine_find(name, &t->row, e);
+    t->ops = t->row.kind == KIND_CONTAINER ? &inside_container_ops : &inside_machine_ops;
+    return r;
 }
 
 void inside_free(struct inside *t)

@@ -1,5 +1,5 @@
 /*
- * Verbs that act inside of what a name stands for: a machine's guest, by its agent. What a name stands for is looked up in one place,
+ * Verbs that act inside of what a name stands for: a machine's guest, by its agent, or a container. What a name stands for is looked up in one place,
  * and each kind has its row of functions (inside.c).
  */
 #ifndef TRAPEZE_CLI_INSIDE_H
@@ -53,5 +53,8 @@ int inside_machine_exec(struct inside *t, const struct inside_program *p, struct
 int inside_machine_copy_in(struct inside *t, const char *from, const char *to, struct error *e);
 int inside_machine_copy_out(struct inside *t, const char *from, const char *to, struct error *e);
 extern const struct inside_ops inside_machine_ops;
+
+/* Of containers (inside_container.c). */
+extern const struct inside_ops inside_container_ops;
 
 #endif

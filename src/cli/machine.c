@@ -1,4 +1,5 @@
 #include "cli/machine.h"
+#include "box/box.h"
 #include "cli/terminal.h"
 #include "vm/control.h"
 #include "vm/paths.h"
@@ -15,7 +16,7 @@ struct registry *machine_registry(struct error *e)
     struct registry *r;
     if (registry_open(&r, e) < 0)
         return NULL;
-    if (registry_sweep(r, e) == 0)
+    if (box_sweep(r, e) == 0 && registry_sweep(r, e) == 0)
         return r;
     registry_close(r);
     return NULL;
@@ -62,6 +63,8 @@ static int not_there(const struct machine_row *row, struct error *e)
 
 int machine_connect(const struct machine_row *row, unsigned seconds, struct error *e)
 {
+    if (row->kind != KIND_MACHINE)
+        return error_set(e, ENOTSUP, "container %s: only machines have that", row->name);
     if (!machine_lives(row))
         return not_there(row, e);
     int fd = control_connect(row->socket, NULL);
@@ -118,9 +121,7 @@ int machine_print_log(const struct machine_row *row, struct error *e)
     return rc;
 }
 
-int machine_each(const struct args *a,
-                 int (*act)(const struct args *a, struct registry *r, struct machine_row *row, struct error *e),
-                 struct error *e)
+int machine_each(const struct args *a, const struct machine_acts *acts, struct error *e)
 {
     int worst = CLI_OK;
     struct registry *r = machine_registry(e);
@@ -131,7 +132,10 @@ int machine_each(const struct args *a,
         struct machine_row row;
         int rc = registry_find(r, a->operands[i], &row, &one);
         if (rc == 0) {
-            rc = act(a, r, &row, &one);
+            machine_act *act = row.kind == KIND_CONTAINER ? acts->container : acts->machine;
+            rc = act ? act(a, r, &row, &one)
+                     : error_set(&one, ENOTSUP, "%s %s: %s is not for this kind", registry_kind_name(row.kind),
+                                 row.name, a->verb->name);
             registry_row_free(&row);
         }
         if (rc >= 0)

@@ -37,12 +37,16 @@ int machine_await_end(const struct machine_row *row, unsigned seconds, struct er
 /* Copy a machine's console log to standard output; a log that is not there is empty. 0 or -errno. */
 int machine_print_log(const struct machine_row *row, struct error *e);
 
+/* What a verb does to one of each kind. NULL: not to such ones. */
+typedef int machine_act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e);
+struct machine_acts {
+    machine_act *machine, *container;
+};
+
 /*
- * Do `act` for every machine named in the operands; each failure is printed in a line of its own and the others go on.
- * The worst exit status.
+ * Act on everything named in the operands; each failure is printed in a line of its own and the others go on. The worst exit
+ * status.
  */
-int machine_each(const struct args *a,
-                 int (*act)(const struct args *a, struct registry *r, struct machine_row *row, struct error *e),
-                 struct error *e);
+int machine_each(const struct args *a, const struct machine_acts *acts, struct error *e);
 
 #endif

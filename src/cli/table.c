@@ -8,7 +8,7 @@ const struct option_def cli_options[OPT_COUNT] = {
     [OPT_NAME] = {.name = "name",
                   .kind = OPTION_TEXT,
                   .value = "NAME",
-                  .help = "name of the machine; two words are chosen without it"},
+                  .help = "name of the machine or container; two words are chosen without it"},
     [OPT_MEMORY] = {.name = "memory",
                     .letter = 'm',
                     .kind = OPTION_SIZE,
@@ -16,14 +16,16 @@ const struct option_def cli_options[OPT_COUNT] = {
                     .preset = "512M",
                     .min = VM_MEMORY_MIN,
                     .max = VM_MEMORY_MAX,
-                    .help = "guest memory: a number and K, M, G or T; Debian's kernel needs 96M"},
+                    .help =
+                        "guest memory: a number and K, M, G or T; Debian's kernel needs 96M. Of a container: most that "
+                        "it may use, no limit without it"},
     [OPT_CPUS] = {.name = "cpus",
                   .kind = OPTION_NUMBER,
                   .value = "N",
                   .preset = "1",
                   .min = 1,
                   .max = 255,
-                  .help = "virtual CPUs"},
+                  .help = "virtual CPUs; of a container: how many CPUs' time it may use, no limit without it"},
     [OPT_CPU] = {.name = "cpu",
                  .kind = OPTION_TEXT,
                  .value = "MODEL",
@@ -48,7 +50,6 @@ const struct option_def cli_options[OPT_COUNT] = {
                     .value = "FILE",
                     .help = "kernel to boot: a Linux bzImage or an ELF file with a PVH note"},
     [OPT_INITRD] = {.name = "initrd",
-                    .letter = 'i',
                     .kind = OPTION_TEXT,
                     .value = "FILE",
                     .help = "initial root file system given to the kernel"},
@@ -64,13 +65,15 @@ const struct option_def cli_options[OPT_COUNT] = {
                   .help =
                       "a disk, as often as there are disks: an image or block device; ,format=raw (else by suffix), "
                       ",readonly, ,cache=none|writeback|writethrough"},
-    [OPT_NETWORK] = {.name = "network",
-                     .alias = "net",
-                     .kind = OPTION_LIST,
-                     .value = "KIND[,..]",
-                     .help = "a network card, as often as there are cards: user (the default; user,host lets the guest "
-                             "reach what this host serves on its loopback addresses, as 10.0.2.2), tap:IFNAME, "
-                             "bridge:NAME, switch:NAME (between machines of yours), none; ,mac=52:54:00:12:34:56"},
+    [OPT_NETWORK] =
+        {.name = "network",
+         .alias = "net",
+         .kind = OPTION_LIST,
+         .value = "KIND[,..]",
+         .help = "a network card, as often as there are cards: user (the default; user,host lets the guest "
+                 "reach what this host serves on its loopback addresses, as 10.0.2.2), tap:IFNAME, "
+                 "bridge:NAME, switch:NAME (between machines of yours), none; ,mac=52:54:00:12:34:56. A container has "
+                 "none (the default: only its loopback interface) or host (this host's network)"},
     [OPT_PUBLISH] = {.name = "publish",
                      .letter = 'p',
                      .kind = OPTION_LIST,
@@ -89,14 +92,13 @@ const struct option_def cli_options[OPT_COUNT] = {
     [OPT_DETACH] = {.name = "detach",
                     .letter = 'd',
                     .kind = OPTION_FLAG,
-                    .help = "print the machine's name and leave it running in the background"},
-    [OPT_RM] = {.name = "rm", .kind = OPTION_FLAG, .help = "forget the machine when it has ended"},
+                    .help = "print its name and leave it running in the background"},
+    [OPT_RM] = {.name = "rm", .kind = OPTION_FLAG, .help = "forget it when it has ended, with what it wrote"},
     [OPT_ESCAPE] = {.name = "escape",
-                    .letter = 'e',
                     .kind = OPTION_KEY,
                     .value = "KEY",
                     .preset = "^]",
-                    .help = "key that leaves the console: ^ and a character, or none"},
+                    .help = "key that leaves the console or the terminal: ^ and a character, or none"},
     [OPT_FORMAT] = {.name = "format",
                     .kind = OPTION_CHOICE,
                     .value = "FORMAT",
@@ -115,7 +117,13 @@ const struct option_def cli_options[OPT_COUNT] = {
                   .value = "SECONDS",
                   .preset = "10",
                   .max = 86400,
-                  .help = "how long the guest may take after the power button before it is killed"},
+                  .help = "how long it may take to end, after the power button or the signal, before it is killed"},
+    [OPT_TIME_RUN] = {.name = "time",
+                      .kind = OPTION_NUMBER,
+                      .value = "SECONDS",
+                      .preset = "10",
+                      .max = 86400,
+                      .help = "how long the guest may take after the power button before it is killed"},
     [OPT_ALL_MACHINES] = {.name = "all", .letter = 'a', .kind = OPTION_FLAG, .help = "ended machines too"},
     [OPT_ALL_CLASSES] = {.name = "all", .letter = 'a', .kind = OPTION_FLAG, .help = "every row of the table"},
     [OPT_OUTPUT] = {.name = "output",
@@ -123,6 +131,30 @@ const struct option_def cli_options[OPT_COUNT] = {
                     .value = "DIR",
                     .help = "write every manual page as a file into DIR"},
     [OPT_FORCE] = {.name = "force", .letter = 'f', .kind = OPTION_FLAG, .help = "kill it first if it runs"},
+    [OPT_VOLUME] = {.name = "volume",
+                    .letter = 'v',
+                    .kind = OPTION_LIST,
+                    .value = "FROM:TO[:ro]",
+                    .help = "show a directory or file of this host in the container, as often as there are"},
+    [OPT_READ_ONLY] = {.name = "read-only", .kind = OPTION_FLAG, .help = "the container can not write to its root"},
+    [OPT_CAP_ADD] = {.name = "cap-add",
+                     .kind = OPTION_LIST,
+                     .value = "NAME",
+                     .help = "a capability more (capabilities(7)), or all"},
+    [OPT_CAP_DROP] = {.name = "cap-drop", .kind = OPTION_LIST, .value = "NAME", .help = "a capability less, or all"},
+    [OPT_ENTRYPOINT] = {.name = "entrypoint",
+                        .kind = OPTION_STRING,
+                        .value = "PROGRAM",
+                        .help = "instead of the image's entry point and command; \"\" for none"},
+    [OPT_HOSTNAME] = {.name = "hostname",
+                      .kind = OPTION_TEXT,
+                      .value = "NAME",
+                      .help = "the container's name for itself; its id without it"},
+    [OPT_SIGNAL] = {.name = "signal",
+                    .letter = 's',
+                    .kind = OPTION_TEXT,
+                    .value = "SIGNAL",
+                    .help = "of a container: another signal than KILL, by name or number"},
     [OPT_FOLLOW] = {.name = "follow",
                     .letter = 'f',
                     .kind = OPTION_FLAG,
@@ -150,12 +182,13 @@ const struct option_def cli_options[OPT_COUNT] = {
                  .letter = 'e',
                  .kind = OPTION_LIST,
                  .value = "NAME=VALUE",
-                 .help = "a variable of the program's environment, as often as there are"},
+                 .help = "a variable of the program's environment, as often as there are; run IMAGE: NAME alone takes "
+                         "this shell's value"},
     [OPT_WORKDIR] = {.name = "workdir",
                      .letter = 'w',
                      .kind = OPTION_TEXT,
                      .value = "DIR",
-                     .help = "the program's working directory; the user's home without it"},
+                     .help = "the program's working directory; in a machine the user's home without it"},
     [OPT_USER] = {.name = "user",
                   .letter = 'u',
                   .kind = OPTION_TEXT,
@@ -180,11 +213,17 @@ const struct cli_exit_row cli_exit_rows[] = {
     {"2", "run: the guest ended by a triple fault; its state is shown"},
     {"3", "the host failed: out of memory, a process that vanished, a file system error; for run also: the guest used "
           "something that is not implemented"},
+    {"125, 126, 127", "run IMAGE and exec: not done by us; the program can not be executed; there is none. All other "
+                      "statuses of theirs are the program's"},
     {"128+n", "ended by signal n; for run 137: the machine was killed"},
     {NULL, NULL},
 };
 
 static const char *const examples_run[] = {
+    "trapeze run --rm -it debian:12 bash",
+    "a shell in a container; `trapeze image load` or `import` brings images",
+    "trapeze run -d --name db -v /srv/db:/var/lib/db -e KEY=1 --memory 1G mine:1",
+    "in the background; trapeze logs db, trapeze exec -it db sh, trapeze stop db",
     "trapeze run --kernel vmlinuz --initrd root.cpio --append \"console=ttyS0\"",
     "boot a kernel and stay at its console; Ctrl-] leaves it running",
     "trapeze run -d --name web --memory 1G --kernel vmlinuz --initrd root.cpio",
@@ -237,22 +276,29 @@ const struct verb cli_verbs[] = {
      .operands = "[REF [CMD...]]",
      .max_operands = -1,
      .operands_end = true,
-     .summary = "start a machine",
+     .summary = "start a container or a machine",
      .text =
-         "Starts a machine from a kernel file. On a terminal you are at the guest's serial console until you press "
+         "With REF, the name of an image that is here (`trapeze image`), runs CMD, or what the image says, in a "
+         "container: with these streams until it ends, and with its status. Without --interactive it reads nothing. "
+         "Its root is the image's, what it writes stays with it until `trapeze rm`. It has no network but its loopback "
+         "interface unless --network host gives it this host's; a bridge network is not there yet. Needs root.\n"
+         "With --kernel, starts a machine from a kernel file. On a terminal you are at the guest's serial console "
+         "until you press "
          "the escape key, which leaves the machine running, or until the machine ends. With standard input not a "
          "terminal, it is copied to the guest and the guest's output to standard output until the machine ends. "
          "Interrupt, hang-up and termination signals stop the machine as `trapeze stop` does; a second one kills it.\n"
-         "Machines from images (REF) are not there yet.",
+         "Machines from images (vm:NAME) are not there yet.",
      .examples = examples_run,
-     .options = {OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_NETWORK, OPT_PUBLISH, OPT_SHARE, OPT_MEMORY,
-                 OPT_CPUS, OPT_CPU, OPT_ENGINE, OPT_CODE_CACHE, OPT_NAME, OPT_NO_REBOOT, OPT_DETACH, OPT_RM, OPT_ESCAPE,
-                 OPT_TIME, OPT_FORMAT},
+     .options = {OPT_KERNEL,     OPT_INITRD,    OPT_APPEND,  OPT_DISK,     OPT_NETWORK,    OPT_PUBLISH,    OPT_SHARE,
+                 OPT_MEMORY,     OPT_CPUS,      OPT_CPU,     OPT_ENGINE,   OPT_CODE_CACHE, OPT_NAME,
+                 OPT_NO_REBOOT,  OPT_DETACH,    OPT_RM,      OPT_ESCAPE,   OPT_TIME_RUN,   OPT_INTERACTIVE,
+                 OPT_TTY,        OPT_ENV,       OPT_VOLUME,  OPT_WORKDIR,  OPT_USER,       OPT_HOSTNAME,
+                 OPT_ENTRYPOINT, OPT_READ_ONLY, OPT_CAP_ADD, OPT_CAP_DROP, OPT_FORMAT},
      .run = verb_run},
     {.name = "ps",
      .operands = "",
-     .summary = "list machines",
-     .text = "Lists the machines that run; with --all those that have ended too, with how they ended.",
+     .summary = "list machines and containers",
+     .text = "Lists the machines and containers that run; with --all those that have ended too, with how they ended.",
      .examples = examples_ps,
      .options = {OPT_ALL_MACHINES, OPT_FORMAT},
      .run = verb_ps},
@@ -270,8 +316,10 @@ const struct verb cli_verbs[] = {
      .operands = "NAME",
      .min_operands = 1,
      .max_operands = 1,
-     .summary = "show what a machine printed",
-     .text = "Prints what the guest wrote to its serial console since it started, also after it has ended.",
+     .summary = "show what a machine or container printed",
+     .text =
+         "Prints what the guest wrote to its serial console since it started, also after it has ended. Of a container: "
+         "what it printed on standard output and standard error, to these two; the last 16 MiB at least.",
      .examples = examples_logs,
      .options = {OPT_FOLLOW},
      .run = verb_logs},
@@ -280,8 +328,11 @@ const struct verb cli_verbs[] = {
      .min_operands = 2,
      .max_operands = -1,
      .operands_end = true,
-     .summary = "run a program inside a machine",
+     .summary = "run a program inside a machine or container",
      .text =
+         "In a container: runs the program beside those that are there, in the container's namespaces and limits. "
+         "Needs "
+         "root.\n"
          "Runs a program in the guest, by the agent that runs there, with this terminal or these streams, and ends as "
          "it "
          "ends: with its status, or 128 and the number of the signal that killed it. 127: there is no such "
@@ -291,13 +342,32 @@ const struct verb cli_verbs[] = {
      .examples = examples_exec,
      .options = {OPT_INTERACTIVE, OPT_TTY, OPT_ENV, OPT_WORKDIR, OPT_USER},
      .run = verb_exec},
+    {.name = "attach",
+     .operands = "NAME",
+     .min_operands = 1,
+     .max_operands = 1,
+     .summary = "come back to the streams of a container, or the console of a machine",
+     .text =
+         "Connects this terminal or these streams to those of a running container until it ends, and ends with its "
+         "status. The escape key leaves a container that has a terminal, it goes on. Signals that come here go to the "
+         "container. For a machine it is `trapeze console`.",
+     .options = {OPT_ESCAPE},
+     .run = verb_attach},
+    {.name = "wait",
+     .operands = "NAME...",
+     .min_operands = 1,
+     .max_operands = -1,
+     .summary = "wait until machines or containers have ended",
+     .text = "Prints the exit status of each, in a line.",
+     .run = verb_wait},
     {.name = "cp",
      .operands = "SRC DST",
      .min_operands = 2,
      .max_operands = 2,
-     .summary = "copy files into a machine or out of it",
+     .summary = "copy files into a machine or container or out of it",
      .text =
-         "One of SRC and DST is NAME:PATH, in the guest of a machine; the other is a file or directory here, or - for "
+         "One of SRC and DST is NAME:PATH, in a running container or the guest of a machine; the other is a file or "
+         "directory here, or - for "
          "a "
          "tar stream. Directories are copied with all that is in them, modes and times are kept, owners are not: "
          "files belong to who receives them. A directory SRC goes into a directory DST that is there, under its own "
@@ -315,8 +385,8 @@ const struct verb cli_verbs[] = {
          "Actions: list; load [FILE], a docker-archive or oci-archive; save NAME...; import FILE NAME, a root file "
          "system as a tar; tag NAME NEW; rm NAME...; prune, which removes what no image needs and images without a "
          "name; verify, which reads every blob of every image. FILE - is standard input. Archives may be packed with "
-         "gzip or zstd. Images lie in ~/.local/share/trapeze/images, an OCI layout. Containers from images are not "
-         "there yet: `trapeze image` keeps images, nothing runs them; nor are pull, push and build.",
+         "gzip or zstd. Images lie in ~/.local/share/trapeze/images, an OCI layout. `trapeze run NAME` "
+         "runs one. Actions pull, push and build are not there yet.",
      .examples = examples_image,
      .options = {OPT_ARCHIVE, OPT_TO_FILE, OPT_FORMAT},
      .run = verb_image},
@@ -331,8 +401,9 @@ const struct verb cli_verbs[] = {
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "shut the guest down, kill it after a while",
+     .summary = "shut a machine or container down, kill it after a while",
      .text =
+         "A container gets the signal that its image names, or TERM, and after --time seconds KILL.\n"
          "Asks the guest's agent to shut its system down, where there is one; else, or when that takes long, presses "
          "the "
          "machine's power button, which the guest's system answers in the same way; and waits. A "
@@ -345,28 +416,31 @@ const struct verb cli_verbs[] = {
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "end a machine at once",
-     .text = "Ends the machine as if its plug were pulled: the guest is not asked.",
+     .summary = "end a machine or container at once",
+     .text = "Ends the machine as if its plug were pulled: the guest is not asked. A container's first process gets "
+             "KILL or "
+             "the signal of --signal.",
+     .options = {OPT_SIGNAL},
      .run = verb_kill},
     {.name = "pause",
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "halt a machine's processors and clock",
+     .summary = "halt a machine's processors and clock, or freeze a container",
      .text = "The guest does not notice: its clock stands still too. `trapeze resume` lets it go on.",
      .run = verb_pause},
     {.name = "resume",
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "let a paused machine go on",
+     .summary = "let a paused machine or container go on",
      .text = "Undoes `trapeze pause`. Where the guest has an agent, its clock is set.",
      .run = verb_resume},
     {.name = "inspect",
      .operands = "NAME",
      .min_operands = 1,
      .max_operands = 1,
-     .summary = "show all that is known of a machine",
+     .summary = "show all that is known of a machine or container",
      .text = "Configuration, state, processes, files and, while it runs, counters of the engine.",
      .options = {OPT_FORMAT_JSON},
      .run = verb_inspect},
@@ -403,8 +477,8 @@ const struct verb cli_verbs[] = {
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "forget a machine that has ended",
-     .text = "Removes the machine's row, its log and its directory.",
+     .summary = "forget a machine or container that has ended",
+     .text = "Removes its row, its log and its directory; of a container also what it has written.",
      .examples = examples_rm,
      .options = {OPT_FORCE},
      .run = verb_rm},

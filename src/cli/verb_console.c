@@ -42,6 +42,12 @@ int verb_console(const struct args *a, struct error *e)
     registry_close(r);
     if (rc < 0)
         return cli_status_of(e);
+    if (row.kind != KIND_MACHINE) {
+        error_set(e, ENOTSUP, "container %s: has no console; `trapeze attach %s` shows its streams", row.name,
+                  row.name);
+        registry_row_free(&row);
+        return CLI_USAGE;
+    }
     const struct session_config s = {
         .row = &row, .input = true, .escape = (u8)a->number[OPT_ESCAPE], .replay = 4096, .old_replay = true};
     if (machine_lives(&row))

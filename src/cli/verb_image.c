@@ -1,4 +1,5 @@
 /* `trapeze image ACTION`: a table of actions on the store. */
+#include "box/box.h"
 #include "cli/cli.h"
 #include "cli/json.h"
 #include "image/image.h"
@@ -148,6 +149,18 @@ static int tag(const struct args *a, const struct image_store *s, struct answer 
     return r;
 }
 
+/* What containers are made of stays. */
+static int collect(const struct image_store *s, bool partial, struct image_gc *gc, struct error *e)
+{
+    char **chains;
+    size_t n;
+    int r = box_chains(&chains, &n, e);
+    if (r == 0)
+        r = image_collect(s, (const char *const *)chains, n, partial, gc, e);
+    box_chains_free(chains, n);
+    return r;
+}
+
 /* Whether somebody typed a name of the image, and not its id. */
 static bool by_name(const char *typed, const struct image *i)
 {
@@ -193,7 +206,7 @@ static int rm(const struct args *a, const struct image_store *s, struct answer *
     int r = 0;
     for (int k = 1; r == 0 && k < a->n_operands; k++)
         r = rm_one(a->operands[k], s, answer, e);
-    return r < 0 ? r : image_collect(s, NULL, 0, false, &gc, e);
+    return r < 0 ? r : collect(s, false, &gc, e);
 }
 
 static int forget_unnamed(const struct image_store *s, struct error *e)
@@ -216,7 +229,7 @@ static int prune(const struct args *a, const struct image_store *s, struct answe
     char size[24];
     int r = forget_unnamed(s, e);
     if (r == 0)
-        r = image_collect(s, NULL, 0, true, &gc, e);
+        r = collect(s, true, &gc, e);
     if (r < 0)
         return r;
     if (answer->list)

@@ -1,4 +1,5 @@
 /* All that is known of a machine: its row, its configuration, and what its keeper says while it lives. */
+#include "box/box.h"
 #include "cli/json.h"
 #include "cli/machine.h"
 
@@ -6,8 +7,9 @@
 
 static json_t *row_json(const struct machine_row *row)
 {
-    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:s, s:{s:s, s:s, s:s}}", "name", row->name, "id", row->id,
-                     "state", registry_state_name(row->state), "keeper", machine_lives(row) ? (int)row->keeper_pid : 0,
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:s, s:{s:s, s:s, s:s}}", "kind",
+                     registry_kind_name(row->kind), "name", row->name, "id", row->id, "state",
+                     registry_state_name(row->state), "keeper", machine_lives(row) ? (int)row->keeper_pid : 0,
                      "created", cli_json_time(row->created), "ended", cli_json_time(row->ended), "exit_code",
                      row->ended ? json_integer(row->exit_code) : json_null(), "reason", row->reason, "files",
                      "directory", row->dir, "log", row->log, "socket", row->socket);
@@ -57,7 +59,13 @@ static json_t *gather(const struct machine_row *row, struct error *e)
         json_object_set_new(config, "name", json_string(row->name));
     if (!o || !config || json_object_set_new(o, "config", config) < 0)
         return o;
-    if (machine_lives(row) && merge_live(o, row, e) < 0 && !machine_lives(row))
+    if (row->kind == KIND_CONTAINER) {
+        json_t *more = box_inspect(row);
+        json_object_update(o, more);
+        json_decref(more);
+        if (machine_lives(row))
+            json_object_set_new(o, "state", json_string(box_state(row)));
+    } else if (machine_lives(row) && merge_live(o, row, e) < 0 && !machine_lives(row))
         *e = (struct error){0}; /* it ended meanwhile: what the row says is all there is */
     return o;
 }

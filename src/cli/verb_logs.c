@@ -1,4 +1,5 @@
 /* What a machine printed: its log file, or with --follow what its keeper still has and then what comes. */
+#include "box/box.h"
 #include "cli/machine.h"
 #include "cli/session.h"
 
@@ -31,7 +32,9 @@ int verb_logs(const struct args *a, struct error *e)
     if (rc < 0)
         return cli_status_of(e);
     int status;
-    if (a->given[OPT_FOLLOW] && machine_lives(&row))
+    if (row.kind == KIND_CONTAINER)
+        status = box_logs(&row, a->given[OPT_FOLLOW], e) < 0 ? cli_status_of(e) : CLI_OK;
+    else if (a->given[OPT_FOLLOW] && machine_lives(&row))
         status = follow(&row, e);
     else
         status = machine_print_log(&row, e) < 0 ? cli_status_of(e) : CLI_OK;

@@ -1,3 +1,4 @@
+#include "box/box.h"
 #include "cli/machine.h"
 
 static int act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
@@ -5,7 +6,13 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
     return machine_call(row, 10, json_pack("{s:s}", "do", "pause"), NULL, e);
 }
 
+static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+{
+    return box_pause(row, true, e);
+}
+
 int verb_pause(const struct args *a, struct error *e)
 {
-    return machine_each(a, act, e);
+    static const struct machine_acts acts = {act, container};
+    return machine_each(a, &acts, e);
 }

@@ -1,4 +1,5 @@
 /* The list of machines: rows of the registry, and what the keepers of living ones say. */
+#include "box/box.h"
 #include "cli/json.h"
 #include "cli/machine.h"
 #include "vm/config.h"
@@ -39,17 +40,33 @@ static void ask_state(struct line *l)
     json_decref(reply);
 }
 
+/* A container's image stands where a machine's kernel does; memory 0 is no limit. */
+static void fill_container(struct line *l, json_t *config)
+{
+    const char *image = json_string_value(json_object_get(config, "image"));
+    snprintf(l->engine, sizeof(l->engine), "container");
+    snprintf(l->state, sizeof(l->state), "%s",
+             machine_lives(l->row) ? box_state(l->row) : registry_state_name(l->row->state));
+    snprintf(l->config.kernel, sizeof(l->config.kernel), "%s", image ? image : "");
+    l->config.memory = (u64)json_integer_value(json_object_get(config, "memory"));
+}
+
 static void fill_line(struct line *l, const struct machine_row *row)
 {
     memset(l, 0, sizeof(*l));
     l->row = row;
     json_t *config = json_loads(row->config, 0, NULL);
+    if (row->ended)
+        machine_end_text(row, l->end, sizeof(l->end));
+    if (row->kind == KIND_CONTAINER) {
+        fill_container(l, config);
+        json_decref(config);
+        return;
+    }
     vm_config_init(&l->config);
     vm_config_from_json(&l->config, config, NULL);
     json_decref(config);
     ask_state(l);
-    if (row->ended)
-        machine_end_text(row, l->end, sizeof(l->end));
 }
 
 static const char *age(s64 then, char out[32])
@@ -69,18 +86,19 @@ static const char *age(s64 then, char out[32])
 static void print_line(const struct line *l)
 {
     char size[24], when[32];
-    printf("%-20s %-10s %-8s %9s  %-8s %s\n", l->row->name, l->state, l->engine, cli_size_name(l->config.memory, size),
-           age(l->row->created, when), l->row->ended ? l->end : l->config.kernel);
+    printf("%-20s %-10s %-9s %9s  %-8s %s\n", l->row->name, l->state, l->engine,
+           l->config.memory ? cli_size_name(l->config.memory, size) : "-", age(l->row->created, when),
+           l->row->ended ? l->end : l->config.kernel);
 }
 
 static json_t *json_line(const struct line *l)
 {
     const struct machine_row *r = l->row;
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:s}", "name", r->name, "id", r->id, "state",
-                     l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->engine, "memory",
-                     (json_int_t)l->config.memory, "created", cli_json_time(r->created), "ended",
-                     cli_json_time(r->ended), "exit_code", r->ended ? json_integer(r->exit_code) : json_null(),
-                     "reason", r->reason);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:s}", "kind", registry_kind_name(r->kind), "name", r->name,
+        "id", r->id, "state", l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->engine,
+        "memory", (json_int_t)l->config.memory, "created", cli_json_time(r->created), "ended", cli_json_time(r->ended),
+        "exit_code", r->ended ? json_integer(r->exit_code) : json_null(), "reason", r->reason);
 }
 
 static void show(const struct args *a, const struct machine_row *rows, size_t n, json_t *list)
@@ -110,8 +128,8 @@ int verb_ps(const struct args *a, struct error *e)
         return CLI_HOST;
     json_t *list = a->number[OPT_FORMAT] ? json_array() : NULL;
     if (!list)
-        printf("%-20s %-10s %-8s %9s  %-8s %s\n", "NAME", "STATE", "ENGINE", "MEMORY", "AGE",
-               a->given[OPT_ALL_MACHINES] ? "KERNEL OR END" : "KERNEL");
+        printf("%-20s %-10s %-9s %9s  %-8s %s\n", "NAME", "STATE", "ENGINE", "MEMORY", "AGE",
+               a->given[OPT_ALL_MACHINES] ? "KERNEL, IMAGE OR END" : "KERNEL OR IMAGE");
     show(a, rows, n, list);
     registry_rows_free(rows, n);
     return list ? cli_json_print(list, e) : CLI_OK;

@@ -1,4 +1,5 @@
 #include "base/bytes.h"
+#include "box/box.h"
 #include "cli/agent_call.h"
 #include "host/host.h"
 
@@ -20,7 +21,13 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
     return rc;
 }
 
+static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+{
+    return box_pause(row, false, e);
+}
+
 int verb_resume(const struct args *a, struct error *e)
 {
-    return machine_each(a, act, e);
+    static const struct machine_acts acts = {act, container};
+    return machine_each(a, &acts, e);
 }

@@ -1,3 +1,4 @@
+#include "box/box.h"
 #include "cli/machine.h"
 
 #include <errno.h>
@@ -23,7 +24,13 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
     return rc < 0 ? rc : registry_remove(r, row, e);
 }
 
+static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+{
+    return box_remove(r, row, a->given[OPT_FORCE], e);
+}
+
 int verb_rm(const struct args *a, struct error *e)
 {
-    return machine_each(a, act, e);
+    static const struct machine_acts acts = {act, container};
+    return machine_each(a, &acts, e);
 }

@@ -7,6 +7,7 @@
  */
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cli/run_container.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 #include "vm/config.h"
@@ -149,13 +150,16 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
 /* Refuse what the options can not mean together, or not yet. */
 static int check_options(const struct args *a, struct error *e)
 {
-    if (a->n_operands)
-        return error_set(e, ENOTSUP,
-                         "%.100s: machines and containers from images are not there yet; start a machine "
-                         "with `trapeze run --kernel FILE`",
-                         a->operands[0]);
+    static const enum option_id containers[] = {OPT_INTERACTIVE, OPT_TTY,     OPT_ENV,      OPT_VOLUME,
+                                                OPT_WORKDIR,     OPT_USER,    OPT_HOSTNAME, OPT_ENTRYPOINT,
+                                                OPT_READ_ONLY,   OPT_CAP_ADD, OPT_CAP_DROP};
     if (!a->given[OPT_KERNEL])
-        return error_set(e, EINVAL, "run: --kernel FILE is missing; `trapeze run --help` shows how it is used");
+        return error_set(e, EINVAL,
+                         "run: an image or --kernel FILE is missing; `trapeze run --help` shows how it is used");
+    for (size_t i = 0; i < ARRAY_LEN(containers); i++)
+        if (a->given[containers[i]])
+            return error_set(e, EINVAL, "--%s: is for containers; --kernel starts a machine",
+                             cli_options[containers[i]].name);
     if (a->given[OPT_NAME])
         return registry_check_name(a->text[OPT_NAME], e);
     return 0;
@@ -300,7 +304,7 @@ static int attend(struct registry *r, const struct args *a, const struct vm_conf
                                      .escape = (u8)a->number[OPT_ESCAPE],
                                      .replay = 1u << 20,
                                      .stop_on_signal = true,
-                                     .stop_seconds = (unsigned)a->number[OPT_TIME]};
+                                     .stop_seconds = (unsigned)a->number[OPT_TIME_RUN]};
     say_stage(c, "booting", person);
     bool attached = session_run(&s, &res, e) == 0;
     if (!attached) {
@@ -335,6 +339,8 @@ int verb_run(const struct args *a, struct error *e)
     struct vm_config c;
     struct machine_row row;
     bool person = terminal_interactive() && !a->given[OPT_DETACH];
+    if (a->n_operands)
+        return run_container(a, e);
     if (check_options(a, e) < 0 || make_config(&c, a, e) < 0 || vm_config_check(&c, e) < 0)
         return CLI_USAGE;
     struct registry *r = machine_registry(e);

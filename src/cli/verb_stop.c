@@ -1,3 +1,4 @@
+#include "box/box.h"
 #include "cli/agent_call.h"
 
 #include "base/bytes.h"
@@ -31,7 +32,13 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
     return rc < 0 ? rc : machine_await_end(row, 5, e);
 }
 
+static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+{
+    return box_stop(row, (unsigned)a->number[OPT_TIME], e);
+}
+
 int verb_stop(const struct args *a, struct error *e)
 {
-    return machine_each(a, act, e);
+    static const struct machine_acts acts = {act, container};
+    return machine_each(a, &acts, e);
 }

@@ -32,8 +32,10 @@ struct container_launch {
     u32 preserve_fds;           /* descriptors 3 .. 3 + n - 1 go into the container */
     bool no_pivot;              /* chroot instead: roots on an initial ramdisk */
     bool no_new_keyring;
-    bool detach; /* container_run: do not wait */
-    bool keep;   /* container_run: do not delete at the end */
+    bool detach;    /* container_run: do not wait */
+    int console_fd; /* a socket that gets the terminal's master, instead of console_socket; 0: none */
+    pid_t *pid;     /* out, unless NULL: the process, a child of ours */
+    bool keep;      /* container_run: do not delete at the end */
 };
 
 /* A process in a container that runs. */

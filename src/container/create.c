@@ -144,7 +144,7 @@ int container_run(const struct container_host *h, const struct container_launch 
     int r = begin(&l, h, &how, e);
     if (r == 0)
         r = notify_prepare(&l, e);
-    if (r == 0 && l.spec.process.terminal && !how.console_socket) {
+    if (r == 0 && l.spec.process.terminal && !how.console_socket && how.console_fd <= 0) {
         r = how.detach ? error_set(e, EINVAL, "process.terminal: --detach needs --console-socket")
                        : relay_open(&relay, e);
     }

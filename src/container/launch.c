@@ -214,6 +214,10 @@ static int open_console_socket(struct launch *l, const struct container_launch *
         return -1;
     if (relay >= 0)
         return relay;
+    if (how->console_fd > 0) {
+        int copy = fcntl(how->console_fd, F_DUPFD_CLOEXEC, 3);
+        return copy < 0 ? sys_error(e, "console socket") : copy;
+    }
     if (!how->console_socket)
         return error_set(e, EINVAL,
                          "process.terminal: a container with a terminal that nobody waits for needs --console-socket");
@@ -389,6 +393,8 @@ int launch_create(struct launch *l, const struct container_launch *how, bool sta
         r = launch_send_pidfd(how->pidfd_socket, l->pidfd, e);
     if (r == 0)
         r = launch_pid_file(l->cwd, how->pid_file, l->pid, e);
+    if (how->pid)
+        *how->pid = l->pid;
     if (r < 0)
         launch_undo(l);
     return r;

@@ -34,11 +34,23 @@ static const char *const migrations[] = {
     " exit_code INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',"
     " auto_remove INTEGER NOT NULL DEFAULT 0, config TEXT NOT NULL,"
     " dir TEXT NOT NULL, log TEXT NOT NULL, socket TEXT NOT NULL)",
+    "ALTER TABLE machines ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine'",
 };
 
 #define COLUMNS                                                                                                     \
     "id, name, state, keeper_pid, keeper_start, created, ended, exit_code, reason, auto_remove, config, dir, log, " \
-    "socket"
+    "socket, kind"
+
+static const char *const kind_names[] = {
+#define X(kind, name) [kind] = name,
+    MACHINE_KINDS(X)
+#undef X
+};
+
+const char *registry_kind_name(enum machine_kind kind)
+{
+    return (unsigned)kind < ARRAY_LEN(kind_names) ? kind_names[kind] : "unknown";
+}
 
 static const char *const state_names[] = {
 #define X(state, name) [state] = name,
@@ -220,6 +232,8 @@ static int read_row(sqlite3_stmt *st, struct machine_row *row, struct error *e)
     column(st, 11, row->dir, sizeof(row->dir));
     column(st, 12, row->log, sizeof(row->log));
     column(st, 13, row->socket, sizeof(row->socket));
+    const char *kind = (const char *)sqlite3_column_text(st, 14);
+    row->kind = kind && !strcmp(kind, kind_names[KIND_CONTAINER]) ? KIND_CONTAINER : KIND_MACHINE;
     return row->config ? 0 : error_set(e, ENOMEM, "registry: out of memory");
 }
 
@@ -277,7 +291,7 @@ int registry_find(struct registry *r, const char *name, struct machine_row *row,
     } else if (hits > 1) {
         rc = error_set(e, EINVAL, "machine %s: %zu ids begin with it; give more of the id, or the name", name, hits);
     } else {
-        rc = error_set(e, ENOENT, "machine %s: no such machine; `trapeze ps -a` lists them", name);
+        rc = error_set(e, ENOENT, "machine %s: no such machine or container; `trapeze ps -a` lists them", name);
     }
     registry_rows_free(rows, n);
     return rc;
@@ -331,7 +345,7 @@ static void make_name(char *out, size_t size, const char *id, unsigned attempt)
 static int insert(struct registry *r, const struct machine_row *row, struct error *e)
 {
     sqlite3_stmt *st;
-    int rc = prepare(r, &st, "INSERT INTO machines (" COLUMNS ") VALUES (?,?,?,?,?,?,0,0,'',?,?,?,?,?)", e);
+    int rc = prepare(r, &st, "INSERT INTO machines (" COLUMNS ") VALUES (?,?,?,?,?,?,0,0,'',?,?,?,?,?,?)", e);
     if (rc < 0)
         return rc;
     bind_text(st, 1, row->id);
@@ -345,6 +359,7 @@ static int insert(struct registry *r, const struct machine_row *row, struct erro
     bind_text(st, 9, row->dir);
     bind_text(st, 10, row->log);
     bind_text(st, 11, row->socket);
+    bind_text(st, 12, registry_kind_name(row->kind));
     return finish(r, st, NULL, e);
 }
 
@@ -391,10 +406,17 @@ static int insert_named(struct registry *r, const char *name, struct machine_row
 int registry_create(struct registry *r, const char *name, const char *config, bool auto_remove, struct machine_row *row,
                     struct error *e)
 {
+    return registry_create_kind(r, KIND_MACHINE, name, config, auto_remove, row, e);
+}
+
+int registry_create_kind(struct registry *r, enum machine_kind kind, const char *name, const char *config,
+                         bool auto_remove, struct machine_row *row, struct error *e)
+{
     int rc = name ? registry_check_name(name, e) : 0;
     if (rc < 0)
         return rc;
     rc = fill_row(row, config, auto_remove, e);
+    row->kind = kind;
     if (rc == 0)
         rc = insert_named(r, name, row, e);
     if (rc < 0) {

@@ -35,7 +35,19 @@ enum machine_state {
         MACHINE_STATE_COUNT
 };
 
+/* X-macro: what a row is of, name in the database */
+#define MACHINE_KINDS(X)       \
+    X(KIND_MACHINE, "machine") \
+    X(KIND_CONTAINER, "container")
+
+enum machine_kind {
+#define X(kind, name) kind,
+    MACHINE_KINDS(X)
+#undef X
+};
+
 struct machine_row {
+    enum machine_kind kind;
     char id[MACHINE_ID_LEN + 1];
     char name[MACHINE_NAME_MAX + 1];
     enum machine_state state;
@@ -62,6 +74,7 @@ void registry_close(struct registry *r);
 void registry_row_free(struct machine_row *row);
 
 const char *registry_state_name(enum machine_state s);
+const char *registry_kind_name(enum machine_kind kind);
 
 /* Letters, digits, `.`, `_`, `-`, beginning with a letter or digit, 63 at most. 0 or -EINVAL with `e`. */
 int registry_check_name(const char *name, struct error *e);
@@ -72,6 +85,10 @@ int registry_check_name(const char *name, struct error *e);
  */
 int registry_create(struct registry *r, const char *name, const char *config, bool auto_remove, struct machine_row *row,
                     struct error *e);
+
+/* The same for a row of that kind. */
+int registry_create_kind(struct registry *r, enum machine_kind kind, const char *name, const char *config,
+                         bool auto_remove, struct machine_row *row, struct error *e);
 
 /* The keeper is up: pid and its start time replace the launcher's; state "running". */
 int registry_started(struct registry *r, const char *id, pid_t keeper, struct error *e);

@@ -1,0 +1,210 @@
+/*
+ * The root of a container: overlayfs of the image's layers and a directory for what is written.
+ *
+ * It is mounted in a mount namespace of the keeper's own, so it is gone when keeper and container are, however they end. Lower
+ * directories are named by their numbers, relative to the directory of layers: 127 of them fit into the one page that mount(2)
+ * takes.
+ *
+ * Not done: where overlayfs can not be (a store on a file system that it refuses, no root), there is an error; copies are not
+ * made.
+ */
+#include "box/parts.h"
+#include "container/sys.h"
+#include "image/layer.h"
+#include "image/tree.h"
+
+#include <errno.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define IMAGE_FILE "image.json"
+
+int box_open(struct box *b, const char *id, bool make, struct error *e)
+{
+    char data[PATH_MAX - 64];
+    memset(b, 0, sizeof(*b));
+    b->dir = -1;
+    int r = image_data_dir(data, sizeof(data), e);
+    if (r < 0)
+        return r;
+    snprintf(b->id, sizeof(b->id), "%s", id);
+    int n = snprintf(b->data, sizeof(b->data), "%s/containers/%s", data, id);
+    int m = snprintf(b->states, sizeof(b->states), "%.*s/oci", (int)sizeof(b->states) - 8, b->data);
+    if (n >= (int)sizeof(b->data) || m >= (int)sizeof(b->states))
+        return error_set(e, ENAMETOOLONG, "%.80s..: too long", data);
+    b->host.root = b->states;
+    b->dir = make ? tree_make(b->data, e) : open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return make ? MIN(b->dir, 0) : 0;
+}
+
+void box_close(struct box *b)
+{
+    sys_close(&b->dir);
+    b->dir = -1;
+}
+
+/* The root's own attributes are those of the topmost layer. */
+static int make_upper(const struct box *b, const struct image_store *s, const u32 *layers, size_t n, struct error *e)
+{
+    char top[32];
+    struct stat st = {.st_mode = 0755};
+    static const char *const dirs[] = {"upper", "work", "root", "empty"};
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
+        if (mkdirat(b->dir, dirs[i], 0755) < 0 && errno != EEXIST)
+            return sys_error(e, "%s/%s", b->data, dirs[i]);
+    snprintf(top, sizeof(top), "layers/d/%u", n ? layers[n - 1] : 0);
+    if (n && fstatat(s->dir, top, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return sys_error(e, "%s/%s", s->path, top);
+    if (fchownat(b->dir, "upper", st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+        fchmodat(b->dir, "upper", st.st_mode & 07777, 0) < 0)
+        return sys_error(e, "%s/upper", b->data);
+    return 0;
+}
+
+int box_root_prepare(const struct box *b, const struct image_store *s, const struct image *i, u32 *layers,
+                     struct error *e)
+{
+    size_t n = i->manifest.n_layers;
+    char(*chains)[DIGEST_TEXT] = calloc(n + 1, sizeof(*chains));
+    int r = chains ? layer_unpack_all(s, i, layers, chains, e) : error_set(e, ENOMEM, "out of memory");
+    if (r == 0)
+        r = make_upper(b, s, layers, n, e);
+    json_t *list = json_array(), *numbers = json_array();
+    for (size_t k = 0; r == 0 && k < n; k++) {
+        json_array_append_new(list, json_string(chains[k]));
+        json_array_append_new(numbers, json_integer(layers[k]));
+    }
+    const char *stop = json_string_value(json_object_get(i->config.run, "StopSignal"));
+    json_t *j = json_pack("{s:s,s:s,s:o,s:o,s:s}", "image", i->name, "id", i->manifest.config.digest, "chains", list,
+                          "layers", numbers, "stop", stop && *stop ? stop : "TERM");
+    CLEANUP_FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    if (r == 0)
+        r = text ? tree_write(b->dir, IMAGE_FILE, text, strlen(text), false, e) : error_set(e, ENOMEM, "out of memory");
+    free(chains);
+    return r;
+}
+
+/* "lowerdir=7:3:1,upperdir=..": topmost first. */
+static int make_options(char *out, size_t size, const struct box *b, const u32 *layers, size_t n, bool brief,
+                        struct error *e)
+{
+    size_t at = (size_t)snprintf(out, size, "lowerdir=");
+    for (size_t i = n; i-- > 0;)
+        at += (size_t)snprintf(out + at, size - at, "%u%s", layers[i], i ? ":" : "");
+    if (!n)
+        at += (size_t)snprintf(out + at, size - at, "/proc/self/fd/%d/empty", b->dir);
+    /* By descriptor: a path may hold what means something in options. */
+    at += (size_t)snprintf(out + at, size - at,
+                           ",upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,redirect_dir=off,index=off,"
+                           "metacopy=off%s",
+                           b->dir, b->dir, brief ? ",volatile" : "");
+    return at < size ? 0 : error_set(e, E2BIG, "overlayfs: options are too long");
+}
+
+int box_root_mount(struct box *b, const char *store, const u32 *layers, size_t n, bool brief, struct error *e)
+{
+    char options[4096], target[64], below[PATH_MAX];
+    if (unshare(CLONE_NEWNS) < 0)
+        return error_set(e, errno, "mount namespace: %s; containers from images need root", strerror(errno));
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        return sys_error(e, "mount namespace");
+    /* A descriptor from before leads to the mounts of the other namespace. */
+    sys_close(&b->dir);
+    b->dir = open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (b->dir < 0)
+        return sys_error(e, "%s", b->data);
+    int r = make_options(options, sizeof(options), b, layers, n, brief, e);
+    if (r < 0)
+        return r;
+    snprintf(target, sizeof(target), "/proc/self/fd/%d/root", b->dir);
+    if (snprintf(below, sizeof(below), "%s/layers/d", store) >= (int)sizeof(below) || chdir(below) < 0)
+        return sys_error(e, "%s", below);
+    if (mount("overlay", target, "overlay", 0, options) == 0)
+        return 0;
+    return error_set(e, errno,
+                     "overlayfs: cannot be mounted at %s/root: %s; put XDG_DATA_HOME on a file system that it can use "
+                     "(ext4, xfs, btrfs, tmpfs), and see the kernel's log",
+                     b->data, strerror(errno));
+}
+
+void box_root_unmount(const struct box *b)
+{
+    char target[64];
+    snprintf(target, sizeof(target), "/proc/self/fd/%d/root", b->dir);
+    umount2(target, MNT_DETACH);
+}
+
+int box_root_remove(const struct box *b, struct error *e)
+{
+    char *slash = strrchr(b->data, '/'), parent[PATH_MAX];
+    snprintf(parent, sizeof(parent), "%.*s", (int)(slash - b->data), b->data);
+    CLEANUP_FD int dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return errno == ENOENT ? 0 : sys_error(e, "%s", parent);
+    return tree_remove(dir, b->id, e);
+}
+
+/* --- what garbage collection must leave --- */
+
+void box_chains_free(char **chains, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(chains[i]);
+    free(chains);
+}
+
+static int add_chains(int dir, const char *name, char ***out, size_t *n, struct error *e)
+{
+    char path[300];
+    CLEANUP_FREE char *text = NULL;
+    size_t size, i;
+    json_t *chain;
+    snprintf(path, sizeof(path), "%.255s/" IMAGE_FILE, name);
+    int r = sys_read_at(dir, path, 1 << 20, &text, &size);
+    if (r == -ENOENT || r == -ENOTDIR)
+        return 0; /* killed before it had anything */
+    json_t *j = r < 0 ? NULL : json_loadb(text, size, 0, NULL), *list = json_object_get(j, "chains");
+    if (!json_is_array(list))
+        r = error_set(e, EBADMSG,
+                      "containers/%s: is damaged: what it needs is not known, nothing was removed; "
+                      "`trapeze rm -f %s` removes it",
+                      path, name);
+    json_array_foreach(list, i, chain)
+    {
+        char **more = r == 0 && json_is_string(chain) ? realloc(*out, (*n + 1) * sizeof(*more)) : NULL;
+        if (!more)
+            continue;
+        *out = more;
+        more[(*n)++] = strdup(json_string_value(chain));
+    }
+    json_decref(j);
+    return r;
+}
+
+int box_chains(char ***out, size_t *n, struct error *e)
+{
+    char data[PATH_MAX - 64], path[PATH_MAX];
+    const struct dirent *d;
+    *out = NULL;
+    *n = 0;
+    int r = image_data_dir(data, sizeof(data), e);
+    if (r < 0)
+        return r;
+    snprintf(path, sizeof(path), "%s/containers", data);
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? 0 : sys_error(e, "%s", path);
+    while (r == 0 && (d = readdir(dir)))
+        if (d->d_name[0] != '.')
+            r = add_chains(dirfd(dir), d->d_name, out, n, e);
+    closedir(dir);
+    return r;
+}
