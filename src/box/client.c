@@ -89,11 +89,9 @@ static int take(const struct screen *c, int *status, struct error *e)
         return 1;
     }
     int to = p.kind == WIRE_STDOUT ? STDOUT_FILENO : p.kind == WIRE_STDERR ? STDERR_FILENO : -1;
-    if (to >= 0 && sys_write_all(to, p.data, (size_t)n) < 0 && errno == EPIPE) {
-        /* Our reader is gone: so is the container's, it would hear of it by SIGPIPE. */
-        u8 number = SIGPIPE;
-        box_wire_send(c->fd, WIRE_SIGNAL, &number, 1);
-    }
+    /* Our reader is gone: the container hears of it as it would of a pipe. */
+    if (to >= 0 && sys_write_all(to, p.data, (size_t)n) < 0)
+        box_wire_send(c->fd, WIRE_CLOSED, &p.kind, 1);
     return 0;
 }
 

@@ -304,6 +304,8 @@ json_t *box_config_make(const struct box *b, const struct box_options *o, const 
     json_object_set_new(j, "hostname", json_string(hostname_of(b, o)));
     json_object_set_new(linux_part, "cgroupsPath", json_string(cgroup));
     json_object_set_new(linux_part, "seccomp", container_profile(caps));
+    json_object_set_new(json_array_get(json_object_get(j, "mounts"), 0), "options",
+                        json_pack("[s,s,s]", "nosuid", "noexec", "nodev")); /* of /proc */
     set_network(linux_part, o);
     set_limits(linux_part, o);
     add_mounts(json_object_get(j, "mounts"), b, o);

@@ -365,6 +365,10 @@ static void take_packet(struct keeper *k, struct client *c)
         memcpy(k->in.data, p->data, size);
         k->in_size = size;
         k->in_at = 0;
+    } else if (p->kind == WIRE_CLOSED && size == 1 && c->once && !k->o->tty) {
+        int which = p->data[0] == WIRE_STDERR;
+        sys_close(&k->output[which]);
+        k->output[which] = -1;
     } else if (p->kind == WIRE_INPUT_END && c->input) {
         k->in_ends = true;
     } else if (p->kind == WIRE_WINDOW && size == 4 && k->o->tty && k->output[0] >= 0) {

@@ -9,7 +9,7 @@
 struct box {
     char id[MACHINE_ID_LEN + 1];
     char data[PATH_MAX]; /* DATA/trapeze/containers/ID */
-    char states[PATH_MAX];
+    char states[PATH_MAX], filters[PATH_MAX];
     int dir; /* of data, or -1 */
     struct container_host host;
 };
@@ -65,6 +65,7 @@ enum wire_kind {
     WIRE_INPUT_END = 'e',
     WIRE_WINDOW = 'w',  /* u16 rows, u16 columns */
     WIRE_SIGNAL = 's',  /* u8 */
+    WIRE_CLOSED = 'c',  /* u8: WIRE_STDOUT or WIRE_STDERR has no reader any more */
     WIRE_STARTED = 'S', /* struct box_started */
     WIRE_FAILED = 'E',  /* struct wire_failure */
     WIRE_STDOUT = '1',

@@ -39,7 +39,9 @@ int box_open(struct box *b, const char *id, bool make, struct error *e)
     int m = snprintf(b->states, sizeof(b->states), "%.*s/oci", (int)sizeof(b->states) - 8, b->data);
     if (n >= (int)sizeof(b->data) || m >= (int)sizeof(b->states))
         return error_set(e, ENAMETOOLONG, "%.80s..: too long", data);
+    snprintf(b->filters, sizeof(b->filters), "%s/filters", data);
     b->host.root = b->states;
+    b->host.cache = b->filters;
     b->dir = make ? tree_make(b->data, e) : open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return make ? MIN(b->dir, 0) : 0;
 }

@@ -213,8 +213,8 @@ const struct cli_exit_row cli_exit_rows[] = {
     {"2", "run: the guest ended by a triple fault; its state is shown"},
     {"3", "the host failed: out of memory, a process that vanished, a file system error; for run also: the guest used "
           "something that is not implemented"},
-    {"125, 126, 127", "run IMAGE and exec: not done by us; the program can not be executed; there is none. All other "
-                      "statuses of theirs are the program's"},
+    {"125-127", "run IMAGE and exec: not done by us; the program can not be executed; there is none. All other "
+                "statuses of theirs are the program's"},
     {"128+n", "ended by signal n; for run 137: the machine was killed"},
     {NULL, NULL},
 };
@@ -346,7 +346,7 @@ const struct verb cli_verbs[] = {
      .operands = "NAME",
      .min_operands = 1,
      .max_operands = 1,
-     .summary = "come back to the streams of a container, or the console of a machine",
+     .summary = "come back to the streams of a container",
      .text =
          "Connects this terminal or these streams to those of a running container until it ends, and ends with its "
          "status. The escape key leaves a container that has a terminal, it goes on. Signals that come here go to the "

@@ -19,6 +19,7 @@
 struct container_host {
     const char *root;    /* directory of all states; NULL: /run/trapeze-oci, or below XDG_RUNTIME_DIR without root */
     bool systemd_cgroup; /* cgroupsPath is slice:prefix:name */
+    const char *cache;   /* directory of compiled filters that nobody else writes to; made if missing; NULL: none */
 };
 
 /* How a container is made. Zero is the preset of everything but id and bundle. */

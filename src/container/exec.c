@@ -160,7 +160,7 @@ static int prepare(struct launch *l, const struct container_exec *x, const struc
     s->cgroup = s->target = -1;
     int r = set_cgroup(&l->record.cgroup, x->cgroup, e);
     if (r == 0)
-        r = filter_compile(&in->filter, &l->spec.seccomp, e);
+        r = filter_compile(&in->filter, &l->spec.seccomp, l->host->cache, e);
     if (r < 0)
         return r;
     s->target = sys_pidfd_open(l->record.pid);

@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -167,11 +168,96 @@ static int export(scmp_filter_ctx ctx, struct filter *p, struct error *e)
     return 0;
 }
 
-int filter_compile(struct filter *p, const struct spec_seccomp *s, struct error *e)
+/* --- programs kept --- */
+
+/*
+ * A file holds what the program was made of, word for word, and the program: it is used when all of that is the same again, so
+ * the hash in its name need not be a good one. Who may write to the directory may choose filters: only its owner may.
+ */
+struct kept {
+    int dir; /* -1: no cache */
+    char name[24];
+    char *key;
+    size_t key_size;
+};
+
+static void put_rules(FILE *f, const struct spec_seccomp *s)
 {
-    memset(p, 0, sizeof(*p));
-    if (!s->given)
-        return 0;
+    const struct scmp_version *v = seccomp_version();
+    fprintf(f, "1 %u.%u.%u %u %x", v->major, v->minor, v->micro, seccomp_api_get(), s->default_action);
+    for (size_t i = 0; i < s->n_architectures; i++)
+        fprintf(f, " a%x", s->architectures[i]);
+    for (size_t i = 0; i < s->n_rules; i++) {
+        const struct spec_seccomp_rule *rule = &s->rules[i];
+        fprintf(f, "\nr%x", rule->action);
+        for (size_t k = 0; k < rule->n_args; k++)
+            fprintf(f, " %u,%u,%llx,%llx", rule->args[k].index, rule->args[k].op,
+                    (unsigned long long)rule->args[k].value, (unsigned long long)rule->args[k].value_two);
+        for (size_t k = 0; k < rule->names.n; k++)
+            fprintf(f, " %s", rule->names.v[k]);
+    }
+    fputc(0, f);
+}
+
+static void kept_open(struct kept *k, const struct spec_seccomp *s, const char *cache)
+{
+    u64 hash = 14695981039346656037ull; /* FNV-1a */
+    FILE *f;
+    memset(k, 0, sizeof(*k));
+    k->dir = -1;
+    if (!cache || !(f = open_memstream(&k->key, &k->key_size)))
+        return;
+    put_rules(f, s);
+    if (fclose(f) != 0)
+        return;
+    for (size_t i = 0; i < k->key_size; i++)
+        hash = (hash ^ (u8)k->key[i]) * 1099511628211ull;
+    snprintf(k->name, sizeof(k->name), "%016llx", (unsigned long long)hash);
+    mkdir(cache, 0700);
+    k->dir = open(cache, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static void kept_close(struct kept *k)
+{
+    sys_close(&k->dir);
+    free(k->key);
+}
+
+static bool kept_read(const struct kept *k, struct filter *p)
+{
+    char *text;
+    size_t size;
+    struct stat st;
+    if (k->dir < 0 || fstat(k->dir, &st) < 0 || st.st_uid != geteuid() || st.st_mode & 022 ||
+        sys_read_at(k->dir, k->name, k->key_size + BPF_MAXINSNS * sizeof(*p->code), &text, &size) < 0)
+        return false;
+    size_t rest = size > k->key_size ? size - k->key_size : 0;
+    bool same = rest && rest % sizeof(*p->code) == 0 && !memcmp(text, k->key, k->key_size);
+    p->code = same ? malloc(rest) : NULL;
+    if (p->code) {
+        memcpy(p->code, text + k->key_size, rest);
+        p->length = (u16)(rest / sizeof(*p->code));
+    }
+    free(text);
+    return p->code != NULL;
+}
+
+/* Failing costs only time, the next time. */
+static void kept_write(const struct kept *k, const struct filter *p)
+{
+    char temporary[48];
+    snprintf(temporary, sizeof(temporary), "%s.%d", k->name, (int)getpid());
+    CLEANUP_FD int fd =
+        k->dir < 0 ? -1 : openat(k->dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return;
+    if (sys_write_all(fd, k->key, k->key_size) < 0 || sys_write_all(fd, p->code, p->length * sizeof(*p->code)) < 0 ||
+        renameat(k->dir, temporary, k->dir, k->name) < 0)
+        unlinkat(k->dir, temporary, 0);
+}
+
+static int compile(struct filter *p, const struct spec_seccomp *s, struct error *e)
+{
     scmp_filter_ctx ctx = seccomp_init(s->default_action);
     if (!ctx)
         return error_set(e, ENOMEM, "seccomp: the library makes no filter");
@@ -179,6 +265,23 @@ int filter_compile(struct filter *p, const struct spec_seccomp *s, struct error 
     if (r == 0)
         r = export(ctx, p, e);
     seccomp_release(ctx);
+    return r;
+}
+
+int filter_compile(struct filter *p, const struct spec_seccomp *s, const char *cache, struct error *e)
+{
+    struct kept kept;
+    int r = 0;
+    memset(p, 0, sizeof(*p));
+    if (!s->given)
+        return 0;
+    kept_open(&kept, s, cache);
+    if (!kept_read(&kept, p)) {
+        r = compile(p, s, e);
+        if (r == 0)
+            kept_write(&kept, p);
+    }
+    kept_close(&kept);
     p->flags = (u32)s->flags & ~(u32)SECCOMP_FILTER_FLAG_TSYNC; /* one thread: nothing to synchronise */
     if (s->listener_path)
         p->flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER;

@@ -12,9 +12,10 @@ struct filter {
 
 /*
  * Compile the filter. Rules for system calls that this machine does not have are left out, as the specification wants. 0 or
- * -errno with `e`. Free with filter_free.
+ * -errno with `e`. Free with filter_free. `cache`: a directory where programs are kept from one time to the next, or NULL:
+ * compiling the default filter takes the library 15 to 20 ms.
  */
-int filter_compile(struct filter *p, const struct spec_seccomp *s, struct error *e);
+int filter_compile(struct filter *p, const struct spec_seccomp *s, const char *cache, struct error *e);
 void filter_free(struct filter *p);
 
 /*

@@ -238,7 +238,7 @@ static int prepare(struct launch *l, const struct container_launch *how, bool st
     struct spec *s = &l->spec;
     int r = prepare_cgroup(l, e);
     if (r == 0)
-        r = filter_compile(&in->filter, &s->seccomp, e);
+        r = filter_compile(&in->filter, &s->seccomp, l->host->cache, e);
     if (r < 0)
         return r;
     in->console = open_console_socket(l, how, relay, e);

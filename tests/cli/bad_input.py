@@ -50,7 +50,7 @@ def not_there_yet(place):
     place.refused("migrate", "web", names=["migrate", "not there yet", "`trapeze --help`"])
     place.refused("help", "snapshot", names=["snapshot", "not there yet"])
     place.refused("top", names=["top: this is not there yet"])
-    place.refused("run", "debian:12", names=["debian:12", "not there yet"])
+    place.refused("run", "vm:debian", names=["vm:debian", "not there yet"], status=125)
     engines = json.loads(place.good("version", "--format", "json"))["engines"]
     for engine in {"bt", "kvm"} - set(engines):
         place.refused(*place.guest("p", "--engine", engine), names=[engine, "not there yet; use --engine "])

@@ -107,7 +107,7 @@ static void presets_hold(void **state)
     assert_int_equal(parse(&a, "run", (const char *[]){NULL}, &e), 0);
     assert_int_equal(a.number[OPT_MEMORY], 512ull << 20);
     assert_int_equal(a.number[OPT_ESCAPE], 0x1d);
-    assert_int_equal(a.number[OPT_TIME], 10);
+    assert_int_equal(a.number[OPT_TIME_RUN], 10);
     assert_string_equal(a.text[OPT_ENGINE], "auto");
     assert_false(a.given[OPT_MEMORY]);
     cli_args_free(&a);
@@ -117,13 +117,13 @@ static void all_forms_of_options(void **state)
 {
     struct args a;
     struct error e;
-    const char *words[] = {"--memory=1G", "-k", "vmlinuz", "--append", "", "-dt30", "--name", "web", NULL};
+    const char *words[] = {"-k", "vmlinuz", "--append", "", "-dm1G", "--time=30", "--name", "web", NULL};
     assert_int_equal(parse(&a, "run", words, &e), 0);
     assert_int_equal(a.number[OPT_MEMORY], 1ull << 30);
     assert_string_equal(a.text[OPT_KERNEL], "vmlinuz");
     assert_string_equal(a.text[OPT_APPEND], "");
     assert_true(a.given[OPT_DETACH]);
-    assert_int_equal(a.number[OPT_TIME], 30);
+    assert_int_equal(a.number[OPT_TIME_RUN], 30);
     assert_int_equal(a.n_operands, 0);
     cli_args_free(&a);
     assert_int_equal(parse(&a, "stop", (const char *[]){"a", "--time", "5", "--", "-b", NULL}, &e), 0);

@@ -203,12 +203,12 @@ static void test_filter(void **state)
               "{'index':0,'value':17,'op':'SCMP_CMP_EQ'}]}]}}}",
               &e),
         0);
-    assert_int_equal(filter_compile(&f, &s.seccomp, &e), 0);
+    assert_int_equal(filter_compile(&f, &s.seccomp, NULL, &e), 0);
     assert_true(f.length > 10 && f.flags == 2); /* LOG; TSYNC means nothing with one thread */
     filter_free(&f);
     spec_free(&s);
     assert_int_equal(parse(&s, "{" BASE "}", &e), 0);
-    assert_int_equal(filter_compile(&f, &s.seccomp, &e), 0);
+    assert_int_equal(filter_compile(&f, &s.seccomp, NULL, &e), 0);
     assert_null(f.code);
     spec_free(&s);
 }

@@ -1,0 +1,429 @@
+"""Containers of images by their verbs: streams, statuses, options, logs, exec, cp, stop, kills, and what is left behind.
+
+TRAPEZE names the program, KILLS how often it is killed. Needs root and busybox (else skipped), and no network.
+"""
+import io
+import json
+import os
+import pty
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+
+TRAPEZE = os.environ["TRAPEZE"]
+KILLS = int(os.environ.get("KILLS", "10"))
+BUSYBOX = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
+PATIENCE = 60
+SEED = 1
+
+
+class Skip(Exception):
+    pass
+
+
+def make_archive(path):
+    """A root file system: busybox, its names, two users."""
+    names = subprocess.run([BUSYBOX, "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    with tarfile.open(path, "w") as t:
+        def add(name, data=b"", mode=0o644, type=tarfile.REGTYPE, link=""):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.type, info.linkname = len(data), mode, type, link
+            t.addfile(info, io.BytesIO(data))
+        for d in ("bin", "etc", "tmp", "root"):
+            add(d, mode=0o1777 if d == "tmp" else 0o755, type=tarfile.DIRTYPE)
+        with open(BUSYBOX, "rb") as f:
+            add("bin/busybox", f.read(), 0o755)
+        for n in names:
+            if n != "busybox":
+                add("bin/" + n, type=tarfile.SYMTYPE, link="busybox")
+        add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\njoe:x:1000:1001::/srv/joe:/bin/sh\n")
+        add("etc/group", b"root:x:0:\njoe:x:1001:\nextra:x:77:x,joe\n")
+        add("etc/plain", b"not a program\n")
+        add("etc/broken", b"\x7fELFnot a program either\n", 0o755)
+
+
+class Place:
+    """Stores of its own; afterwards nothing may be left: no container, process, mount, cgroup."""
+
+    def __init__(self):
+        self.top = tempfile.mkdtemp(prefix="trapeze-box-")
+        self.env = dict(os.environ, XDG_DATA_HOME=self.top + "/data", XDG_STATE_HOME=self.top + "/state")
+        self.containers = self.top + "/data/trapeze/containers"
+        self.good("image", "import", ARCHIVE, "box")
+
+    def call(self, *words, stdin=b"", **more):
+        p = subprocess.run([TRAPEZE, *words], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.env,
+                           timeout=PATIENCE, **more)
+        return p.returncode, p.stdout.decode(errors="replace"), p.stderr.decode(errors="replace")
+
+    def good(self, *words, stdin=b""):
+        status, out, err = self.call(*words, stdin=stdin)
+        assert status == 0, (words, status, err)
+        return out
+
+    def run(self, *words, stdin=b""):
+        return self.good("run", "--rm", *words, stdin=stdin)
+
+    def refused(self, status, why, *words):
+        got, out, err = self.call(*words)
+        assert got == status and why in err, (words, got, err)
+
+    def start(self, *words, **more):
+        return subprocess.Popen([TRAPEZE, *words], env=self.env, **more)
+
+    def rows(self, *more):
+        return json.loads(self.good("ps", "--format", "json", *more))
+
+    def state(self, name):
+        return next(r["state"] for r in self.rows("-a") if r["name"] == name)
+
+    def left(self):
+        """What is there of containers."""
+        return os.listdir(self.containers) if os.path.isdir(self.containers) else []
+
+    def close(self):
+        for r in self.rows("-a"):
+            self.call("rm", "-f", r["name"])
+        left = self.left(), self.rows("-a")
+        with open("/proc/self/mountinfo") as f:
+            mounts = [line for line in f if self.top in line]
+        shutil.rmtree(self.top)
+        assert left == ([], []) and not mounts, (left, mounts)
+
+
+def until(what, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+# --- run ---
+
+
+def test_streams_and_status(p):
+    status, out, err = p.call("run", "--rm", "box", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (status, out, err) == (7, "out\n", "err\n"), (status, out, err)
+    assert p.rows("-a") == [] and p.left() == []
+    status, out, err = p.call("run", "--rm", "box", "sh", "-c", "sleep 1 & kill -TERM $!; wait $!; exit $?")
+    assert status == 143, status
+
+
+def test_failures(p):
+    p.refused(127, "not found", "run", "--rm", "box", "nothing")
+    p.refused(127, "no such file", "run", "--rm", "box", "/nothing")
+    p.refused(126, "denied", "run", "--rm", "box", "/etc/plain")
+    p.refused(126, "exec", "run", "--rm", "box", "/etc/broken")
+    p.refused(125, "no such image", "run", "--rm", "nobox", "true")
+    p.refused(125, "no program", "run", "--rm", "box")
+    p.refused(125, "passwd", "run", "--rm", "-u", "nobody", "box", "true")
+    p.refused(125, "group", "run", "--rm", "-u", "joe:nobody", "box", "true")
+    p.refused(125, "bridge", "run", "--rm", "--network", "bridge", "box", "true")
+    p.refused(125, "capability", "run", "--rm", "--cap-add", "flying", "box", "true")
+    p.refused(125, "--volume", "run", "--rm", "-v", "/x", "box", "true")
+    p.refused(125, "No such file", "run", "--rm", "-v", p.top + "/none:/x", "box", "true")
+    p.refused(125, "--publish", "run", "--rm", "-p", "80:80", "box", "true")
+    p.refused(125, "for machines", "run", "--rm", "--kernel", "x", "box", "true")
+    p.refused(1, "for containers", "run", "--kernel", "x", "-e", "A=b")
+    assert p.rows("-a") == [] and p.left() == []
+
+
+def test_input(p):
+    assert p.run("-i", "box", "cat", stdin=b"through\n") == "through\n"
+    assert p.run("box", "cat", stdin=b"not through\n") == ""
+    data = random.Random(SEED).randbytes(3000000)
+    r = subprocess.run([TRAPEZE, "run", "--rm", "-i", "box", "cat"], input=data, stdout=subprocess.PIPE, env=p.env,
+                       timeout=PATIENCE)
+    assert r.returncode == 0 and r.stdout == data
+
+
+def test_reader_leaves(p):
+    """`trapeze run .. yes | head` ends."""
+    r = subprocess.run(f"{TRAPEZE} run --rm box yes | head -n 1", shell=True, env=p.env, stdout=subprocess.PIPE,
+                       timeout=PATIENCE)
+    assert r.stdout == b"y\n"
+    until(lambda: p.rows("-a") == [])
+
+
+def test_options(p):
+    out = p.run("-e", "A=b c", "-e", "SET", "-w", "/made/here", "--hostname", "name", "box", "sh", "-c",
+                "echo $A; pwd; hostname; cat /etc/hostname; echo $HOME; echo ${SET-unset}")
+    assert out.split("\n") == ["b c", "/made/here", "name", "name", "/root", "unset", ""], out
+    assert p.run("-u", "joe", "box", "sh", "-c", "id; echo $HOME") == \
+        "uid=1000(joe) gid=1001(joe) groups=77(extra)\n/srv/joe\n"
+    assert p.run("-u", "5:77", "box", "id") == "uid=5 gid=77(extra)\n"
+    assert p.run("--entrypoint", "/bin/echo", "box", "a", "b") == "a b\n"
+    assert p.run("--entrypoint", "", "box", "echo", "c") == "c\n"
+    status, out, err = p.call("run", "--rm", "--read-only", "box", "sh", "-c", "echo x > /x")
+    assert status and "Read-only" in err, (status, err)
+
+
+def test_volumes(p):
+    os.mkdir(p.top + "/shared")
+    p.run("-v", p.top + "/shared:/data", "box", "sh", "-c", "echo mine > /data/f")
+    with open(p.top + "/shared/f") as f:
+        assert f.read() == "mine\n"
+    status, out, err = p.call("run", "--rm", "-v", p.top + "/shared:/data:ro", "box", "sh", "-c", "echo x > /data/f")
+    assert status and "Read-only" in err, err
+
+
+def test_isolation(p):
+    """Capabilities, filter, network, processes, devices."""
+    status = lambda *o: {k.strip(): v.strip() for k, _, v in (x.partition(":") for x in p.run(*o, "box", "cat",
+                         "/proc/self/status").splitlines())}
+    s = status()
+    assert s["CapBnd"] == s["CapPrm"] == s["CapEff"] == "00000000a80425fb", s
+    assert s["CapInh"] == "0000000000000000" and s["Seccomp"] == "2"
+    assert status("--cap-drop", "all")["CapBnd"] == "0000000000000000"
+    assert status("--cap-drop", "all", "--cap-add", "chown")["CapBnd"] == "0000000000000001"
+    assert status("-u", "joe")["CapEff"] == "0000000000000000"
+    assert p.run("box", "sh", "-c", "ls /sys/class/net") == "lo\n"
+    assert set(os.listdir("/sys/class/net")) == set(p.run("--network", "host", "box", "ls", "/sys/class/net").split())
+    assert p.run("box", "sh", "-c", "echo /proc/[0-9]*").split() == ["/proc/1"]
+    out = p.run("box", "sh", "-c", "mknod /tmp/d b 8 0 && cat /tmp/d; cat /proc/kcore | wc -c; echo x > /proc/sysrq-trigger; "
+                "mount -t tmpfs x /tmp; unshare -U true; true")
+    assert out.strip() == "0", out
+
+
+def test_limits(p):
+    out = p.run("--memory", "64M", "--cpus", "2", "box", "sh", "-c", "cd /sys/fs/cgroup; cat memory.max cpu.max "
+                "memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us 2>/dev/null || true")
+    if not out:
+        raise Skip("no memory or cpu controller")
+    assert out in ("67108864\n200000 100000\n", "67108864\n200000\n"), out
+
+
+def test_layers_are_shared(p):
+    """What one container writes is not the image's, nor another's."""
+    p.good("run", "--name", "a", "box", "sh", "-c", "echo mine > /etc/plain; rm /etc/passwd; mkdir /new")
+    assert p.run("box", "sh", "-c", "cat /etc/plain; ls /etc/passwd; ls -d /new 2>/dev/null || true") == \
+        "not a program\n/etc/passwd\n"
+    p.good("image", "verify")
+
+
+def test_terminal(p):
+    """-it: a terminal with our size, its output, its status, the settings as before."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(p.env)
+        os.execv(TRAPEZE, [TRAPEZE, "run", "--rm", "-it", "box", "sh"])
+    import fcntl
+    import struct
+    import termios
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    seen = b""
+
+    def read_until(word):
+        nonlocal seen
+        while word not in seen:
+            if not select.select([fd], [], [], PATIENCE)[0]:
+                raise AssertionError(seen)
+            seen += os.read(fd, 4096)
+    read_until(b"# ")
+    os.write(fd, b"stty size; test -t 0 && echo ter''minal; exit 9\n")
+    read_until(b"terminal")
+    assert b"33 99" in seen, seen
+    try:
+        while os.read(fd, 4096):
+            pass
+    except OSError:
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    os.close(fd)
+
+
+def test_signals_are_passed(p):
+    q = p.start("run", "--rm", "box", "sh", "-c", "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.1; done",
+                stdout=subprocess.PIPE)
+    assert q.stdout.readline() == b"ready\n"
+    q.send_signal(signal.SIGTERM)
+    assert q.stdout.read() == b"got\n" and q.wait(PATIENCE) == 5
+
+
+# --- what goes on ---
+
+
+def test_detached(p):
+    assert p.good("run", "-d", "--name", "web", "box", "sh", "-c", "echo one; echo two >&2; sleep 1000") == "web\n"
+    assert p.state("web") == "running"
+    p.refused(125, "taken", "run", "--name", "web", "box", "true")
+    until(lambda: p.call("logs", "web")[1:] == ("one\n", "two\n"))
+    i = json.loads(p.good("inspect", "web"))
+    assert i["kind"] == "container" and i["image"]["image"] == "docker.io/library/box:latest", i
+    assert i["container"]["status"] == "running" and "memory" in i["stats"], i
+    p.refused(1, "it runs", "rm", "web")
+    p.good("pause", "web")
+    assert p.state("web") == "paused"
+    p.good("resume", "web")
+    assert p.state("web") == "running"
+    p.good("stop", "-t", "1", "web")
+    row = p.rows("-a")[0]
+    assert row["state"] == "exited" and row["exit_code"] == 137 and p.rows() == [], row
+    assert p.good("wait", "web") == "137\n" and p.call("logs", "web")[1] == "one\n"
+    p.good("rm", "web")
+    assert p.rows("-a") == [] and p.left() == []
+
+
+def test_stop_asks(p):
+    p.good("run", "-d", "--name", "a", "box", "sh", "-c", "trap 'exit 3' TERM; touch /tmp/up; while :; do sleep 0.05; done")
+    until(lambda: p.call("exec", "a", "ls", "/tmp/up")[0] == 0)
+    p.good("stop", "a")
+    assert p.rows("-a")[0]["exit_code"] == 3
+    p.good("run", "-d", "--rm", "--name", "b", "box", "sleep", "1000")
+    q = p.start("wait", "b", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    p.good("kill", "b")
+    q.wait(PATIENCE)
+    assert [r["name"] for r in p.rows("-a")] == ["a"] and len(p.left()) == 1
+
+
+def test_exec(p):
+    p.good("run", "-d", "--name", "a", "-e", "A=1", "box", "sleep", "1000")
+    assert p.good("exec", "-e", "B=2", "-w", "/tmp", "a", "sh", "-c", "echo $A $B; pwd") == "1 2\n/tmp\n"
+    assert p.good("exec", "-u", "joe", "a", "sh", "-c", "id -u; id -g; echo $HOME") == "1000\n1001\n/srv/joe\n"
+    assert p.good("exec", "-i", "a", "cat", stdin=b"in\n") == "in\n"
+    assert p.good("exec", "a", "cat", stdin=b"in\n") == ""
+    assert p.call("exec", "a", "sh", "-c", "exit 9")[0] == 9
+    p.refused(127, "not found", "exec", "a", "nothing")
+    p.refused(126, "denied", "exec", "a", "/etc/plain")
+    p.refused(125, "passwd", "exec", "-u", "nobody", "a", "true")
+    p.refused(125, "no such machine", "exec", "nobody", "true")
+    p.good("kill", "a")
+    p.refused(125, "does not run", "exec", "a", "true")
+
+
+def test_attach(p):
+    p.good("run", "-d", "-i", "--name", "a", "box", "sh", "-c", "read x; echo got $x; exit 4")
+    q = p.start("attach", "a", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    q.stdin.write(b"this\n")
+    q.stdin.flush()
+    assert q.stdout.read() == b"got this\n" and q.wait(PATIENCE) == 4
+
+
+def test_follow(p):
+    p.good("run", "-d", "-i", "--name", "a", "box", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done")
+    assert p.good("logs", "-f", "a") == "1\n2\n3\n4\n5\n"
+
+
+def test_slow_reader_loses_nothing(p):
+    """More than all buffers hold, and nobody reads for a while."""
+    q = p.start("run", "--rm", "box", "sh", "-c", "seq 1 300000", stdout=subprocess.PIPE)
+    time.sleep(0.5)
+    assert q.stdout.read() == b"".join(b"%d\n" % i for i in range(1, 300001)) and q.wait(PATIENCE) == 0
+
+
+def test_copy(p):
+    p.good("run", "-d", "--name", "a", "box", "sleep", "1000")
+    os.makedirs(p.top + "/tree/sub")
+    with open(p.top + "/tree/sub/f", "w") as f:
+        f.write("text")
+    p.good("cp", p.top + "/tree", "a:/tmp/")
+    assert p.good("exec", "a", "cat", "/tmp/tree/sub/f") == "text"
+    p.good("cp", "a:/tmp/tree/sub", p.top + "/back")
+    with open(p.top + "/back/f") as f:
+        assert f.read() == "text"
+    p.refused(1, "No such file", "cp", "a:/nothing", p.top + "/x")
+
+
+def test_copy_stays_inside(p):
+    """CVE-2018-15664: links in the container that lead out mean places inside."""
+    p.good("run", "-d", "--name", "a", "box", "sh", "-c", f"ln -s / /tmp/l; ln -s {p.top} /tmp/t; touch /tmp/up; sleep 1000")
+    until(lambda: p.call("exec", "a", "ls", "/tmp/up")[0] == 0)
+    with open(p.top + "/evil", "w") as f:
+        f.write("x")
+    p.good("cp", p.top + "/evil", "a:/tmp/l/evil")
+    assert not os.path.exists("/evil") and p.good("exec", "a", "cat", "/evil") == "x"
+    p.call("cp", p.top + "/evil", "a:/tmp/t/in")
+    assert not os.path.exists(p.top + "/in")
+
+
+def test_garbage_leaves_containers(p):
+    """An image that a container is made of: its layers stay while the container is there."""
+    p.good("run", "-d", "--name", "a", "box", "sleep", "1000")
+    p.good("image", "rm", "box")
+    p.good("image", "prune")
+    assert p.good("exec", "a", "cat", "/etc/plain") == "not a program\n"
+    p.good("rm", "-f", "a")
+    p.good("image", "prune")
+    assert os.listdir(p.top + "/data/trapeze/images/layers/d") == []
+
+
+def keepers(p):
+    return [r["keeper"] for r in p.rows() if r["keeper"]]
+
+
+def test_keeper_is_killed(p):
+    """Its container goes with the next verb, and with --rm all of it."""
+    p.good("run", "-d", "--rm", "--name", "a", "box", "sleep", "1000")
+    p.good("run", "-d", "--name", "b", "box", "sleep", "1000")
+    inside = [json.loads(p.good("inspect", n))["container"]["pid"] for n in "ab"]
+    for k in keepers(p):
+        os.kill(k, signal.SIGKILL)
+    until(lambda: [r["state"] for r in p.rows("-a")] == ["dead"])
+    for pid in inside:
+        until(lambda: not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] in "ZX")
+    assert len(p.left()) == 1
+    p.good("rm", "b")
+
+
+def test_killed(p):
+    """At random points of run: what is left can be removed, and the image is whole."""
+    rng = random.Random(SEED)
+    start = time.monotonic()
+    p.run("box", "true")
+    span = time.monotonic() - start
+    for i in range(KILLS):
+        q = p.start("run", "--rm", "box", "true", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.random() * span)
+        if i % 2:
+            for k in keepers(p):
+                try:
+                    os.kill(k, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        q.kill()
+        q.wait()
+    until(lambda: p.rows() == [])
+    p.good("image", "verify")
+    assert p.run("box", "echo", "well") == "well\n"
+
+
+def main():
+    tests = [(n[5:], f) for n, f in sorted(globals().items()) if n.startswith("test_")]
+    chosen = sys.argv[1:]
+    if os.geteuid() or not BUSYBOX:
+        print("1..0 # SKIP needs root and busybox")
+        return 0
+    tests = [t for t in tests if not chosen or t[0] in chosen]
+    print(f"1..{len(tests)}")
+    bad = 0
+    for i, (name, f) in enumerate(tests, 1):
+        p = Place()
+        try:
+            try:
+                f(p)
+            finally:
+                p.close()
+            print(f"ok {i} - {name}", flush=True)
+        except Skip as why:
+            print(f"ok {i} - {name} # SKIP {why}", flush=True)
+        except Exception:
+            bad += 1
+            print(f"not ok {i} - {name}")
+            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
+    return bad > 0
+
+
+with tempfile.TemporaryDirectory(prefix="trapeze-box-") as shared:
+    ARCHIVE = shared + "/box.tar"
+    if BUSYBOX:
+        make_archive(ARCHIVE)
+    sys.exit(main())
