@@ -59,6 +59,7 @@ struct keeper {
     struct packet in; /* input that it has not taken yet */
     size_t in_size, in_at;
     bool in_ends;
+    u32 uid; /* that its program begins with */
     pid_t pid;
     bool ended;
     int status;
@@ -80,6 +81,8 @@ static int make_pipes(struct keeper *k, int theirs[3], struct error *e)
         if (pipe2(pair, O_CLOEXEC) < 0)
             return sys_error(e, "pipe");
         theirs[i] = pair[i > 0];
+        if (fchown(pair[0], k->uid, (gid_t)-1) < 0) /* /dev/stdout is opened anew by programs of other users, too */
+            return sys_error(e, "pipe");
         int mine = pair[i == 0];
         fcntl(mine, F_SETFL, O_NONBLOCK);
         if (i == 0)
@@ -209,6 +212,7 @@ static int write_config(struct keeper *k, const struct image *i, struct error *e
         CLEANUP_FD int cwd = inroot_make(root, box_config_cwd(k->o, i), true, e);
         r = MIN(cwd, 0);
     }
+    k->uid = user.uid;
     if (r == 0)
         r = box_config_files(&k->box, k->o, e);
     json_t *config = r == 0 ? box_config_make(&k->box, k->o, i, &user, e) : NULL;
@@ -257,7 +261,7 @@ static void unmake(struct keeper *k)
 
 static void drop(struct keeper *k, struct client *c)
 {
-    if (c->once && c->input)
+    if (c->once && c->input && !k->o->tty) /* a terminal can be come back to */
         k->in_ends = true;
     sys_close(&c->fd);
     c->fd = -1;

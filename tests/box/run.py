@@ -167,6 +167,32 @@ def test_options(p):
     assert status and "Read-only" in err, (status, err)
 
 
+def test_streams_are_the_users(p):
+    """/dev/stdout can be opened by who the program runs as."""
+    assert p.run("-u", "joe", "box", "sh", "-c", "echo one > /dev/stdout; echo two > /proc/self/fd/1") == "one\ntwo\n"
+
+
+def test_escape_leaves(p):
+    """The key leaves the terminal, the container goes on; attach comes back."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(p.env)
+        os.execv(TRAPEZE, [TRAPEZE, "run", "--name", "t", "-it", "box", "sh"])
+    while b"# " not in os.read(fd, 4096):
+        pass
+    os.write(fd, b"\x1d")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(fd)
+    assert p.state("t") == "running"
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(p.env)
+        os.execv(TRAPEZE, [TRAPEZE, "attach", "t"])
+    os.write(fd, b"exit 6\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+    os.close(fd)
+
+
 def test_volumes(p):
     os.mkdir(p.top + "/shared")
     p.run("-v", p.top + "/shared:/data", "box", "sh", "-c", "echo mine > /data/f")
