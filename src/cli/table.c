@@ -221,7 +221,7 @@ const struct cli_exit_row cli_exit_rows[] = {
 
 static const char *const examples_run[] = {
     "trapeze run --rm -it debian:12 bash",
-    "a shell in a container; `trapeze image load` or `import` brings images",
+    "a shell in a container; `trapeze image pull` brings images",
     "trapeze run -d --name db -v /srv/db:/var/lib/db -e KEY=1 --memory 1G mine:1",
     "in the background; trapeze logs db, trapeze exec -it db sh, trapeze stop db",
     "trapeze run --kernel vmlinuz --initrd root.cpio --append \"console=ttyS0\"",
@@ -236,7 +236,9 @@ static const char *const examples_run[] = {
 };
 static const char *const examples_ps[] = {"trapeze ps", "machines that run", "trapeze ps -a --format json",
                                           "every machine, for scripts", NULL};
-static const char *const examples_image[] = {"trapeze image load debian.tar",
+static const char *const examples_image[] = {"trapeze image pull debian:12",
+                                             "from docker.io; HOST/PATH:TAG from elsewhere",
+                                             "trapeze image load debian.tar",
                                              "what docker, podman or skopeo saved",
                                              "trapeze image import root.tar.gz mine:1",
                                              "a root file system as an image",
@@ -382,11 +384,12 @@ const struct verb cli_verbs[] = {
      .max_operands = -1,
      .summary = "load, save, name and remove images of containers",
      .text =
-         "Actions: list; load [FILE], a docker-archive or oci-archive; save NAME...; import FILE NAME, a root file "
+         "Actions: list; pull NAME.., from a registry; push NAME [TO]; load [FILE], a docker-archive or oci-archive; "
+         "save NAME...; import FILE NAME, a root file "
          "system as a tar; tag NAME NEW; rm NAME...; prune, which removes what no image needs and images without a "
          "name; verify, which reads every blob of every image. FILE - is standard input. Archives may be packed with "
          "gzip or zstd. Images lie in ~/.local/share/trapeze/images, an OCI layout. `trapeze run NAME` "
-         "runs one. Actions pull, push and build are not there yet.",
+         "runs one. The action build is not there yet.",
      .examples = examples_image,
      .options = {OPT_ARCHIVE, OPT_TO_FILE, OPT_FORMAT},
      .run = verb_image},

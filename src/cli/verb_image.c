@@ -2,12 +2,15 @@
 #include "box/box.h"
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/terminal.h"
 #include "image/image.h"
+#include "image/remote.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SAVE_MAX 64
@@ -89,6 +92,74 @@ static int import(const struct args *a, const struct image_store *s, struct answ
         close(fd);
     if (r == 0)
         say_name(answer, name);
+    return r;
+}
+
+/* A bar for who sits at a terminal; rate over all of it. */
+struct bar {
+    const char *name;
+    struct timespec start;
+    bool shown;
+};
+
+static void show_bar(void *arg, u64 done, u64 total)
+{
+    struct bar *b = arg;
+    struct timespec now;
+    char line[160], a[24], c[24], rate[24], cells[21];
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double seconds = (double)(now.tv_sec - b->start.tv_sec) + (double)(now.tv_nsec - b->start.tv_nsec) / 1e9;
+    unsigned full = total ? (unsigned)(MIN(done, total) * 20 / total) : 20;
+    for (unsigned i = 0; i < 20; i++)
+        cells[i] = i < full ? '#' : '.';
+    cells[20] = 0;
+    snprintf(line, sizeof(line), "%.30s [%s] %s of %s, %s/s", b->name, cells, cli_size_name(done, a),
+             cli_size_name(total, c), cli_size_name(seconds > 0.2 ? (u64)((double)done / seconds) : 0, rate));
+    b->shown = true;
+    terminal_status(line);
+}
+
+static image_progress *bar_begin(struct bar *b, const char *name)
+{
+    *b = (struct bar){.name = name};
+    clock_gettime(CLOCK_MONOTONIC, &b->start);
+    return isatty(STDERR_FILENO) ? show_bar : NULL;
+}
+
+static int pull(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    int r = 0;
+    for (int k = 1; r == 0 && k < a->n_operands; k++) {
+        struct bar bar;
+        struct image_descriptor top;
+        struct reference ref;
+        char full[REFERENCE_TEXT];
+        r = image_pull(s, a->operands[k], bar_begin(&bar, a->operands[k]), &bar, &top, e);
+        terminal_status("");
+        if (r == 0 && reference_parse(&ref, a->operands[k], NULL) == 0) {
+            reference_full(&ref, full);
+            say_name(answer, full);
+        }
+    }
+    return r;
+}
+
+static int push(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
+{
+    struct bar bar;
+    struct image i;
+    char full[REFERENCE_TEXT];
+    const char *to = a->operands[a->n_operands - 1];
+    int r = full_name(to, full, e);
+    if (r == 0)
+        r = image_find(s, a->operands[1], &i, e);
+    if (r < 0)
+        return r;
+    r = image_push(s, &i, to, bar_begin(&bar, to), &bar, e);
+    terminal_status("");
+    image_free(&i);
+    if (r == 0)
+        say_name(answer, full);
     return r;
 }
 
@@ -253,6 +324,8 @@ static const struct action {
     int (*run)(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e);
 } actions[] = {
     {"list", "", 0, 0, false, list_images},
+    {"pull", "NAME...", 1, 100, false, pull},
+    {"push", "NAME [TO]", 1, 2, false, push},
     {"load", "[FILE]", 0, 1, false, load},
     {"import", "FILE NAME", 2, 2, false, import},
     {"save", "NAME...", 1, 1000, false, save},
@@ -275,7 +348,7 @@ static const struct action *find_action(const struct args *a, struct error *e)
                   actions[i].operands);
         return NULL;
     }
-    if (cli_choice("pull|push|build|export", name) >= 0)
+    if (cli_choice("build|export", name) >= 0)
         error_set(e, ENOTSUP, "image %s: not there yet", name);
     else
         error_set(e, EINVAL, "image %.60s: no such action; `trapeze image --help` lists them", name);

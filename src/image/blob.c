@@ -157,6 +157,15 @@ int ingest_add(struct ingest *in, const void *data, size_t size, struct error *e
     return 0;
 }
 
+int ingest_restart(struct ingest *in, struct error *e)
+{
+    if (ftruncate(in->fd, 0) < 0 || lseek(in->fd, 0, SEEK_SET) < 0)
+        return sys_error(e, "%s/tmp", in->store->path);
+    digester_begin(&in->digest, in->expected);
+    in->size = 0;
+    return 0;
+}
+
 void ingest_abort(struct ingest *in, bool keep)
 {
     char path[80];

@@ -82,6 +82,8 @@ int image_check_blob(const struct image_store *s, const char *digest, struct err
 int ingest_begin(struct ingest *in, const struct image_store *s, const char *expected, u64 limit, bool resume,
                  struct error *e);
 int ingest_add(struct ingest *in, const void *data, size_t size, struct error *e);
+/* Forget what came: from the beginning again. */
+int ingest_restart(struct ingest *in, struct error *e);
 /* Check, and give it its name. `size` ~0: any. *digest may be NULL. */
 int ingest_commit(struct ingest *in, u64 size, char digest[DIGEST_TEXT], struct error *e);
 /* `keep`: for a later try. */

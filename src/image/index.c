@@ -203,11 +203,11 @@ int image_find(const struct image_store *s, const char *name, struct image *out,
         }
     }
     struct image_descriptor top;
-    int r = !hit ? error_set(e, ENOENT, "image %.100s: no such image here; `trapeze image load` or `import` brings one",
-                             name)
-            : best == 1 && several
-                ? error_set(e, EINVAL, "image %.100s: several ids begin with it; give more of it", name)
-                : image_descriptor_parse(&top, hit, "index.json", e);
+    int r =
+        !hit                   ? error_set(e, ENOENT,
+                                           "image %.100s: no such image here; `trapeze image pull`, `load` or `import` brings one", name)
+        : best == 1 && several ? error_set(e, EINVAL, "image %.100s: several ids begin with it; give more of it", name)
+                               : image_descriptor_parse(&top, hit, "index.json", e);
     if (r == 0)
         r = image_read(s, &top, out, e);
     if (r == 0)
