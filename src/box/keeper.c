@@ -414,7 +414,8 @@ static size_t poll_set(struct keeper *k, struct pollfd *p)
     for (size_t i = 0; i < CLIENTS; i++) {
         const struct client *c = &k->clients[i];
         short events = (short)((room ? POLLIN : 0) | (c->pending_size ? POLLOUT : 0));
-        p[n++] = (struct pollfd){.fd = c->fd, .events = events};
+        /* One whose packets we can not take now is not looked at: that it hung up would wake us again and again. */
+        p[n++] = (struct pollfd){.fd = events ? c->fd : -1, .events = events};
     }
     return n;
 }

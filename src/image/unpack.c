@@ -17,7 +17,10 @@
  * A parent that the tar does not name is made with the attributes that it has in the layers below; a hard link to a file of a
  * layer below becomes a copy of it.
  *
- * Not done: ACLs of SCHILY.acl.*; a parent that is a symbolic link in a layer below (an error); sparse files are written in full.
+ * A parent that is a symbolic link in a layer below becomes the same link here, and where it leads the directory is made, with
+ * its attributes of below: seen together it is as if the tar had named that one. ".." of such a link is taken by its letters.
+ *
+ * Not done: ACLs of SCHILY.acl.*; sparse files are written in full.
  */
 #include "image/tarlib.h"
 #include "image/layer.h"
@@ -37,6 +40,7 @@
 #include <unistd.h>
 
 #define CHUNK     (256u << 10)
+#define LINKS_MAX 8
 #define PATHS_MAX (256ull << 20) /* bytes of names of directories */
 
 struct directory_time {
@@ -53,6 +57,7 @@ struct unpack {
     u64 bytes;   /* of the tar */
     u64 written; /* into files: sparse ones are longer than their part of the tar */
     u64 paths;   /* of remembered directories */
+    u32 links;   /* of layers below that are being followed, one behind the other */
     u32 entries; /* and parents that no entry names */
     u8 *buffer;
     bool too_large;
@@ -134,14 +139,68 @@ static int too_many(struct unpack *u)
     return error_set(u->e, EFBIG, "archive: more than %u files: refused", u->in->entries_max);
 }
 
+/* Where a link at `path` leads, from the root: letters only, the kernel is asked for each part later. -ELOOP: out of the root. */
+static int link_target(const char *path, const char *target, char out[PATH_MAX])
+{
+    size_t n = 0;
+    const char *slash = strrchr(path, '/');
+    if (target[0] != '/' && slash) {
+        n = (size_t)(slash - path);
+        memcpy(out, path, n);
+    }
+    for (const char *p = target; *p; p += *p == '/') {
+        size_t len = strcspn(p, "/");
+        if (len == 2 && p[0] == '.' && p[1] == '.') {
+            while (n && out[--n] != '/')
+                ;
+        } else if (len && !(len == 1 && *p == '.')) {
+            if (n + len + 2 > PATH_MAX)
+                return -ENAMETOOLONG;
+            if (n)
+                out[n++] = '/';
+            memcpy(out + n, p, len);
+            n += len;
+        }
+        p += len;
+    }
+    out[n] = 0;
+    return 0;
+}
+
+static int open_parent(struct unpack *u, char *path, char **name);
+
+/* The same link as in the layer below, and the directory that it leads to. */
+static int copy_link(struct unpack *u, int at, const char *path, const char *name, const struct stat *st, int below)
+{
+    char target[PATH_MAX], leads[PATH_MAX + 2], *last;
+    CLEANUP_FD int link =
+        sys_openat2(u->in->lower[below], path, O_PATH | O_NOFOLLOW, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+    ssize_t n = link < 0 ? -1 : readlinkat(link, "", target, sizeof(target) - 1);
+    if (n < 0)
+        return sys_error(u->e, "archive: %.200s", path);
+    target[n] = 0;
+    if (++u->links > LINKS_MAX)
+        return error_set(u->e, ELOOP, "archive: \"%.200s\": too many links, one to the next", path);
+    int r = link_target(path, target, leads);
+    if (r == 0 &&
+        (symlinkat(target, at, name) < 0 || fchownat(at, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) < 0))
+        return sys_error(u->e, "archive: %.200s", path);
+    if (r < 0)
+        return error_set(u->e, -r, "archive: %.200s: leads nowhere", path);
+    strcat(leads, "/."); /* the last part is not made: one more */
+    CLEANUP_FD int made = leads[0] == '/' ? dup(u->root) : open_parent(u, leads, &last);
+    u->links--;
+    return MIN(made, 0);
+}
+
 static int make_parent(struct unpack *u, int at, const char *path, const char *name)
 {
     struct stat st;
     int below = find_below(u, path, &st);
-    if (below >= 0 && S_ISLNK(st.st_mode))
-        return error_set(u->e, ENOTSUP, "archive: \"%.200s\" is a symbolic link in a layer below: not supported", path);
     if (++u->entries > u->in->entries_max)
         return too_many(u);
+    if (below >= 0 && S_ISLNK(st.st_mode))
+        return copy_link(u, at, path, name, &st, below);
     /* What stands there, and leads nowhere in this layer, is a link: its owner and mode would be those of a file of the host. */
     if (mkdirat(at, name, 0755) < 0)
         return errno == EEXIST

@@ -193,6 +193,40 @@ static void test_link_below(void **state)
     assert_int_equal(layer_unpack(root, &in, diff_id, &e), -ENOENT);
 }
 
+/* "bin" is a link to "usr/bin" in the layer below: a file "bin/x" here is one of "usr/bin", whose mode stays. */
+static void test_parent_is_a_link_below(void **state)
+{
+    struct error e = {0};
+    struct stat st;
+    char diff_id[DIGEST_TEXT] = "", text[16] = "";
+    if (geteuid())
+        skip();
+    CLEANUP_FD int lower = directory("linked"), root = directory("above"), bad = directory("looped");
+    CLEANUP_FD int tar = memfd_create("tar", MFD_CLOEXEC), loop = memfd_create("tar", MFD_CLOEXEC);
+    const struct layer_input in = {.fd = tar, .lower = &lower, .n_lower = 1, .bytes_max = 1 << 20, .entries_max = 100};
+    assert_return_code(mkdirat(lower, "usr", 0755), errno);
+    assert_return_code(mkdirat(lower, "usr/bin", 0750), errno);
+    assert_return_code(symlinkat("./usr/../usr/bin", lower, "bin"), errno);
+    assert_return_code(symlinkat("/../bin", lower, "more"), errno);
+    assert_return_code(symlinkat("b", lower, "a"), errno);
+    assert_return_code(symlinkat("a", lower, "b"), errno);
+    add(tar, "more/x", '0', "", 0);
+    assert_return_code(ftruncate(tar, lseek(tar, 0, SEEK_END) + 1024), errno);
+    lseek(tar, 0, SEEK_SET);
+    assert_int_equal(layer_unpack(root, &in, diff_id, &e), 0);
+    assert_return_code(fstatat(root, "usr/bin/x", &st, 0), errno);
+    assert_return_code(fstatat(root, "usr/bin", &st, 0), errno);
+    assert_int_equal(st.st_mode & 07777, 0750);
+    assert_return_code(readlinkat(root, "bin", text, sizeof(text) - 1), errno);
+    assert_string_equal(text, "./usr/../usr/bi");
+    add(loop, "a/x", '0', "", 0);
+    assert_return_code(ftruncate(loop, lseek(loop, 0, SEEK_END) + 1024), errno);
+    lseek(loop, 0, SEEK_SET);
+    struct layer_input round = in;
+    round.fd = loop;
+    assert_true(layer_unpack(bad, &round, diff_id, &e) < 0);
+}
+
 /* Deeper than there are descriptors. */
 static void test_remove_deep(void **state)
 {
@@ -272,9 +306,15 @@ static void test_round(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_announced_size),  cmocka_unit_test(test_sparse_bomb),
-        cmocka_unit_test(test_many_parents), cmocka_unit_test(test_link_takes_mode), cmocka_unit_test(test_link_below),
-        cmocka_unit_test(test_remove_deep),  cmocka_unit_test(test_round),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_announced_size),
+        cmocka_unit_test(test_sparse_bomb),
+        cmocka_unit_test(test_many_parents),
+        cmocka_unit_test(test_link_takes_mode),
+        cmocka_unit_test(test_link_below),
+        cmocka_unit_test(test_parent_is_a_link_below),
+        cmocka_unit_test(test_remove_deep),
+        cmocka_unit_test(test_round),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
