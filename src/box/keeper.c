@@ -184,7 +184,8 @@ static int take_name(struct keeper *k, struct error *e)
 }
 
 /* The image's layers, its configuration; the store is ours to read until image.json says what we need. */
-static int take_image(struct keeper *k, struct image *i, u32 *layers, char store_path[PATH_MAX], struct error *e)
+static int take_image(struct keeper *k, struct image *i, u32 *layers, bool *overlay, char store_path[PATH_MAX],
+                      struct error *e)
 {
     struct image_store store;
     int r = image_store_open(&store, NULL, false, e);
@@ -193,7 +194,7 @@ static int take_image(struct keeper *k, struct image *i, u32 *layers, char store
     memcpy(store_path, store.path, PATH_MAX);
     r = image_find(&store, k->o->image, i, e);
     if (r == 0) {
-        r = box_root_prepare(&k->box, &store, i, layers, e);
+        r = box_root_prepare(&k->box, &store, i, layers, overlay, e);
         if (r < 0)
             image_free(i);
     }
@@ -228,12 +229,13 @@ static int make(struct keeper *k, struct error *e)
     struct image i;
     u32 layers[IMAGE_LAYERS_MAX];
     char store[PATH_MAX];
+    bool overlay = false;
     int r = take_name(k, e);
     if (r == 0)
-        r = take_image(k, &i, layers, store, e);
+        r = take_image(k, &i, layers, &overlay, store, e);
     if (r < 0)
         return r;
-    r = box_root_mount(&k->box, store, layers, i.manifest.n_layers, k->o->remove, e);
+    r = box_root_mount(&k->box, &i, store, layers, overlay, k->o->remove, e);
     if (r == 0)
         r = write_config(k, &i, e);
     image_free(&i);

@@ -20,11 +20,12 @@ void box_close(struct box *b);
 
 /* --- root.c --- */
 
-/* Layers unpacked, image.json written: rule 1. */
+/* Layers unpacked, image.json written: rule 1. *overlay: they can be mounted. */
 int box_root_prepare(const struct box *b, const struct image_store *s, const struct image *i, u32 *layers,
-                     struct error *e);
-/* Mount it at "root", in a mount namespace of this process's own. `brief`: nobody wants it after a crash of the host. */
-int box_root_mount(struct box *b, const char *store, const u32 *layers, size_t n, bool brief, struct error *e);
+                     bool *overlay, struct error *e);
+/* Mount it at "root" (or copy it there, where overlayfs can not be), in a mount namespace of this process's own. `brief`: nobody wants it after a crash of the host. */
+int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, bool overlay, bool brief,
+                   struct error *e);
 /* Undo it: in the same process. */
 void box_root_unmount(const struct box *b);
 int box_root_remove(const struct box *b, struct error *e);

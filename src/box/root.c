@@ -5,8 +5,8 @@
  * directories are named by their numbers, relative to the directory of layers: 127 of them fit into the one page that mount(2)
  * takes.
  *
- * Not done: where overlayfs can not be (a store on a file system that it refuses, no root), there is an error; copies are not
- * made.
+ * Where overlayfs can not be (a store on a file system that it does not take, a kernel without it) the layers are unpacked once
+ * more, one onto the other, for each container.
  */
 #include "box/parts.h"
 #include "container/sys.h"
@@ -71,11 +71,19 @@ static int make_upper(const struct box *b, const struct image_store *s, const u3
 }
 
 int box_root_prepare(const struct box *b, const struct image_store *s, const struct image *i, u32 *layers,
-                     struct error *e)
+                     bool *overlay, struct error *e)
 {
     size_t n = i->manifest.n_layers;
     char(*chains)[DIGEST_TEXT] = calloc(n + 1, sizeof(*chains));
-    int r = chains ? layer_unpack_all(s, i, layers, chains, e) : error_set(e, ENOMEM, "out of memory");
+    struct error why = {0};
+    int r = chains ? layer_unpack_all(s, i, layers, chains, &why) : error_set(&why, ENOMEM, "out of memory");
+    *overlay = r == 0;
+    if (r == -EOPNOTSUPP) {
+        r = 0;
+        n = 0; /* no layer is needed but those of the image, which are blobs */
+    } else if (r < 0) {
+        error_set(e, why.code, "%s", why.msg);
+    }
     if (r == 0)
         r = make_upper(b, s, layers, n, e);
     json_t *list = json_array(), *numbers = json_array();
@@ -111,7 +119,32 @@ static int make_options(char *out, size_t size, const struct box *b, const u32 *
     return at < size ? 0 : error_set(e, E2BIG, "overlayfs: options are too long");
 }
 
-int box_root_mount(struct box *b, const char *store, const u32 *layers, size_t n, bool brief, struct error *e)
+/* Layer upon layer, from the blobs. */
+static int copy_layers(const struct box *b, const struct image *i, struct error *e)
+{
+    struct image_store store;
+    CLEANUP_FD int root = openat(b->dir, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = root < 0 ? sys_error(e, "%s/root", b->data) : image_store_open(&store, NULL, false, e);
+    if (r < 0)
+        return r;
+    for (size_t k = 0; r == 0 && k < i->manifest.n_layers; k++) {
+        char is[DIGEST_TEXT];
+        struct layer_input in = {.fd = image_open_blob(&store, i->manifest.layers[k].digest, e),
+                                 .bytes_max = store.layer_bytes_max,
+                                 .entries_max = store.layer_entries_max,
+                                 .merge = true};
+        snprintf(is, sizeof(is), "%s", i->config.diff_ids[k]);
+        r = in.fd < 0 ? in.fd : layer_unpack(root, &in, is, e);
+        if (r == 0 && strcmp(is, i->config.diff_ids[k]))
+            r = error_set(e, EBADMSG, "%s: is damaged", i->manifest.layers[k].digest);
+        sys_close(&in.fd);
+    }
+    image_store_close(&store);
+    return r;
+}
+
+int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, bool overlay, bool brief,
+                   struct error *e)
 {
     char options[4096], target[64], below[PATH_MAX];
     if (unshare(CLONE_NEWNS) < 0)
@@ -123,18 +156,18 @@ int box_root_mount(struct box *b, const char *store, const u32 *layers, size_t n
     b->dir = open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (b->dir < 0)
         return sys_error(e, "%s", b->data);
-    int r = make_options(options, sizeof(options), b, layers, n, brief, e);
+    int r = make_options(options, sizeof(options), b, layers, i->manifest.n_layers, brief, e);
     if (r < 0)
         return r;
     snprintf(target, sizeof(target), "/proc/self/fd/%d/root", b->dir);
     if (snprintf(below, sizeof(below), "%s/layers/d", store) >= (int)sizeof(below) || chdir(below) < 0)
         return sys_error(e, "%s", below);
-    if (mount("overlay", target, "overlay", 0, options) == 0)
+    if (overlay && mount("overlay", target, "overlay", 0, options) == 0)
         return 0;
-    return error_set(e, errno,
-                     "overlayfs: cannot be mounted at %s/root: %s; put XDG_DATA_HOME on a file system that it can use "
-                     "(ext4, xfs, btrfs, tmpfs), and see the kernel's log",
-                     b->data, strerror(errno));
+    /* No overlayfs in this kernel, or not on this file system. */
+    if (!overlay || errno == EINVAL || errno == ENODEV || errno == EOPNOTSUPP || errno == EPERM)
+        return copy_layers(b, i, e);
+    return sys_error(e, "overlayfs: %s/root", b->data);
 }
 
 void box_root_unmount(const struct box *b)

@@ -17,13 +17,14 @@ int layer_find(const struct image_store *s, const char *chain);
 
 /*
  * Unpack all layers of an image that are not there yet. `out` gets the directories' numbers, lowest first; `chains` the ids.
- * Either may be NULL. Checks digests of what is packed and what is unpacked.
+ * Either may be NULL. Checks digests of what is packed and what is unpacked. -EOPNOTSUPP: the
+ * store's file system can not hold layers for overlayfs.
  */
 int layer_unpack_all(const struct image_store *s, const struct image *i, u32 out[IMAGE_LAYERS_MAX],
                      char (*chains)[DIGEST_TEXT], struct error *e);
 
 /*
- * Unpack one tar (packed or not) from `fd` into an empty directory. `lower`: directories below it, topmost first. diff_id
+ * Unpack one tar (packed or not) from `fd` into an empty directory (`merge`: or onto the layers below it). `lower`: directories below it, topmost first. diff_id
  * gets the digest of the tar, by the algorithm of the digest that it holds before ("": SHA-256).
  */
 struct layer_input {
@@ -32,6 +33,7 @@ struct layer_input {
     size_t n_lower;
     u64 bytes_max;
     u32 entries_max;
+    bool merge; /* onto what is in the directory already: whiteouts remove */
     bool plain; /* a root file system: whiteouts are names like others */
 };
 int layer_unpack(int root, const struct layer_input *in, char diff_id[DIGEST_TEXT], struct error *e);

@@ -146,6 +146,21 @@ int tree_remove(int dir, const char *name, struct error *e)
     return 0;
 }
 
+int tree_empty(int dir, struct error *e)
+{
+    struct stat st;
+    struct removal m = {.top = dir, .removed = 1};
+    if (fstat(dir, &st) < 0)
+        return sys_error(e, "directory");
+    m.device = st.st_dev;
+    while (m.removed) {
+        m.removed = 0;
+        m.worst = 0;
+        remove_below(&m, openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
+    }
+    return m.worst < 0 ? error_set(e, -m.worst, "directory: cannot be emptied: %s", strerror(-m.worst)) : 0;
+}
+
 static u64 usage_below(int fd, int depth)
 {
     DIR *d = fdopendir(fd);

@@ -21,6 +21,9 @@ int tree_write(int dir, const char *name, const void *data, size_t size, bool du
  */
 int tree_remove(int dir, const char *name, struct error *e);
 
+/* Remove all that is in a directory, which stays. */
+int tree_empty(int dir, struct error *e);
+
 /* A name that nothing else has: prefix and 16 random digits. */
 void tree_random(char *out, size_t size, const char *prefix);
 

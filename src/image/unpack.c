@@ -20,7 +20,7 @@
  * A parent that is a symbolic link in a layer below becomes the same link here, and where it leads the directory is made, with
  * its attributes of below: seen together it is as if the tar had named that one. ".." of such a link is taken by its letters.
  *
- * Not done: ACLs of SCHILY.acl.*; sparse files are written in full.
+ * Not done: when layers are merged, an opaque mark that comes behind files of its directory takes these, too; ACLs of SCHILY.acl.*; sparse files are written in full.
  */
 #include "image/tarlib.h"
 #include "image/layer.h"
@@ -358,11 +358,19 @@ static int remember_time(struct unpack *u, struct archive_entry *entry, const ch
     return u->times[u->n_times].path ? (u->n_times++, 0) : error_set(u->e, ENOMEM, "out of memory");
 }
 
+/* A file system that does not take overlayfs's marks: overlayfs itself, for one. -EOPNOTSUPP: layers can not lie on it. */
+static int no_mark(struct unpack *u, const char *name)
+{
+    if (errno != EPERM && errno != EOPNOTSUPP)
+        return sys_error(u->e, "archive: %.200s: overlayfs's mark", name);
+    return error_set(u->e, EOPNOTSUPP, "archive: %.200s: this file system does not take overlayfs's marks", name);
+}
+
 static int make_opaque(struct unpack *u, int at, const char *name)
 {
     CLEANUP_FD int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fsetxattr(fd, layer_opaque_name(), "y", 1, 0) < 0)
-        return sys_error(u->e, "archive: %.200s: opaque", name);
+        return no_mark(u, name);
     return 0;
 }
 
@@ -470,23 +478,37 @@ static int make_symlink(struct unpack *u, struct archive_entry *entry, int at, c
     return finish(u, entry, at, name, -1);
 }
 
+/* Without overlayfs: what is below is here, and goes. */
+static int take_whiteout_here(struct unpack *u, int at, const char *mark)
+{
+    CLEANUP_FD int fd = sys_openat2(at, ".", O_RDONLY | O_DIRECTORY, 0, 0);
+    if (fd < 0)
+        return sys_error(u->e, "archive: %.100s", mark);
+    if (strcmp(mark, ".wh..wh..opq"))
+        return tree_remove(fd, mark + 4, u->e);
+    return tree_empty(fd, u->e);
+}
+
 /* ".wh.NAME" and ".wh..wh..opq"; other names in ".wh..wh." are aufs's own, and nobody's files (layer.md). */
 static int take_whiteout(struct unpack *u, int at, const char *mark)
 {
     struct stat st;
+    const char *name = mark + 4;
+    bool possible = *name && strcmp(name, ".") && strcmp(name, "..");
+    if (u->in->merge && possible && (!strcmp(mark, ".wh..wh..opq") || strncmp(mark, ".wh..wh.", 8)))
+        return take_whiteout_here(u, at, mark);
     if (!strcmp(mark, ".wh..wh..opq")) {
         CLEANUP_FD int fd = sys_openat2(at, ".", O_RDONLY | O_DIRECTORY, 0, 0);
-        return fd < 0 || fsetxattr(fd, layer_opaque_name(), "y", 1, 0) < 0 ? sys_error(u->e, "archive: opaque") : 0;
+        return fd < 0 || fsetxattr(fd, layer_opaque_name(), "y", 1, 0) < 0 ? no_mark(u, mark) : 0;
     }
     if (!strncmp(mark, ".wh..wh.", 8))
         return 0;
-    const char *name = mark + 4;
-    if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
+    if (!possible)
         return error_set(u->e, EINVAL, "archive: \"%.100s\" removes nothing that could be: refused", mark);
     /* It is about layers below: what this layer has by that name stays, and a directory of it shows nothing from below. */
     if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
         return S_ISDIR(st.st_mode) ? make_opaque(u, at, name) : 0;
-    return mknodat(at, name, S_IFCHR, 0) < 0 ? sys_error(u->e, "archive: %.100s", mark) : 0;
+    return mknodat(at, name, S_IFCHR, 0) < 0 ? no_mark(u, mark) : 0;
 }
 
 /* The root's own attributes. */

@@ -2,6 +2,7 @@
 
 TRAPEZE names the program, KILLS how often it is killed. Needs root and busybox (else skipped), and no network.
 """
+import hashlib
 import io
 import json
 import os
@@ -369,6 +370,48 @@ def test_copy_stays_inside(p):
     assert not os.path.exists("/evil") and p.good("exec", "a", "cat", "/evil") == "x"
     p.call("cp", p.top + "/evil", "a:/tmp/t/in")
     assert not os.path.exists(p.top + "/in")
+
+
+def test_copies(p):
+    """Where overlayfs can not be: on overlayfs. Layers onto each other, with what the upper one removes."""
+    def tar(*entries):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as t:
+            for name, data in entries:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+                info.mode = 0o755
+                t.addfile(info, io.BytesIO(data))
+        return out.getvalue()
+    with open(ARCHIVE, "rb") as f:
+        base = f.read()
+    layers = [base, tar(("d/", b""), ("d/one", b"1"), ("gone", b"1"), ("kept", b"1")),
+              tar((".wh.gone", b""), ("d/", b""), ("d/.wh..wh..opq", b""), ("d/two", b"2"))]
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids":
+                         ["sha256:" + hashlib.sha256(x).hexdigest() for x in layers]}}).encode()
+    names = [f"{i}.tar" for i in range(3)]
+    image = tar(("c.json", config), *zip(names, layers),
+                ("manifest.json", json.dumps([{"Config": "c.json", "RepoTags": ["three"], "Layers": names}]).encode()))
+    shown = ("run", "--rm", "three", "sh", "-c", "ls /d /kept; ls /gone; test -e /etc/plain")
+    subprocess.run([TRAPEZE, "image", "load"], input=image, env=p.env, check=True, stdout=subprocess.DEVNULL)
+    assert p.good("run", "--rm", "three", "sh", "-c", "mount | grep -c ' / type overlay'") == "1\n"
+    status, out, err = p.call(*shown)
+    assert (status, out) == (0, "/kept\n\n/d:\ntwo\n") and "/gone" in err, (status, out, err)
+    for d in ("lower", "upper", "work"):
+        os.mkdir(p.top + "/" + d)
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={p.top}/lower,upperdir={p.top}/upper,"
+                    f"workdir={p.top}/work", p.top + "/lower"], check=True)
+    try:
+        p.env["XDG_DATA_HOME"] = p.top + "/lower"
+        subprocess.run([TRAPEZE, "image", "load"], input=image, env=p.env, check=True, stdout=subprocess.DEVNULL)
+        assert p.good("run", "--rm", "three", "sh", "-c", "mount | grep -c ' / type overlay.*lowerdir=[0-9]' || true") == "0\n"
+        status, out, err = p.call(*shown)
+        assert (status, out) == (0, "/kept\n\n/d:\ntwo\n") and "/gone" in err, (status, out, err)
+        assert os.listdir(p.top + "/lower/trapeze/containers") == []
+    finally:
+        p.env["XDG_DATA_HOME"] = p.top + "/data"
+        subprocess.run(["umount", p.top + "/lower"], check=True)
 
 
 def test_garbage_leaves_containers(p):
