@@ -71,6 +71,10 @@
     X(archive_write_set_options)               \
     X(archive_write_set_bytes_in_last_block)   \
     X(archive_write_open)                      \
+    X(archive_write_open_fd)                   \
+    X(archive_write_finish_entry)              \
+    X(archive_write_set_format_pax)            \
+    X(archive_read_support_filter_all)         \
     X(archive_write_header)                    \
     X(archive_write_data)
 
