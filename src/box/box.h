@@ -93,7 +93,7 @@ int box_signal(const struct machine_row *row, int signal, struct error *e);
 int box_pause(const struct machine_row *row, bool pause, struct error *e);
 /* Files and row of one that has ended; `force`: end it first. */
 int box_remove(struct registry *r, const struct machine_row *row, bool force, struct error *e);
-/* "created", "running", "paused", "stopped": as the kernel sees it. */
+/* "starting", "created", "running", "paused", "stopped": as the kernel sees it. */
 const char *box_state(const struct machine_row *row);
 /* State, configuration and usage of it, {}: not there any more. A new reference. */
 json_t *box_inspect(const struct machine_row *row);

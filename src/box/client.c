@@ -22,6 +22,7 @@ struct screen {
     const struct session *s;
     int fd, signals;
     bool input_open, raw;
+    int asked;
     struct termios before;
 };
 
@@ -65,12 +66,16 @@ static bool send_input(struct screen *c)
     return leave != NULL;
 }
 
-static void pass_signal(const struct screen *c)
+#define PATIENCE 3 /* so many times asked to end, it is made to */
+
+static void pass_signal(struct screen *c)
 {
     struct signalfd_siginfo info;
     if (read(c->signals, &info, sizeof(info)) != sizeof(info))
         return;
     u8 number = (u8)info.ssi_signo;
+    if ((number == SIGINT || number == SIGTERM) && ++c->asked >= PATIENCE)
+        number = SIGKILL; /* a first process that has no handler is never ended by others */
     if (number == SIGWINCH)
         send_window(c);
     else

@@ -243,9 +243,7 @@ static int make(struct keeper *k, struct error *e)
         r = box_log_open(&k->log, k->row.log, e);
     if (r == 0 && (k->listen = box_wire_listen(k->row.socket, e)) < 0)
         r = k->listen;
-    if (r == 0)
-        r = launch(k, e);
-    return r == 0 ? registry_started(k->registry, k->row.id, getpid(), e) : r;
+    return r == 0 ? launch(k, e) : r;
 }
 
 /* The store's and the container's part of it goes, then the row. */

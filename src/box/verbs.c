@@ -120,12 +120,12 @@ int box_remove(struct registry *r, const struct machine_row *row, bool force, st
     return rc < 0 ? rc : registry_remove(r, row, e);
 }
 
-/* The word of container_state, or "stopped". */
+/* The word of container_state; while there is none its keeper is making it, or taking it away. */
 const char *box_state(const struct machine_row *row)
 {
     static const char *const words[] = {"creating", "created", "running", "paused"};
     struct box b;
-    const char *found = "stopped";
+    const char *found = lives(row) ? "starting" : "stopped";
     json_t *j =
         lives(row) && box_open(&b, row->id, false, NULL) == 0 ? container_state(&b.host, row->id, false, NULL) : NULL;
     const char *status = json_string_value(json_object_get(j, "status"));

@@ -417,6 +417,8 @@ int registry_create_kind(struct registry *r, enum machine_kind kind, const char 
         return rc;
     rc = fill_row(row, config, auto_remove, e);
     row->kind = kind;
+    if (kind == KIND_CONTAINER) /* made by its keeper: that is up */
+        row->state = MACHINE_RUNNING;
     if (rc == 0)
         rc = insert_named(r, name, row, e);
     if (rc < 0) {

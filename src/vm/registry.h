@@ -86,7 +86,7 @@ int registry_check_name(const char *name, struct error *e);
 int registry_create(struct registry *r, const char *name, const char *config, bool auto_remove, struct machine_row *row,
                     struct error *e);
 
-/* The same for a row of that kind. */
+/* The same for a row of that kind. A container's is made by its keeper, and begins as "running". */
 int registry_create_kind(struct registry *r, enum machine_kind kind, const char *name, const char *config,
                          bool auto_remove, struct machine_row *row, struct error *e);
 

@@ -276,6 +276,17 @@ def test_signals_are_passed(p):
     assert q.stdout.read() == b"got\n" and q.wait(PATIENCE) == 5
 
 
+def test_third_signal_kills(p):
+    """A first process without handlers hears no signal but KILL."""
+    q = p.start("run", "--rm", "-i", "box", "sh", "-c", "echo ready; exec sleep 1000", stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE)
+    assert q.stdout.readline() == b"ready\n"
+    for _ in range(3):
+        q.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # a signal that is still pending is not sent twice
+    assert q.wait(PATIENCE) == 137
+
+
 # --- what goes on ---
 
 

@@ -3,12 +3,20 @@
 #include "container/mount_option.h"
 #include "container/spec.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -213,6 +221,66 @@ static void test_filter(void **state)
     spec_free(&s);
 }
 
+/* The only file of a directory by its name into `out`. */
+static int only_file(const char *dir, char *out, size_t size)
+{
+    int n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *f; (f = readdir(d));)
+        if (f->d_name[0] != '.' && ++n)
+            snprintf(out, size, "%s/%.64s", dir, f->d_name);
+    closedir(d);
+    return n;
+}
+
+/* A program that is kept is used for what it was made of, whole, and from a directory that is nobody else's. */
+static void test_kept_filter(void **state)
+{
+    struct spec s;
+    struct filter f, g;
+    struct error e = {0};
+    char dir[] = "/tmp/trapeze-filter-XXXXXX", file[128];
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(parse(&s,
+                           "{" BASE ",'linux':{'seccomp':{'defaultAction':'SCMP_ACT_ALLOW',"
+                           "'syscalls':[{'names':['mount'],'action':'SCMP_ACT_ERRNO'}]}}}",
+                           &e),
+                     0);
+    assert_int_equal(filter_compile(&f, &s.seccomp, dir, &e), 0);
+    assert_int_equal(only_file(dir, file, sizeof(file)), 1);
+    int fd = open(file, O_RDWR | O_CLOEXEC);
+    off_t size = lseek(fd, 0, SEEK_END);
+    /* What is in the file is what is used: its last instruction is changed. */
+    const struct sock_filter mark = {.code = BPF_RET | BPF_K, .k = SECCOMP_RET_KILL_PROCESS};
+    assert_int_equal(pwrite(fd, &mark, sizeof(mark), size - (off_t)sizeof(mark)), sizeof(mark));
+    assert_int_equal(filter_compile(&g, &s.seccomp, dir, &e), 0);
+    assert_int_equal(g.length, f.length);
+    assert_memory_equal(&g.code[g.length - 1], &mark, sizeof(mark));
+    filter_free(&g);
+    /* Not from where others may write. */
+    assert_return_code(chmod(dir, 0770), errno);
+    assert_int_equal(filter_compile(&g, &s.seccomp, dir, &e), 0);
+    assert_memory_equal(g.code, f.code, f.length * sizeof(*f.code));
+    filter_free(&g);
+    assert_return_code(chmod(dir, 0700), errno);
+    /* Made of something else: compiled anew, and kept in its place. */
+    assert_int_equal(pwrite(fd, "2", 1, 0), 1);
+    assert_int_equal(filter_compile(&g, &s.seccomp, dir, &e), 0);
+    assert_memory_equal(g.code, f.code, f.length * sizeof(*f.code));
+    filter_free(&g);
+    /* Cut off. */
+    close(fd);
+    assert_return_code(truncate(file, size - 3), errno);
+    assert_int_equal(filter_compile(&g, &s.seccomp, dir, &e), 0);
+    assert_memory_equal(g.code, f.code, f.length * sizeof(*f.code));
+    filter_free(&g);
+    filter_free(&f);
+    spec_free(&s);
+    assert_int_equal(only_file(dir, file, sizeof(file)), 1);
+    unlink(file);
+    rmdir(dir);
+}
+
 /* Whatever bytes come, the parser ends, and leaks nothing (the sanitizers' build sees that). */
 static void test_mutations(void **state)
 {
@@ -242,7 +310,7 @@ int main(void)
         cmocka_unit_test(test_smallest),       cmocka_unit_test(test_refused),
         cmocka_unit_test(test_null_is_absent), cmocka_unit_test(test_wide_numbers),
         cmocka_unit_test(test_mount_options),  cmocka_unit_test(test_filter),
-        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_kept_filter),    cmocka_unit_test(test_mutations),
     };
     return cmocka_run_group_tests_name("container-spec", tests, NULL, NULL);
 }
