@@ -100,7 +100,7 @@ json_t *box_inspect(const struct machine_row *row);
 /* Its root directory as it is seen inside, while it runs: an O_PATH descriptor or -errno. */
 int box_root(const struct machine_row *row, struct error *e);
 
-/* What killed keepers have left. Before registry_sweep. */
+/* What killed keepers have left: as registry_sweep for machines. */
 int box_sweep(struct registry *r, struct error *e);
 /* Chain ids that containers use, for image_collect. Free with box_chains_free. */
 int box_chains(char ***out, size_t *n, struct error *e);

@@ -187,24 +187,32 @@ int box_root(const struct machine_row *row, struct error *e)
     return fd >= 0 ? fd : r < 0 ? r : not_running(row, e);
 }
 
+/* What is left of one: the row stays while there is anything else (rule 1). */
+static int sweep(struct registry *r, const struct machine_row *row, struct error *e)
+{
+    struct box b;
+    int rc = box_open(&b, row->id, false, e);
+    if (rc < 0)
+        return rc;
+    if (b.dir >= 0)
+        container_delete(&b.host, b.id, true, NULL);
+    /* A container that was being made when its keeper was killed may write still: then the next verb tries again. */
+    bool gone = !row->auto_remove || box_root_remove(&b, NULL) == 0;
+    box_close(&b);
+    return gone ? registry_sweep_row(r, row, e) : 0;
+}
+
 int box_sweep(struct registry *r, struct error *e)
 {
     struct machine_row *rows;
     size_t n;
     int rc = registry_list(r, &rows, &n, e);
     for (size_t i = 0; rc == 0 && i < n; i++) {
-        struct box b;
         bool live = rows[i].state == MACHINE_STARTING || rows[i].state == MACHINE_RUNNING;
-        if (rows[i].kind != KIND_CONTAINER || !live || lives(&rows[i]) || box_open(&b, rows[i].id, false, NULL) < 0)
-            continue;
-        if (b.dir >= 0)
-            container_delete(&b.host, b.id, true, NULL);
-        if (rows[i].auto_remove)
-            box_root_remove(&b, NULL);
-        box_close(&b);
+        if (rows[i].kind == KIND_CONTAINER && live && !lives(&rows[i]))
+            rc = sweep(r, &rows[i], e);
     }
-    if (rc == 0)
-        registry_rows_free(rows, n);
+    registry_rows_free(rows, n);
     return rc;
 }
 

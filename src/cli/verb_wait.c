@@ -1,3 +1,4 @@
+#include "box/box.h"
 #include "cli/machine.h"
 
 #include <errno.h>
@@ -10,7 +11,9 @@ static int await(const struct args *a, struct registry *r, struct machine_row *r
     struct machine_row now;
     while (machine_lives(row))
         nanosleep(&tick, NULL);
-    int rc = registry_sweep(r, e);
+    int rc = box_sweep(r, e);
+    if (rc == 0)
+        rc = registry_sweep(r, e);
     if (rc == 0 && registry_find(r, row->id, &now, NULL) < 0)
         return error_set(e, ESRCH, "%s %s: has ended and was removed, its status with it",
                          registry_kind_name(row->kind), row->name);

@@ -494,20 +494,23 @@ static int bury(struct registry *r, const struct machine_row *row, struct error 
     return finish(r, st, NULL, e);
 }
 
+int registry_sweep_row(struct registry *r, const struct machine_row *row, struct error *e)
+{
+    bool lives = row->state == MACHINE_STARTING || row->state == MACHINE_RUNNING;
+    if (lives && paths_process_alive(row->keeper_pid, row->keeper_start))
+        return 0;
+    int rc = lives ? bury(r, row, e) : 0;
+    return rc == 0 && row->auto_remove ? registry_remove(r, row, e) : rc;
+}
+
 int registry_sweep(struct registry *r, struct error *e)
 {
     struct machine_row *rows;
     size_t n;
     int rc = registry_list(r, &rows, &n, e);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        bool lives = rows[i].state == MACHINE_STARTING || rows[i].state == MACHINE_RUNNING;
-        if (lives && paths_process_alive(rows[i].keeper_pid, rows[i].keeper_start))
-            continue;
-        if (lives)
-            rc = bury(r, &rows[i], e);
-        if (rc == 0 && rows[i].auto_remove)
-            rc = registry_remove(r, &rows[i], e);
-    }
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        if (rows[i].kind == KIND_MACHINE)
+            rc = registry_sweep_row(r, &rows[i], e);
     registry_rows_free(rows, n);
     return rc;
 }

@@ -111,8 +111,10 @@ int registry_remove(struct registry *r, const struct machine_row *row, struct er
 
 /*
  * Look after machines whose keeper is gone: mark them dead, remove their sockets; rows with --rm go altogether.
- * Each verb begins with it.
+ * Each verb begins with it. Containers have more to be looked after: box/box.h.
  */
 int registry_sweep(struct registry *r, struct error *e);
+/* The same for one row, whatever it is of. */
+int registry_sweep_row(struct registry *r, const struct machine_row *row, struct error *e);
 
 #endif
