@@ -440,6 +440,27 @@ def keepers(p):
     return [r["keeper"] for r in p.rows() if r["keeper"]]
 
 
+def test_program_is_protected(p):
+    """CVE-2019-5736: what a container could reach of this program is on a read-only mount; and it reaches nothing of it."""
+    p.good("run", "-d", "--name", "a", "box", "sleep", "1000")
+    exe = os.open(f"/proc/{keepers(p)[0]}/exe", os.O_RDONLY)
+    assert os.fstatvfs(exe).f_flag & os.ST_RDONLY
+    os.close(exe)
+    with open(TRAPEZE, "rb") as f:
+        before = hashlib.sha256(f.read()).digest()
+    poll = "for i in $(seq 300); do for f in /proc/[0-9]*/exe; do (echo x > $f) 2>/dev/null && echo wrote $f; done; done"
+    q = p.start("exec", "a", "sh", "-c", poll.replace("[0-9]*", "[2-9]*"), stdout=subprocess.PIPE)
+    for _ in range(10):
+        p.call("exec", "a", "/proc/self/exe")
+    p.good("exec", "a", "sh", "-c", "printf '#!/proc/self/exe' > /tmp/x; chmod 755 /tmp/x")
+    p.call("exec", "a", "/tmp/x")
+    p.call("run", "--rm", "--entrypoint", "/proc/self/exe", "box")
+    q.kill()
+    q.wait()
+    with open(TRAPEZE, "rb") as f:
+        assert hashlib.sha256(f.read()).digest() == before
+
+
 def test_keeper_is_killed(p):
     """Its container goes with the next verb, and with --rm all of it."""
     p.good("run", "-d", "--rm", "--name", "a", "box", "sleep", "1000")
