@@ -298,7 +298,7 @@ json_t *box_config_make(const struct box *b, const struct box_options *o, const 
         return NULL;
     }
     json_t *linux_part = json_object_get(j, "linux");
-    snprintf(cgroup, sizeof(cgroup), "/trapeze/%s", b->id);
+    snprintf(cgroup, sizeof(cgroup), BOX_CGROUP "%s", b->id);
     json_object_set_new(j, "process", process);
     json_object_set_new(j, "root", json_pack("{s:s,s:b}", "path", "root", "readonly", o->read_only));
     json_object_set_new(j, "hostname", json_string(hostname_of(b, o)));

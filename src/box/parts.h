@@ -5,6 +5,8 @@
 #include "box/box.h"
 #include "image/image.h"
 
+#define BOX_CGROUP "/trapeze/" /* and the id: cgroupsPath */
+
 /* Where a container's things lie. */
 struct box {
     char id[MACHINE_ID_LEN + 1];

@@ -1,6 +1,6 @@
 /* What verbs do to containers that are there. */
 #include "box/parts.h"
-#include "container/spec.h"
+#include "container/cgroup.h"
 #include "container/sys.h"
 #include "image/tree.h"
 
@@ -187,6 +187,27 @@ int box_root(const struct machine_row *row, struct error *e)
     return fd >= 0 ? fd : r < 0 ? r : not_running(row, e);
 }
 
+/*
+ * A container that was being made when its keeper was killed has no state that names its cgroups, and a process in them that ends
+ * when it finds its keeper gone: they are known by their path (config.c), and go when it has. False: not yet.
+ */
+static bool remove_cgroups(const struct box *b)
+{
+    struct cgroup g;
+    char path[64];
+    bool gone = true;
+    memset(&g, 0, sizeof(g));
+    snprintf(path, sizeof(path), BOX_CGROUP "%s", b->id);
+    if (cgroup_find(&g, NULL) < 0 || cgroup_place(&g, path, b->id, false, NULL) < 0)
+        return true;
+    for (size_t i = 0; i < g.n; i++) {
+        char full[sizeof(g.h[i].mount) + sizeof(g.h[i].path)];
+        snprintf(full, sizeof(full), "%s%s", g.h[i].mount, g.h[i].path);
+        gone &= rmdir(full) == 0 || errno != EBUSY;
+    }
+    return gone;
+}
+
 /* What is left of one: the row stays while there is anything else (rule 1). */
 static int sweep(struct registry *r, const struct machine_row *row, struct error *e)
 {
@@ -196,8 +217,8 @@ static int sweep(struct registry *r, const struct machine_row *row, struct error
         return rc;
     if (b.dir >= 0)
         container_delete(&b.host, b.id, true, NULL);
-    /* A container that was being made when its keeper was killed may write still: then the next verb tries again. */
-    bool gone = !row->auto_remove || box_root_remove(&b, NULL) == 0;
+    /* What was being made may write still: then the next verb tries again. */
+    bool gone = remove_cgroups(&b) && (!row->auto_remove || box_root_remove(&b, NULL) == 0);
     box_close(&b);
     return gone ? registry_sweep_row(r, row, e) : 0;
 }

@@ -2,6 +2,7 @@
 
 TRAPEZE names the program, KILLS how often it is killed. Needs root and busybox (else skipped), and no network.
 """
+import glob
 import hashlib
 import io
 import json
@@ -476,7 +477,9 @@ def test_keeper_is_killed(p):
 
 
 def test_killed(p):
-    """At random points of run: what is left can be removed, and the image is whole."""
+    """At random points of run: what is left can be removed, cgroups too, and the image is whole."""
+    cgroups = lambda: set(glob.glob("/sys/fs/cgroup/*/trapeze/*/") + glob.glob("/sys/fs/cgroup/trapeze/*/"))
+    before = cgroups()
     rng = random.Random(SEED)
     start = time.monotonic()
     p.run("box", "true")
@@ -492,7 +495,7 @@ def test_killed(p):
                     pass
         q.kill()
         q.wait()
-    until(lambda: p.rows() == [])
+    until(lambda: p.rows("-a") == [] and not cgroups() - before)
     p.good("image", "verify")
     assert p.run("box", "echo", "well") == "well\n"
 
