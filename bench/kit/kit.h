@@ -62,7 +62,7 @@ u8 *kit_code_pages(void);
 /* The architectural checks (checks.c): prints "chk_NAME OK|BAD", returns how many are bad. */
 int kit_checks(void);
 
-/* Tools (tools.c): exit statuses. */
+/* Tools (tools.c, block.c): exit statuses. */
 int kit_simple(double seconds);                            /* rate of simple instructions */
 int kit_dirty(double mib_per_s, long mib, double seconds); /* dirty pages at a rate */
 int kit_block(const char *device, double seconds);         /* O_DIRECT reads and writes; overwrites the device */

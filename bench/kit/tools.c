@@ -100,69 +100,6 @@ int kit_dirty(double rate, long mib, double seconds)
     return 0;
 }
 
-/* --- a block device --- */
-
-struct block_test {
-    int fd;
-    u8 *buffer;
-    off_t size;
-    double seconds;
-    u64 seed;
-};
-
-static int sequential(struct block_test *b, const char *name, bool write)
-{
-    double t = kit_now();
-    long n = 0;
-    for (off_t o = 0; o + MIB <= b->size && o < 256 * (off_t)MIB; o += MIB, n++) {
-        ssize_t r = write ? pwrite(b->fd, b->buffer, MIB, o) : pread(b->fd, b->buffer, MIB, o);
-        if (r != MIB) {
-            perror(name);
-            return 1;
-        }
-    }
-    if (write)
-        fsync(b->fd);
-    printf("%-14s %.1f MB/s\n", name, (double)n * 1.048576 / (kit_now() - t));
-    return 0;
-}
-
-enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_SYNC };
-
-static int blocks_4k(struct block_test *b, const char *name, enum block_op op)
-{
-    double t = kit_now();
-    long n = 0;
-    for (; kit_now() - t < b->seconds; n++) {
-        off_t at = (op == BLOCK_SYNC ? n % 1000 : (off_t)(kit_random(&b->seed) % (u64)(b->size / 4096))) * 4096;
-        ssize_t r = op == BLOCK_READ ? pread(b->fd, b->buffer, 4096, at) : pwrite(b->fd, b->buffer, 4096, at);
-        if (r != 4096 || (op == BLOCK_SYNC && fdatasync(b->fd))) {
-            perror(name);
-            return 1;
-        }
-    }
-    printf("%-14s %.0f op/s\n", name, (double)n / (kit_now() - t));
-    return 0;
-}
-
-int kit_block(const char *device, double seconds)
-{
-    struct block_test b = {.fd = open(device, O_RDWR | O_DIRECT), .seconds = seconds, .seed = 9};
-    void *buffer;
-    if (b.fd < 0 || posix_memalign(&buffer, 4096, MIB)) {
-        perror(device);
-        return 1;
-    }
-    b.buffer = memset(buffer, 0x5a, MIB);
-    b.size = lseek(b.fd, 0, SEEK_END);
-    int r = sequential(&b, "blk_seqwrite", true) || sequential(&b, "blk_seqread", false) ||
-            blocks_4k(&b, "blk_rand4k_r", BLOCK_READ) || blocks_4k(&b, "blk_rand4k_w", BLOCK_WRITE) ||
-            blocks_4k(&b, "blk_w4k_fsync", BLOCK_SYNC);
-    free(buffer);
-    close(b.fd);
-    return r;
-}
-
 /* --- data and commands --- */
 
 /* Half text, half random bytes: compresses about as files do. */

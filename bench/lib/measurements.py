@@ -15,7 +15,7 @@ PV_VARIANTS = {"all": [], "no IPI": ["-kvm_pv_ipi"], "no unhalt": ["-kvm_pv_unha
 class Reading:
     """What one run came to.
 
-    values: name -> cost, less being better (only `simple` is a rate); sums: program -> set of checksums; wrong: lines that
+    values: name -> cost, less being better (`simple` and `disk/..` are rates); sums: program -> set of checksums; wrong: lines that
     tell of something wrong in the guest; skipped: rows of the kit whose CPU feature the guest has not; clocks: seconds
     between two lines by the (guest's, host's) clock.
     """
@@ -156,7 +156,24 @@ def kit(peer, args):
     return reading
 
 
-MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, pv, kit)}
+def disk(peer, args):
+    """The kit's rows about disks: rates. The image is the same for all, and past the host's page cache."""
+    reading = Reading()
+    device, options = peer.disk(args.image)
+    with peer.start("block", f"{device}:{args.disk_seconds}", options) as run:
+        ended = run.wait_for(r"^KIT DONE status=(\d+)", args.timeout)
+    for _, line in run.lines:
+        m = re.match(r"blk_(\w+) +(?:([0-9.]+) (MB/s|op/s)|BAD)", line)
+        if m and m[2]:
+            reading.values["disk/" + m[1]] = float(m[2])
+        elif m:
+            reading.wrong.append(line)
+    if not ended or ended[1][1] != "0":
+        reading.wrong.append("disk: " + (f"status {ended[1][1]}" if ended else "did not end"))
+    return reading
+
+
+MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, pv, disk, kit)}
 # those that are not for every peer
 ONLY_FOR = {"boot": ("trapeze", "tcg"), "idle": ("trapeze", "tcg"), "cache": ("trapeze",),
             "pv": ("trapeze",)}

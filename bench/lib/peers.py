@@ -1,7 +1,7 @@
 """Those that are compared: the host itself, Trapeze, QEMU's TCG. Each can start a mode of bench/kit/init.
 
-A peer has `name`; `start(mode, args, options, cpus)`, which returns a Run; `clean()`; and guests `pids(run)` and
-`is_guest_memory(name, size_kib)`, by which memory is told apart.
+A peer has `name`; `start(mode, args, options, cpus)`, which returns a Run; `clean()`; `disk(image)`, the device that this
+image is, and the options for it; and guests `pids(run)` and `is_guest_memory(name, size_kib)`, by which memory is told apart.
 """
 import json
 import os
@@ -86,7 +86,8 @@ class Native:
         if mode == "programs":
             user = [] if os.geteuid() == 0 else ["--map-root-user"]
             return ["unshare", "--mount", *user, "sh", "-c", self.CHROOT, "sh", self.files.root, args]
-        return [self.files.kit] + {"simple": ["--simple", args], "parallel": ["--parallel", args], "quick": ["--quick"], "all": []}[mode]
+        return [self.files.kit] + {"simple": ["--simple", args], "parallel": ["--parallel", args], "block": ["--block", *args.split(":")],
+                                   "quick": ["--quick"], "all": []}[mode]
 
     def start(self, mode, args="", options=(), cpus=1):
         command = self.command(mode, args)
@@ -95,6 +96,9 @@ class Native:
         only = {idlest_cpu()} if cpus == 1 else os.sched_getaffinity(0)
         # the guest's /tmp is a tmpfs too
         return Run(command, dict(os.environ, KIT_TMP="/dev/shm"), preexec=lambda: os.sched_setaffinity(0, only))
+
+    def disk(self, image):
+        return image, []
 
     def clean(self):
         pass
@@ -120,6 +124,9 @@ class Trapeze:
         networks = [n["process"] for n in machine.get("networks", []) if n["process"]]
         return [machine["keeper"], machine["cell"], *networks]
 
+    def disk(self, image):
+        return "/dev/vda", ["--disk", f"{image},format=raw,cache=none"]
+
     def clean(self):
         """What a run that went wrong may have left."""
         subprocess.run([self.program, "rm", "-f", "bench"], env=self.env, stdout=subprocess.DEVNULL,
@@ -132,15 +139,19 @@ class Trapeze:
 class Tcg:
     name = "tcg"
 
-    def __init__(self, files):
-        self.files = files
+    def __init__(self, files, aio):
+        self.files, self.aio = files, aio
 
     def start(self, mode, args="", options=(), cpus=1):
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
                    "-no-reboot", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
                    "-m", str(MEMORY_MIB), "-kernel", self.files.kernel, "-initrd", self.files.initrd(mode),
-                   "-append", append(mode, args)]
+                   "-append", append(mode, args), *options]
         return Run(command)
+
+    def disk(self, image):
+        return "/dev/vda", ["-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=disk0,iothread=io0", "-drive",
+                            f"file={image},format=raw,if=none,id=disk0,cache=none,aio={self.aio}"]
 
     def pids(self, run):
         return [run.process.pid]
