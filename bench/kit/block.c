@@ -205,7 +205,7 @@ static int fill(struct disk *d)
     return fsync(d->fd);
 }
 
-int kit_block(const char *device, double seconds)
+int kit_block(const char *device, double seconds, const char *only)
 {
     struct disk d = {.fd = open(device, O_RDWR | O_DIRECT), .seed = 9};
     void *buffer = NULL;
@@ -222,7 +222,8 @@ int kit_block(const char *device, double seconds)
         return 1;
     }
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        bad |= run(&d, &rows[i], seconds);
+        if (!only || !strcmp(only, rows[i].name))
+            bad |= run(&d, &rows[i], seconds);
     syscall(SYS_io_destroy, d.aio);
     free(buffer);
     close(d.fd);

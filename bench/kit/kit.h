@@ -62,12 +62,13 @@ u8 *kit_code_pages(void);
 /* The architectural checks (checks.c): prints "chk_NAME OK|BAD", returns how many are bad. */
 int kit_checks(void);
 
-/* Tools (tools.c, block.c): exit statuses. */
+/* Tools (tools.c): exit statuses. */
 int kit_simple(double seconds);                            /* rate of simple instructions */
 int kit_dirty(double mib_per_s, long mib, double seconds); /* dirty pages at a rate */
-int kit_block(const char *device, double seconds);         /* O_DIRECT reads and writes; overwrites the device */
-int kit_generate(long bytes);                              /* deterministic data on standard output */
-int kit_time_command(char **argv);                         /* NAME COMMAND..: wall time of a command */
+/* O_DIRECT reads and writes, every row or one; overwrites the device (block.c). */
+int kit_block(const char *device, double seconds, const char *only);
+int kit_generate(long bytes);      /* deterministic data on standard output */
+int kit_time_command(char **argv); /* NAME COMMAND..: wall time of a command */
 int kit_parallel(
     long threads); /* integer work by one thread, and by so many, each on a CPU of its own (work_threads.c) */
 int kit_contend(long threads, double seconds); /* what threads do to each other in the kernel (contend.c) */

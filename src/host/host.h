@@ -154,6 +154,11 @@ void host_event_signal(int fd);
 void host_event_clear(int fd);
 /* Sleep until the event is signalled (then clear it) or until host_ns() reaches `deadline` (UINT64_MAX: no limit). */
 void host_event_wait(int fd, u64 deadline);
+/*
+ * The same without sleeping: look again and again, others may run in between. Whether the event was signalled; false at once
+ * when the deadline has passed.
+ */
+bool host_event_watch(int fd, u64 deadline);
 
 /* --- threads (linux/thread.c) --- */
 

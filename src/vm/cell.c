@@ -33,6 +33,7 @@
 #include "vm/explain.h"
 #include "vm/launch.h"
 #include "vm/link.h"
+#include "vm/vigil.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -59,6 +60,7 @@ struct cell {
     struct cell_nets nets;
     struct cell_shares shares;
     struct host_cell_seal seal;
+    struct vigil vigil; /* while a disk works */
     enum cell_state state;
     bool threads;      /* each CPU has one */
     bool news;         /* something was put into a ring since the keeper was last told; atomic */
@@ -434,13 +436,23 @@ static bool serve(struct cell *c)
     return busy;
 }
 
+static void sleep_until(struct cell *c, u64 deadline)
+{
+    bool soon = board_disk_busy(c->board);
+    u64 began = soon ? host_ns(NULL) : 0;
+    if (!soon || !host_event_watch(c->link.wake_self, MIN(deadline, began + c->vigil.ns)))
+        host_event_wait(c->link.wake_self, deadline);
+    if (soon)
+        vigil_learn(&c->vigil, host_ns(NULL) - began);
+}
+
 static void rest(struct cell *c, u64 deadline)
 {
     ring_door_close(c->link.own);
     cell_net_doors(&c->nets, true);
     cell_share_doors(&c->shares, true);
     if (!serve(c))
-        host_event_wait(c->link.wake_self, deadline);
+        sleep_until(c, deadline);
     cell_net_doors(&c->nets, false);
     cell_share_doors(&c->shares, false);
     ring_door_open(c->link.own);

@@ -285,13 +285,29 @@ static struct pollfd client_poll(struct keeper *k, const struct client *c)
     return p;
 }
 
+static bool nothing_pending(struct keeper *k)
+{
+    return !keeper_cell_pending(k) && !keeper_disks_pending(k) && !keeper_vsock_pending(k);
+}
+
+/* Look for news of the guest's process and of disks, before sleeping; the door is open. */
+static bool watch(struct keeper *k, u64 limit)
+{
+    while (host_ns(NULL) < limit) {
+        if (!nothing_pending(k) || keeper_disks_ready(k))
+            return true;
+        host_yield();
+    }
+    return false;
+}
+
 /* Sleep until something happens, `limit` at the latest; the door is closed meanwhile. */
 static void sleep_on(struct keeper *k, struct pollfd *p, unsigned n, u64 limit, bool busy)
 {
     struct timespec t = {0}, *timeout = &t;
     u64 now = host_ns(NULL);
     ring_door_close(k->link.own);
-    bool idle = !busy && !keeper_cell_pending(k) && !keeper_disks_pending(k) && !keeper_vsock_pending(k);
+    bool idle = !busy && nothing_pending(k);
     if (idle && limit == UINT64_MAX)
         timeout = NULL;
     else if (idle && limit > now)
@@ -322,7 +338,7 @@ static bool serve_clients(struct keeper *k, const struct pollfd *p)
 
 static void loop(struct keeper *k)
 {
-    bool busy = true;
+    bool busy = true, disks = false, disks_done;
     while (k->cell.pid > 0) {
         struct pollfd p[POLL_CLIENTS + KEEPER_CLIENTS] = {
             [POLL_CELL] = {.fd = k->link.wake_self, .events = POLLIN},
@@ -337,13 +353,18 @@ static void loop(struct keeper *k)
             p[POLL_SHARES + i] = (struct pollfd){.fd = keeper_share_gone(k, i), .events = POLLIN};
         for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
             p[POLL_CLIENTS + i] = client_poll(k, &k->clients[i]);
-        sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy);
+        bool soon = !busy && disks;
+        u64 began = soon ? host_ns(NULL) : 0;
+        sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy || (soon && watch(k, began + k->vigil.ns)));
+        if (soon)
+            vigil_learn(&k->vigil, host_ns(NULL) - began);
         if (p[POLL_CELL].revents)
             host_event_clear(k->link.wake_self);
         if (p[POLL_DISKS].revents)
             host_event_clear(p[POLL_DISKS].fd);
         busy = keeper_serve_cell(k);
-        busy |= keeper_serve_disks(k);
+        busy |= disks_done = keeper_serve_disks(k);
+        disks = disks_done || keeper_disks_busy(k) || (disks && !soon);
         busy |= keeper_serve_vsock(k);
         busy |= serve_clients(k, p + POLL_CLIENTS);
         if (p[POLL_LISTEN].revents)

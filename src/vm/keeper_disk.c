@@ -41,6 +41,7 @@ struct keeper_disks {
     void *ram;
     struct guest_mem mem;
     struct slot *slot;          /* n * DISK_TAGS */
+    unsigned on_way;            /* of them that are busy */
     struct disk_request taking; /* a request whose segments are being collected; op DISK_NONE: none */
     struct disk_segs segs[DISK_SEGS_MAX / DISK_SEGS_PER_RECORD];
     u32 segs_got;           /* records */
@@ -175,6 +176,7 @@ static void begin(struct keeper *k)
     struct keeper_disk_count *n = &d->count[r->disk];
     if (map_segments(k, s)) {
         s->busy = true;
+        d->on_way++;
         s->disk = r->disk;
         s->tag = r->tag;
         s->io = (struct disk_io){.disk = d->disk[r->disk],
@@ -248,6 +250,7 @@ static bool answer(struct keeper *k, struct disk_io *io)
         d->count[s->disk].last_error = -io->result;
     }
     s->busy = false;
+    d->on_way--;
     return true;
 }
 
@@ -284,6 +287,16 @@ bool keeper_serve_disks(struct keeper *k)
     disk_engine_flush(k->disks->engine);
     any |= give_replies(k); /* what the page cache had is complete at once */
     return !k->ended && (any || n == REQUESTS_AT_ONCE);
+}
+
+bool keeper_disks_ready(const struct keeper *k)
+{
+    return k->disks && disk_engine_ready(k->disks->engine);
+}
+
+bool keeper_disks_busy(const struct keeper *k)
+{
+    return k->disks && k->disks->on_way;
 }
 
 bool keeper_disks_pending(struct keeper *k)

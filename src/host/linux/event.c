@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -29,6 +30,17 @@ void host_event_clear(int fd)
     u64 count;
     while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
         ;
+}
+
+bool host_event_watch(int fd, u64 deadline)
+{
+    u64 count;
+    while (host_ns(NULL) < deadline) {
+        if (read(fd, &count, sizeof(count)) == sizeof(count))
+            return true;
+        sched_yield();
+    }
+    return false;
 }
 
 void host_event_wait(int fd, u64 deadline)
