@@ -439,11 +439,12 @@ static bool serve(struct cell *c)
 static void sleep_until(struct cell *c, u64 deadline)
 {
     bool soon = board_disk_busy(c->board);
-    u64 began = soon ? host_ns(NULL) : 0;
-    if (!soon || !host_event_watch(c->link.wake_self, MIN(deadline, began + c->vigil.ns)))
+    if (soon)
+        vigil_begin(&c->vigil, host_ns(NULL));
+    if (!soon || !host_event_watch(c->link.wake_self, MIN(deadline, vigil_limit(&c->vigil))))
         host_event_wait(c->link.wake_self, deadline);
     if (soon)
-        vigil_learn(&c->vigil, host_ns(NULL) - began);
+        vigil_end(&c->vigil, host_ns(NULL));
 }
 
 static void rest(struct cell *c, u64 deadline)

@@ -33,10 +33,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NS_PER_S  1000000000ull
-#define READY_NS  60000000000ull
-#define LINGER_NS 2000000000ull
-#define TERM_STOP 10 /* seconds that a guest has after SIGTERM to the keeper */
+#define NS_PER_S      1000000000ull
+#define READY_NS      60000000000ull
+#define DISKS_TURN_NS 200000u
+#define LINGER_NS     2000000000ull
+#define TERM_STOP     10 /* seconds that a guest has after SIGTERM to the keeper */
 
 static const char *const state_names[] = {
 #define X(state, name) [state] = name,
@@ -290,15 +291,21 @@ static bool nothing_pending(struct keeper *k)
     return !keeper_cell_pending(k) && !keeper_disks_pending(k) && !keeper_vsock_pending(k);
 }
 
-/* Look for news of the guest's process and of disks, before sleeping; the door is open. */
-static bool watch(struct keeper *k, u64 limit)
+/*
+ * Disks alone, while a vigil for them is kept: the door is open, so nobody makes a system call to wake us. Returns whether it is
+ * still kept: others have had no turn for a while, or there is something for them.
+ */
+static bool attend_disks(struct keeper *k)
 {
-    while (host_ns(NULL) < limit) {
-        if (!nothing_pending(k) || keeper_disks_ready(k))
-            return true;
-        host_yield();
+    u64 now = host_ns(NULL), turn = now + DISKS_TURN_NS;
+    while (now < turn && !k->ended && !keeper_cell_pending(k) && !keeper_vsock_pending(k)) {
+        if (now >= keeper_disks_vigil(k))
+            return false;
+        if (!keeper_serve_disks(k))
+            host_yield();
+        now = host_ns(NULL);
     }
-    return false;
+    return true;
 }
 
 /* Sleep until something happens, `limit` at the latest; the door is closed meanwhile. */
@@ -338,7 +345,7 @@ static bool serve_clients(struct keeper *k, const struct pollfd *p)
 
 static void loop(struct keeper *k)
 {
-    bool busy = true, disks = false, disks_done;
+    bool busy = true;
     while (k->cell.pid > 0) {
         struct pollfd p[POLL_CLIENTS + KEEPER_CLIENTS] = {
             [POLL_CELL] = {.fd = k->link.wake_self, .events = POLLIN},
@@ -353,18 +360,13 @@ static void loop(struct keeper *k)
             p[POLL_SHARES + i] = (struct pollfd){.fd = keeper_share_gone(k, i), .events = POLLIN};
         for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
             p[POLL_CLIENTS + i] = client_poll(k, &k->clients[i]);
-        bool soon = !busy && disks;
-        u64 began = soon ? host_ns(NULL) : 0;
-        sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy || (soon && watch(k, began + k->vigil.ns)));
-        if (soon)
-            vigil_learn(&k->vigil, host_ns(NULL) - began);
+        sleep_on(k, p, ARRAY_LEN(p), next_deadline(k), busy || attend_disks(k));
         if (p[POLL_CELL].revents)
             host_event_clear(k->link.wake_self);
         if (p[POLL_DISKS].revents)
             host_event_clear(p[POLL_DISKS].fd);
         busy = keeper_serve_cell(k);
-        busy |= disks_done = keeper_serve_disks(k);
-        disks = disks_done || keeper_disks_busy(k) || (disks && !soon);
+        busy |= keeper_serve_disks(k);
         busy |= keeper_serve_vsock(k);
         busy |= serve_clients(k, p + POLL_CLIENTS);
         if (p[POLL_LISTEN].revents)

@@ -18,7 +18,6 @@
 #include "vm/console_log.h"
 #include "vm/launch.h"
 #include "vm/link.h"
-#include "vm/vigil.h"
 
 #include <poll.h>
 #include <sys/stat.h>
@@ -92,7 +91,6 @@ struct keeper {
     void *link_base;
     struct link link;
     struct host_child cell;
-    struct vigil vigil;     /* while disks are at work */
     bool ready;             /* the cell has said so */
     bool reset_asked;       /* by a person: no_reboot does not apply */
     struct link_msg taking; /* a message of the cell whose data is being collected; kind 0: none */
@@ -169,9 +167,8 @@ int keeper_disk_ring(const struct keeper *k);
 bool keeper_serve_disks(struct keeper *k);
 /* Whether there is something to do: the last look before sleeping. */
 bool keeper_disks_pending(struct keeper *k);
-/* Requests have completed, as far as can be told without the kernel; requests are on their way. */
-bool keeper_disks_ready(const struct keeper *k);
-bool keeper_disks_busy(const struct keeper *k);
+/* Until when (host ns) it is worth looking for news of them without sleeping. */
+u64 keeper_disks_vigil(const struct keeper *k);
 /* For `inspect`. */
 json_t *keeper_disks_json(const struct keeper *k);
 

@@ -18,6 +18,7 @@
  *  2. At most DISK_TAGS requests a disk are on their way; a full reply ring holds replies back, never requests up.
  */
 #include "vm/keeper.h"
+#include "vm/vigil.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -41,7 +42,7 @@ struct keeper_disks {
     void *ram;
     struct guest_mem mem;
     struct slot *slot;          /* n * DISK_TAGS */
-    unsigned on_way;            /* of them that are busy */
+    struct vigil vigil;         /* for the next request or completion */
     struct disk_request taking; /* a request whose segments are being collected; op DISK_NONE: none */
     struct disk_segs segs[DISK_SEGS_MAX / DISK_SEGS_PER_RECORD];
     u32 segs_got;           /* records */
@@ -176,7 +177,6 @@ static void begin(struct keeper *k)
     struct keeper_disk_count *n = &d->count[r->disk];
     if (map_segments(k, s)) {
         s->busy = true;
-        d->on_way++;
         s->disk = r->disk;
         s->tag = r->tag;
         s->io = (struct disk_io){.disk = d->disk[r->disk],
@@ -250,7 +250,6 @@ static bool answer(struct keeper *k, struct disk_io *io)
         d->count[s->disk].last_error = -io->result;
     }
     s->busy = false;
-    d->on_way--;
     return true;
 }
 
@@ -284,19 +283,21 @@ bool keeper_serve_disks(struct keeper *k)
     bool any = give_replies(k);
     while (!k->ended && n < REQUESTS_AT_ONCE && take_request(k))
         n++;
-    disk_engine_flush(k->disks->engine);
-    any |= give_replies(k); /* what the page cache had is complete at once */
+    if (n) {
+        disk_engine_flush(k->disks->engine);
+        any |= give_replies(k); /* what the page cache had is complete at once */
+    }
+    if (n || any) {
+        u64 now = host_ns(NULL);
+        vigil_end(&k->disks->vigil, now);
+        vigil_begin(&k->disks->vigil, now);
+    }
     return !k->ended && (any || n == REQUESTS_AT_ONCE);
 }
 
-bool keeper_disks_ready(const struct keeper *k)
+u64 keeper_disks_vigil(const struct keeper *k)
 {
-    return k->disks && disk_engine_ready(k->disks->engine);
-}
-
-bool keeper_disks_busy(const struct keeper *k)
-{
-    return k->disks && k->disks->on_way;
+    return k->disks ? vigil_limit(&k->disks->vigil) : 0;
 }
 
 bool keeper_disks_pending(struct keeper *k)

@@ -104,8 +104,6 @@ void disk_engine_destroy(struct disk_engine *g);
 const char *disk_engine_name(const struct disk_engine *g);
 /* Readable when something may have completed. */
 int disk_engine_fd(const struct disk_engine *g);
-/* Whether something has completed, as far as can be told without the kernel. */
-bool disk_engine_ready(const struct disk_engine *g);
 /* A descriptor that the engine makes system calls of its own with (io_uring_enter), or -1. */
 int disk_engine_ring(const struct disk_engine *g);
 

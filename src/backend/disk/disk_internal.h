@@ -21,7 +21,6 @@ struct disk_engine_ops {
     void (*flush)(struct disk_engine *g);
     /* Completions of the kernel: the next one and its result, or NULL. */
     struct disk_io *(*reap)(struct disk_engine *g, s64 *result);
-    bool (*ready)(const struct disk_engine *g);
     void (*destroy)(struct disk_engine *g);
 };
 

@@ -167,11 +167,6 @@ int disk_engine_fd(const struct disk_engine *g)
     return g->fd;
 }
 
-bool disk_engine_ready(const struct disk_engine *g)
-{
-    return g->finished || g->ops->ready(g);
-}
-
 int disk_engine_ring(const struct disk_engine *g)
 {
     return g->ring_fd;

@@ -121,12 +121,6 @@ static struct disk_io *reap(struct disk_engine *g, s64 *result)
     return io;
 }
 
-static bool ready(const struct disk_engine *g)
-{
-    const struct threads *t = (const struct threads *)g;
-    return __atomic_load_n(&t->done.first, __ATOMIC_RELAXED) != NULL;
-}
-
 static void destroy(struct disk_engine *g)
 {
     struct threads *t = (struct threads *)g;
@@ -140,7 +134,7 @@ static void destroy(struct disk_engine *g)
     free(t);
 }
 
-static const struct disk_engine_ops ops = {"threads", submit, flush, reap, ready, destroy};
+static const struct disk_engine_ops ops = {"threads", submit, flush, reap, destroy};
 
 int disk_threads_create(struct disk_engine **out, unsigned depth, struct error *e)
 {

@@ -69,11 +69,6 @@ static struct disk_io *reap(struct disk_engine *g, s64 *result)
     return io;
 }
 
-static bool ready(const struct disk_engine *g)
-{
-    return io_uring_cq_ready(&((const struct uring *)g)->ring);
-}
-
 static void destroy(struct disk_engine *g)
 {
     struct uring *u = (struct uring *)g;
@@ -82,7 +77,7 @@ static void destroy(struct disk_engine *g)
     free(u);
 }
 
-static const struct disk_engine_ops ops = {"io_uring", submit, flush, reap, ready, destroy};
+static const struct disk_engine_ops ops = {"io_uring", submit, flush, reap, destroy};
 
 /* Debian 12's liburing declares functions for these two registrations but does not export them. */
 static int register_raw(struct io_uring *ring, unsigned what, const void *arg, unsigned n)
