@@ -8,6 +8,12 @@
  *
  * Each begins with a fifth of its time unmeasured. Every block holds its number, and what is read is looked at: `BAD` when it
  * is not that.
+ *
+ * kit --records: blocks written one after the other, from number 1 on, round and round: number n lies in place (n - 1) modulo
+ * the number of places. A few are written, then flushed, then "flushed N" says so of all up to N. So the machine may be killed
+ * at any time, and what was said can be held against what is there. Words of 8 bytes, little endian:
+ *
+ *   | n | n + the sum of words 2 to 511, modulo 2^64 | word i: n * RECORD_STEP + i * (n | 1) ... |
  */
 #include "kit.h"
 
@@ -228,4 +234,44 @@ int kit_block(const char *device, double seconds, const char *only)
     free(buffer);
     close(d.fd);
     return bad;
+}
+
+/* --- records --- */
+
+#define RECORD_STEP 0x9e3779b97f4a7c15ull
+#define RECORDS_MAX 7u /* between two flushes */
+
+/* The check is the sum of all other words: a block that is partly an older one has another. */
+static void make_record(u64 *w, u64 n)
+{
+    w[0] = w[1] = n;
+    for (u32 i = 2; i < BLOCK / 8; i++)
+        w[1] += w[i] = n * RECORD_STEP + i * (n | 1);
+}
+
+int kit_records(const char *device)
+{
+    int fd = open(device, O_RDWR | O_DIRECT);
+    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+    u64 places = size < 0 ? 0 : (u64)size / BLOCK, seed = 11, n = 0;
+    void *p = NULL;
+    if (!places || posix_memalign(&p, BLOCK, BLOCK)) {
+        perror(device);
+        return 1;
+    }
+    for (;;) {
+        for (u64 many = 1 + kit_random(&seed) % RECORDS_MAX; many; many--) {
+            make_record(p, ++n);
+            if (pwrite(fd, p, BLOCK, (off_t)((n - 1) % places * BLOCK)) != BLOCK)
+                goto failed;
+        }
+        if (fdatasync(fd) < 0)
+            goto failed;
+        printf("flushed %llu\n", (unsigned long long)n);
+        fflush(stdout);
+    }
+failed:
+    perror(device);
+    free(p);
+    return 1;
 }

@@ -67,6 +67,8 @@ int kit_simple(double seconds);                            /* rate of simple ins
 int kit_dirty(double mib_per_s, long mib, double seconds); /* dirty pages at a rate */
 /* O_DIRECT reads and writes, every row or one; overwrites the device (block.c). */
 int kit_block(const char *device, double seconds, const char *only);
+/* Numbered records, without end; says which are flushed (block.c). Overwrites the device. */
+int kit_records(const char *device);
 int kit_generate(long bytes);      /* deterministic data on standard output */
 int kit_time_command(char **argv); /* NAME COMMAND..: wall time of a command */
 int kit_parallel(

@@ -7,7 +7,7 @@
  * kit --now                 the clock that everything is timed by
  * kit --golden              what each workload returns, for the tables
  * kit --simple SECONDS      rate of simple instructions
- * kit --dirty MIB_PER_S MIB SECONDS | --block DEVICE SECONDS [ROW] | --generate BYTES | --time-command NAME COMMAND..
+ * kit --dirty MIB_PER_S MIB SECONDS | --block DEVICE SECONDS [ROW] | --records DEVICE | --generate BYTES | --time-command NAME COMMAND..
  *
  * A line a workload: name, best value, unit; in the comment the mean, the number of units, the time of the first one.
  */
@@ -199,6 +199,8 @@ static int tool(int argc, char **argv)
         return kit_dirty(atof(argv[2]), atol(argv[3]), atof(argv[4]));
     if (!strcmp(mode, "--block") && (argc == 4 || argc == 5))
         return kit_block(argv[2], atof(argv[3]), argc == 5 ? argv[4] : NULL);
+    if (!strcmp(mode, "--records") && argc == 3)
+        return kit_records(argv[2]);
     if (!strcmp(mode, "--generate") && argc == 3)
         return kit_generate(atol(argv[2]));
     if (!strcmp(mode, "--parallel") && argc == 3)

@@ -18,7 +18,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LOCK_WAIT_NS 1000000000
+#define LOCK_TRIES   100
 
 static const char *const cache_names[] = {
 #define X(mode, name) [mode] = name,
@@ -80,11 +84,18 @@ static int refuse(const struct disk *d, int code, const char *what, struct error
     return error_set(e, code, "disk %s: %s", d->path, what);
 }
 
+/* A user that has just ended may hold it for a moment: the kernel takes io_uring apart behind a process. */
 static int lock(const struct disk *d, struct error *e)
 {
     struct flock l = {.l_type = d->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(d->fd, F_OFD_SETLK, &l) == 0)
-        return 0;
+    const struct timespec moment = {.tv_nsec = LOCK_WAIT_NS / LOCK_TRIES};
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        if (fcntl(d->fd, F_OFD_SETLK, &l) == 0)
+            return 0;
+        if (errno != EAGAIN && errno != EACCES)
+            break;
+        nanosleep(&moment, NULL);
+    }
     if (errno == EAGAIN || errno == EACCES)
         return refuse(d, EBUSY,
                       "another machine or program uses it; stop that one, or give it to all of them with ,readonly", e);
@@ -137,10 +148,14 @@ static int open_direct(struct disk *d, struct error *e)
 
 static int open_image(struct disk *d, struct error *e)
 {
-    int flags = (d->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    /* O_EXCL: a block device that the host has mounted, or that another writer holds under another name, is refused. */
+    int flags = (d->read_only ? O_RDONLY : O_RDWR | O_EXCL) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     d->fd = open(d->path, flags | (d->cache == DISK_CACHE_WRITETHROUGH ? O_DSYNC : 0));
     if (d->fd < 0 && !d->read_only && (errno == EACCES || errno == EROFS || errno == EPERM))
         return error_set(e, errno, "disk %s: %s; add ,readonly, or make it writable", d->path, strerror(errno));
+    if (d->fd < 0 && errno == EBUSY)
+        return refuse(d, EBUSY,
+                      "this device is mounted, or another machine or program uses it; unmount or stop that one", e);
     if (d->fd < 0)
         return error_set(e, errno, "disk %s: %s; check what --disk names", d->path, strerror(errno));
     int r = measure(d, e);
