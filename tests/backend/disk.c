@@ -11,6 +11,9 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -239,6 +242,52 @@ static void no_space(void **state)
     free(a);
 }
 
+/* Of linux/mman.h since 6.5: what the page cache holds of a file. */
+struct cache_range {
+    u64 offset, len;
+};
+struct cache_state {
+    u64 cached, dirty, writeback, evicted, recently_evicted;
+};
+#define SYS_CACHESTAT 451
+
+/* Pages of the image that are not on the disk yet; -1: this kernel does not say. */
+static s64 unwritten(const struct fixture *f)
+{
+    struct cache_range all = {0};
+    struct cache_state s = {0};
+    struct statfs fs;
+    int fd = open(f->path, O_RDONLY);
+    long r = syscall(SYS_CACHESTAT, fd, &all, &s, 0);
+    bool memory = fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+    close(fd);
+    return r < 0 || memory ? -1 : (s64)(s.dirty + s.writeback);
+}
+
+/* A flush leaves nothing in memory alone, a write with cache=writethrough neither; one with writeback does. */
+static void do_flushes(struct fixture *f)
+{
+    enum { LEN = 65536 };
+    u8 *a = aligned_alloc(4096, LEN);
+    bool cached = disk_cache_mode(f->d) == DISK_CACHE_WRITEBACK;
+    fill(a, LEN, 5);
+    assert_int_equal(one(f, DISK_FLUSH, 0, NULL, 0), 0);
+    if (unwritten(f) >= 0) {
+        assert_int_equal(one(f, DISK_WRITE, LEN, a, LEN), 0);
+        assert_int_equal(unwritten(f), cached ? LEN / 4096 : 0);
+        assert_int_equal(one(f, DISK_FLUSH, 0, NULL, 0), 0);
+        assert_int_equal(unwritten(f), 0);
+    } else {
+        print_message("# this kernel does not say what is dirty\n");
+    }
+    free(a);
+}
+
+static void flushes(void **state)
+{
+    each(do_flushes);
+}
+
 /* What follows a result, without a kernel that gives it. */
 static void results(void **state)
 {
@@ -350,8 +399,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(transfers), cmocka_unit_test(many_at_once), cmocka_unit_test(holes),
-        cmocka_unit_test(shrinks),   cmocka_unit_test(no_space),     cmocka_unit_test(results),
-        cmocka_unit_test(opening),   cmocka_unit_test(formats),
+        cmocka_unit_test(shrinks),   cmocka_unit_test(no_space),     cmocka_unit_test(flushes),
+        cmocka_unit_test(results),   cmocka_unit_test(opening),      cmocka_unit_test(formats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
