@@ -84,18 +84,28 @@ static int refuse(const struct disk *d, int code, const char *what, struct error
     return error_set(e, code, "disk %s: %s", d->path, what);
 }
 
-/* A user that has just ended may hold it for a moment: the kernel takes io_uring apart behind a process. */
+/*
+ * Between two tries: false when there have been enough. A user that has just ended may hold an image for a moment, because the
+ * kernel takes io_uring apart behind its process.
+ */
+static bool once_more(int *tries)
+{
+    const struct timespec moment = {.tv_nsec = LOCK_WAIT_NS / LOCK_TRIES};
+    if (++*tries == LOCK_TRIES)
+        return false;
+    nanosleep(&moment, NULL);
+    return true;
+}
+
 static int lock(const struct disk *d, struct error *e)
 {
     struct flock l = {.l_type = d->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-    const struct timespec moment = {.tv_nsec = LOCK_WAIT_NS / LOCK_TRIES};
-    for (int i = 0; i < LOCK_TRIES; i++) {
-        if (fcntl(d->fd, F_OFD_SETLK, &l) == 0)
-            return 0;
-        if (errno != EAGAIN && errno != EACCES)
-            break;
-        nanosleep(&moment, NULL);
-    }
+    int r, tries = 0;
+    do
+        r = fcntl(d->fd, F_OFD_SETLK, &l);
+    while (r < 0 && (errno == EAGAIN || errno == EACCES) && once_more(&tries));
+    if (r == 0)
+        return 0;
     if (errno == EAGAIN || errno == EACCES)
         return refuse(d, EBUSY,
                       "another machine or program uses it; stop that one, or give it to all of them with ,readonly", e);
@@ -150,7 +160,10 @@ static int open_image(struct disk *d, struct error *e)
 {
     /* O_EXCL: a block device that the host has mounted, or that another writer holds under another name, is refused. */
     int flags = (d->read_only ? O_RDONLY : O_RDWR | O_EXCL) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    d->fd = open(d->path, flags | (d->cache == DISK_CACHE_WRITETHROUGH ? O_DSYNC : 0));
+    int tries = 0;
+    do
+        d->fd = open(d->path, flags | (d->cache == DISK_CACHE_WRITETHROUGH ? O_DSYNC : 0));
+    while (d->fd < 0 && errno == EBUSY && once_more(&tries));
     if (d->fd < 0 && !d->read_only && (errno == EACCES || errno == EROFS || errno == EPERM))
         return error_set(e, errno, "disk %s: %s; add ,readonly, or make it writable", d->path, strerror(errno));
     if (d->fd < 0 && errno == EBUSY)
