@@ -149,14 +149,15 @@ int box_root_mount(struct box *b, const struct image *i, const char *store, cons
     char options[4096], target[64], below[PATH_MAX];
     if (unshare(CLONE_NEWNS) < 0)
         return error_set(e, errno, "mount namespace: %s; containers from images need root", strerror(errno));
-    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-        return sys_error(e, "mount namespace");
+    int r = sys_slave_mounts(e);
+    if (r < 0)
+        return r;
     /* A descriptor from before leads to the mounts of the other namespace. */
     sys_close(&b->dir);
     b->dir = open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (b->dir < 0)
         return sys_error(e, "%s", b->data);
-    int r = make_options(options, sizeof(options), b, layers, i->manifest.n_layers, brief, e);
+    r = make_options(options, sizeof(options), b, layers, i->manifest.n_layers, brief, e);
     if (r < 0)
         return r;
     snprintf(target, sizeof(target), "/proc/self/fd/%d/root", b->dir);

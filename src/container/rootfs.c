@@ -461,13 +461,8 @@ static int open_null(struct rootfs *r, struct error *e)
 int rootfs_build(struct rootfs *r, struct error *e)
 {
     /* What we mount must not reach the host, what the host mounts may reach us, until the container's "/" is set. */
-    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
-        return errno == EINVAL ? error_set(e, EINVAL,
-                                           "the root directory of this process is no mount point: in a chroot no "
-                                           "container can be given a root of its own; bind mount the chroot first")
-                               : sys_error(e, "making the mounts of the new namespace slaves");
-    int bad = open_null(r, e);
-    if (bad < 0)
+    int bad = sys_slave_mounts(e);
+    if (bad < 0 || (bad = open_null(r, e)) < 0)
         return bad;
     r->root = r->root_tree >= 0 ? sys_take(&r->root_tree) : clone_tree(AT_FDCWD, r->path, true);
     if (r->root < 0)

@@ -1,5 +1,6 @@
 #include "container/sys.h"
 
+#include <sys/mount.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -230,4 +231,14 @@ u64 sys_start_time(pid_t pid)
         if (!(p = strchr(p + 1, ' ')))
             return 0;
     return strtoull(p + 1, NULL, 10);
+}
+
+int sys_slave_mounts(struct error *e)
+{
+    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) == 0)
+        return 0;
+    return errno == EINVAL ? error_set(e, EINVAL,
+                                       "the root directory of this process is no mount point: in a chroot no "
+                                       "container can be given a root of its own; bind mount the chroot first")
+                           : sys_error(e, "making the mounts of the new namespace slaves");
 }

@@ -59,4 +59,10 @@ int sys_connect(const char *path, int type, struct error *e);
 /* Start time of a process in clock ticks since boot (proc(5), stat field 22); 0: no such process, or a zombie. */
 u64 sys_start_time(pid_t pid);
 
+/*
+ * In a mount namespace of its own: what this process mounts does not reach the namespace that it comes from; what is mounted
+ * there does reach this one.
+ */
+int sys_slave_mounts(struct error *e);
+
 #endif

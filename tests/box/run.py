@@ -19,6 +19,9 @@ import tempfile
 import time
 import traceback
 
+sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from chroot import leave_chroot
+
 TRAPEZE = os.environ["TRAPEZE"]
 KILLS = int(os.environ.get("KILLS", "10"))
 BUSYBOX = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
@@ -526,6 +529,8 @@ def main():
     return bad > 0
 
 
+if os.geteuid() == 0:
+    leave_chroot()
 with tempfile.TemporaryDirectory(prefix="trapeze-box-") as shared:
     ARCHIVE = shared + "/box.tar"
     if BUSYBOX:
