@@ -194,6 +194,7 @@ int verb_exec(const struct args *a, struct error *e);
 int verb_attach(const struct args *a, struct error *e);
 int verb_wait(const struct args *a, struct error *e);
 int verb_cp(const struct args *a, struct error *e);
+int verb_start(const struct args *a, struct error *e);
 int verb_stop(const struct args *a, struct error *e);
 int verb_kill(const struct args *a, struct error *e);
 int verb_pause(const struct args *a, struct error *e);

@@ -2,6 +2,7 @@
 #include "box/box.h"
 #include "cli/terminal.h"
 #include "vm/control.h"
+#include "vm/launch.h"
 #include "vm/paths.h"
 
 #include <errno.h>
@@ -119,6 +120,18 @@ int machine_print_log(const struct machine_row *row, struct error *e)
     int rc = n < 0 ? error_set(e, errno, "%s: cannot be read: %s", row->log, strerror(errno)) : 0;
     close(fd);
     return rc;
+}
+
+int machine_launch(struct registry *r, const struct vm_config *c, struct machine_row *row, struct error *e)
+{
+    pid_t keeper;
+    int rc = vm_launch(c, row->dir, &keeper, e);
+    if (rc < 0)
+        return rc;
+    row->keeper_pid = keeper;
+    row->keeper_start = paths_process_start(keeper);
+    row->state = MACHINE_RUNNING;
+    return registry_started(r, row->id, keeper, e);
 }
 
 int machine_each(const struct args *a, const struct machine_acts *acts, struct error *e)

@@ -37,6 +37,14 @@ int machine_await_end(const struct machine_row *row, unsigned seconds, struct er
 /* Copy a machine's console log to standard output; a log that is not there is empty. 0 or -errno. */
 int machine_print_log(const struct machine_row *row, struct error *e);
 
+struct vm_config;
+
+/*
+ * Launch the machine of a row that belongs to this process ("starting"), and hand the row to its keeper. `c` has been checked.
+ * When it fails the row is the caller's, and no process is left.
+ */
+int machine_launch(struct registry *r, const struct vm_config *c, struct machine_row *row, struct error *e);
+
 /* What a verb does to one of each kind. NULL: not to such ones. */
 typedef int machine_act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e);
 struct machine_acts {

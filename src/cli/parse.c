@@ -17,7 +17,7 @@ static const struct {
     const char *words, *part;
 } later[] = {
     {"checkpoint|clone|migrate|receive|snapshot|suspend|swing", "migration and snapshots"},
-    {"attach|build|commit|enter|network|pull|push|start|volume", "containers and images"},
+    {"attach|build|commit|enter|network|pull|push|volume", "containers and images"},
     {"disk", "disk tools"},
     {"screenshot|sendkey", "displays"},
     {"events|lab|rename|system|top|update|wait|--mitigations", "this"},

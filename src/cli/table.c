@@ -427,6 +427,15 @@ const struct verb cli_verbs[] = {
              "the signal of --signal.",
      .options = {OPT_SIGNAL},
      .run = verb_kill},
+    {.name = "start",
+     .operands = "NAME...",
+     .min_operands = 1,
+     .max_operands = -1,
+     .summary = "start machines that have ended, once more",
+     .text = "With the options they were run with; memory and console log begin anew, disks are as they were left. "
+             "They run in "
+             "the background: `trapeze console` shows them. Not for containers yet.",
+     .run = verb_start},
     {.name = "pause",
      .operands = "NAME...",
      .min_operands = 1,

@@ -186,17 +186,11 @@ static int create_row(struct registry *r, const struct args *a, struct vm_config
 static int start(struct registry *r, const struct args *a, struct vm_config *c, struct machine_row *row,
                  struct error *e)
 {
-    pid_t keeper;
     int rc = create_row(r, a, c, row, e);
     if (rc < 0)
         return rc;
-    rc = vm_launch(c, row->dir, &keeper, e);
-    if (rc == 0) {
-        row->keeper_pid = keeper;
-        row->keeper_start = paths_process_start(keeper);
-        row->state = MACHINE_RUNNING;
-        rc = registry_started(r, row->id, keeper, e);
-    } else {
+    rc = machine_launch(r, c, row, e);
+    if (rc < 0) {
         registry_remove(r, row, NULL);
         registry_row_free(row);
     }

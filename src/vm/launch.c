@@ -1,6 +1,7 @@
 #include "vm/launch.h"
 #include "host/host.h"
 #include "vm/keeper.h"
+#include "vm/paths.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,4 +87,13 @@ int vm_end_read(const char *dir, int *code, char *reason, size_t len, s64 *ended
     int r = json_is_integer(number) ? 0 : -EINVAL;
     json_decref(j);
     return r;
+}
+
+int vm_end_forget(const char *dir, struct error *e)
+{
+    char path[PATH_MAX];
+    int r = paths_join(path, sizeof(path), dir, VM_FILE_END, e);
+    if (r < 0 || unlink(path) == 0 || errno == ENOENT)
+        return MIN(r, 0);
+    return error_set(e, errno, "%s: how the machine ended can't be taken away: %s", path, strerror(errno));
 }

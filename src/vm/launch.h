@@ -40,6 +40,9 @@ int vm_launch(const struct vm_config *c, const char *dir, pid_t *keeper, struct 
  */
 int vm_end_read(const char *dir, int *code, char *reason, size_t len, s64 *ended);
 
+/* Take away what it says there, before the machine lives again. 0 or -errno. */
+int vm_end_forget(const char *dir, struct error *e);
+
 /*
  * The whole life of a cell: called by main() when argv[1] is CELL_ARG. Returns the process's exit status; a sealed cell
  * never returns.

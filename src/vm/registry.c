@@ -444,6 +444,28 @@ int registry_started(struct registry *r, const char *id, pid_t keeper, struct er
     return finish(r, st, NULL, e);
 }
 
+int registry_restart(struct registry *r, struct machine_row *row, struct error *e)
+{
+    sqlite3_stmt *st;
+    int changed = 0;
+    int rc =
+        prepare(r, &st,
+                "UPDATE machines SET state = 'starting', keeper_pid = ?, keeper_start = ?, ended = 0, exit_code = 0, "
+                "reason = '' WHERE id = ? AND state IN ('exited', 'dead')",
+                e);
+    if (rc < 0)
+        return rc;
+    sqlite3_bind_int(st, 1, getpid());
+    sqlite3_bind_int64(st, 2, (sqlite3_int64)paths_process_start(getpid()));
+    bind_text(st, 3, row->id);
+    if ((rc = finish(r, st, &changed, e)) < 0)
+        return rc;
+    if (!changed)
+        return error_set(e, EEXIST, "machine %s: runs already", row->name);
+    row->state = MACHINE_STARTING;
+    return vm_end_forget(row->dir, e);
+}
+
 int registry_ended(struct registry *r, const char *id, int exit_code, const char *reason, struct error *e)
 {
     sqlite3_stmt *st;

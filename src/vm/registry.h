@@ -94,6 +94,12 @@ int registry_create_kind(struct registry *r, enum machine_kind kind, const char 
 int registry_started(struct registry *r, const char *id, pid_t keeper, struct error *e);
 
 /*
+ * Take a machine that has ended for another life: state "starting", and its row belongs to this process. -EEXIST when it lives, or
+ * somebody else was first.
+ */
+int registry_restart(struct registry *r, struct machine_row *row, struct error *e);
+
+/*
  * The machine has ended. The first caller's word stays (the keeper's own before a bystander's); a second call changes
  * nothing and is no error.
  */

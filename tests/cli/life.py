@@ -2,6 +2,7 @@
 """A machine's life through the verbs, with the small guest: start, list, console, pause, stop, kill, exit statuses."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,39 @@ def detached_life(place):
     place.good("rm", "web")
 
 
+def start_again(place):
+    place.good(*place.guest("b", "-d", "--name", "web"))
+    status, _, err = place.run("start", "web")
+    assert status == 1 and "runs already" in err, err
+    for end in (lambda: place.good("stop", "web"), lambda: os.kill(json.loads(place.good("inspect", "web"))["keeper"], signal.SIGKILL)):
+        place.until(lambda: place.good("logs", "web") == ">", "the guest's first output")
+        end()
+        place.until(lambda: not place.machines(), "the end")
+        (old,) = place.machines("-a")
+        assert place.good("start", "web") == "web\n"
+        (row,) = place.machines()
+        assert row["state"] == "running" and row["id"] == old["id"], row
+    place.until(lambda: place.good("logs", "web") == ">", "the guest's output in its third life")
+    place.good("stop", "web")
+    (row,) = place.machines("-a")
+    assert (row["state"], row["exit_code"]) == ("exited", 0), row
+    place.good("rm", "web")
+
+
+def start_what_can_not_be(place):
+    kernel = os.path.join(place.path, "kernel")
+    words = place.guest("p", "--name", "web")
+    shutil.copy(words[words.index("--kernel") + 1], kernel)
+    words[words.index("--kernel") + 1] = kernel
+    place.good(*words)
+    os.remove(kernel)
+    status, out, err = place.run("start", "web", "nobody")
+    assert status == 1 and not out and kernel in err and "nobody" in err, (status, out, err)
+    (row,) = place.machines("-a")
+    assert row["state"] == "exited", row
+    place.good("rm", "web")
+
+
 def stop_kills_the_deaf(place):
     place.good(*place.guest("i", "-d", "--name", "web"))
     place.good("stop", "--time", "0", "web")
@@ -271,6 +305,6 @@ def no_escape_key(place):
 if __name__ == "__main__":
     sys.exit(run_tests([power_off, reset_under_no_reboot, triple_fault, end_as_json, signals_stop_the_machine,
                         second_signal_kills, signal_twice_is_once, reader_that_goes, cell_that_is_killed, keeper_that_vanishes, all_bytes_come_through,
-                        input_reaches_the_guest, every_byte_value, detached_life, stop_kills_the_deaf, kill_takes_several,
+                        input_reaches_the_guest, every_byte_value, detached_life, start_again, start_what_can_not_be, stop_kills_the_deaf, kill_takes_several,
                         pause_and_resume, remove_after_the_end, follow_the_log, names_by_id, leave_and_come_back,
                         terminal_after_signals, terminal_after_crashes, terminal_after_a_triple_fault, no_escape_key]))
