@@ -129,6 +129,7 @@ static void refresh_clocks(struct board *b, bool stopped)
 static void refresh_clock(void *ctx)
 {
     struct board *b = ctx;
+    vclock_line_steer(&b->clock);
     refresh_clocks(b, false);
     arm_refresh(b);
 }

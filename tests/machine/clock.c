@@ -165,6 +165,63 @@ static void record_of_another_rate_is_refused(void **state)
     assert_int_equal(vclock_ns(&k2), 1000);
 }
 
+/* A TSC that is not what its rate says, and time that is slewed. */
+struct drifting {
+    u64 ns, tsc;
+};
+
+static u64 drifting_ns(void *ctx)
+{
+    return ((struct drifting *)ctx)->ns;
+}
+
+static u64 drifting_tsc(void *ctx)
+{
+    return ((struct drifting *)ctx)->tsc;
+}
+
+static void the_line_never_goes_back(void **state)
+{
+    static const s64 ppm[] = {0, 1, -1, 30, -30, 450, -450};
+    for (size_t i = 0; i < ARRAY_LEN(ppm); i++) {
+        struct drifting d = {1000, 77};
+        struct vclock k;
+        vclock_init(&k, drifting_ns, drifting_tsc, &d, FAKE_TSC_HZ, 0);
+        for (unsigned n = 0; n < 1000; n++) {
+            u64 step = 1000000000 + n * 977 % 5000;
+            d.ns += step;
+            d.tsc += step * 5 / 2 + (u64)((s64)(step * 5 / 2) / 1000000 * ppm[i]);
+            struct vclock_line old = *vclock_line(&k);
+            u64 tsc = vclock_tsc(&k), before = vclock_line_ns(&old, tsc);
+            vclock_line_steer(&k);
+            assert_true(vclock_line_ns(&k.line, tsc) == before);
+            assert_true(vclock_line_ns(&k.line, tsc + 1000) >= vclock_line_ns(&old, tsc));
+            if (n > 10) /* it follows, a step late */
+                assert_in_range(before - vclock_ns(&k) + 1000000, 500000, 1500000);
+        }
+    }
+}
+
+static void the_line_is_set_forward(void **state)
+{
+    struct drifting d = {0, 0};
+    struct vclock k;
+    vclock_init(&k, drifting_ns, drifting_tsc, &d, FAKE_TSC_HZ, 0);
+    vclock_line(&k);
+    d.ns = 60000000000; /* a minute without ticks */
+    vclock_line_steer(&k);
+    assert_int_equal(vclock_line_ns(&k.line, vclock_tsc(&k)), 60000000000);
+    d.tsc = 50 * FAKE_TSC_HZ; /* and ticks without time: it waits, slowly */
+    u64 at = vclock_line_ns(&k.line, vclock_tsc(&k));
+    vclock_line_steer(&k);
+    assert_true(vclock_line_ns(&k.line, vclock_tsc(&k)) == at);
+    vclock_pause(&k);
+    at = vclock_line_ns(&k.line, vclock_tsc(&k));
+    d.ns += 1000000000, d.tsc += 3000000000;
+    vclock_resume(&k);
+    assert_true(vclock_line_ns(&k.line, vclock_tsc(&k)) == at);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +230,8 @@ int main(void)
         cmocka_unit_test(timers_fire_in_order_and_once),
         cmocka_unit_test(hostile_timer_does_not_hang),
         cmocka_unit_test(paused_time_does_not_count),
+        cmocka_unit_test(the_line_never_goes_back),
+        cmocka_unit_test(the_line_is_set_forward),
         cmocka_unit_test(record_continues_at_the_instant),
         cmocka_unit_test(record_of_another_rate_is_refused),
     };

@@ -441,8 +441,8 @@ static void test_kvmclock_follows_tsc(void **state)
     m->ns += 1600;
     assert_int_equal(wr(m, MSR_TSC, 1000000), CPU_OK);
     struct time_info t = clock_at(m, 0x3000);
-    assert_int_equal(t.tsc_timestamp, 1000000);
-    assert_int_equal(t.system_time, 1600);
+    u64 ns = guest_ns(&t, 1000000); /* the line is the same, its origin has moved */
+    assert_in_range(ns, 1599, 1600);
     /* off: nobody writes there */
     assert_int_equal(wr(m, MSR_KVM_SYSTEM_TIME_2, 0x3000), CPU_OK);
     memset(m->ram + 0x3000, 0xcc, 64);

@@ -7,14 +7,14 @@
  *
  *     0  version    4  pad    8  tsc_timestamp    16  system_time    24  mul    28  shift    29  flags    30  pad
  *
- * system_time is vclock_ns, so that kvmclock, the timers and the chips share one source. Flag bit 0 (TSC_STABLE) lets the
- * guest trust the line without comparing with what other CPUs read; bit 1 says that it was stopped.
+ * The line is vclock_line, so that kvmclock, the timers and the chips share one source. Flag bit 0 (TSC_STABLE) lets the
+ * guest trust it without comparing with what other CPUs read: it is the same for all, and time by it never goes back. While it
+ * is bent, CPUs go by the old and the new one for some microseconds, which differ by less than a nanosecond then. Bit 1 says
+ * that the clock was stopped.
  *
  * The record of steal time, 64 bytes, has a version of the same kind; of `preempted` the monitor sets bit 0, the guest bit 1:
  *
  *     0  steal, ns    8  version    12  flags    16  preempted    17  pad
- *
- * Not done: several CPUs. TSC_STABLE then requires the same line for all, made from one reading of the clocks.
  */
 #include "machine/cpu/kvmpv.h"
 #include "machine/cpu/cpu_features.h"
@@ -40,37 +40,6 @@ struct wall_clock {
     u32 version, sec, nsec;
 };
 
-/* Scale TSC ticks to ns: ns = (shift < 0 ? ticks >> -shift : ticks << shift) * mul >> 32, mul with its top bit set. */
-static void time_scale(u64 hz, u32 *mul, s8 *shift)
-{
-    int s = 0;
-    while (hz > 2 * NS_PER_S) {
-        hz >>= 1;
-        s--;
-    }
-    while (hz <= NS_PER_S) {
-        hz <<= 1;
-        s++;
-    }
-    /* now 1 < hz / NS_PER_S <= 2: the quotient fits 32 bits */
-    *mul = (u32)((NS_PER_S << 32) / hz);
-    *shift = (s8)s;
-}
-
-/* Read TSC and ns as close together as a few tries allow: an interruption in between would be an error for the guest. */
-static void sample(const struct vclock *k, u64 *tsc, u64 *ns)
-{
-    u64 best = UINT64_MAX;
-    for (int i = 0; i < 4 && best; i++) {
-        u64 before = vclock_tsc(k), now = vclock_ns(k), gap = vclock_tsc(k) - before;
-        if (gap > best)
-            continue;
-        best = gap;
-        *tsc = before + gap / 2;
-        *ns = now;
-    }
-}
-
 /* The next odd version: what a reader takes as "being written". */
 static u32 version_begin(struct guest_mem *m, gpa_t at)
 {
@@ -89,16 +58,18 @@ static void version_end(struct guest_mem *m, gpa_t at, u32 odd)
     mem_write(m, at, &v, sizeof(v));
 }
 
-void kvmpv_clock_refresh(struct cpu *c, struct guest_mem *m, const struct vclock *k, bool stopped)
+void kvmpv_clock_refresh(struct cpu *c, struct guest_mem *m, struct vclock *k, bool stopped)
 {
     struct time_info t = {0};
     gpa_t at = GPA(c->msr.kvm_system_time & ~(u64)KVM_MSR_ENABLED);
 
     if (!(c->msr.kvm_system_time & KVM_MSR_ENABLED) || !mem_at(m, at, sizeof(t)))
         return;
-    sample(k, &t.tsc_timestamp, &t.system_time);
-    t.tsc_timestamp += c->tsc_offset;
-    time_scale(k->tsc_hz, &t.mul, &t.shift);
+    const struct vclock_line *l = vclock_line(k);
+    t.tsc_timestamp = l->tsc + c->tsc_offset;
+    t.system_time = l->ns;
+    t.mul = l->mul;
+    t.shift = l->shift;
     if (!c->model || cpu_has(c->model, FEAT_KVM_CLOCK_STABLE))
         t.flags |= FLAG_TSC_STABLE;
     if (stopped)

@@ -19,7 +19,7 @@
  * second is plenty) to follow the host's clock, which NTP slews against the TSC. `stopped`: the guest did not run for a
  * while (pause, load): it is told, so that its watchdogs keep quiet.
  */
-void kvmpv_clock_refresh(struct cpu *c, struct guest_mem *m, const struct vclock *k, bool stopped);
+void kvmpv_clock_refresh(struct cpu *c, struct guest_mem *m, struct vclock *k, bool stopped);
 
 /* Write the wall-clock time of guest nanosecond 0 at the address of the WALL_CLOCK MSR. */
 void kvmpv_wall_clock_write(const struct cpu *c, struct guest_mem *m, const struct vclock *k);

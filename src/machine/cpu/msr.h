@@ -39,7 +39,7 @@
 
 /* What MSRs reach beyond struct cpu. Both are needed. */
 struct cpu_msr_env {
-    const struct vclock *clock;
+    struct vclock *clock;
     struct guest_mem *mem;
 };
 

@@ -79,6 +79,75 @@ u64 vclock_tsc_deadline(const struct vclock *k, u64 now_tsc, u64 tsc)
     return wait >= UINT64_MAX - 1 - now ? UINT64_MAX - 1 : now + wait + 1;
 }
 
+/* --- the line --- */
+
+#define STEER_PPM 500
+#define JUMP_NS   50000000
+
+/* ns = (ticks shifted left by *shift) * *mul >> 32, *mul with its top bit set. */
+static void time_scale(u64 hz, u32 *mul, s8 *shift)
+{
+    int s = 0;
+    while (hz > 2 * NS_PER_S) {
+        hz >>= 1;
+        s--;
+    }
+    while (hz <= NS_PER_S) {
+        hz <<= 1;
+        s++;
+    }
+    /* now 1 < hz / NS_PER_S <= 2: the quotient fits 32 bits */
+    *mul = (u32)((NS_PER_S << 32) / hz);
+    *shift = (s8)s;
+}
+
+/* Read TSC and ns as close together as a few tries allow: an interruption in between would be an error for the guest. */
+static void sample(const struct vclock *k, u64 *tsc, u64 *ns)
+{
+    u64 best = UINT64_MAX;
+    for (int i = 0; i < 4 && best; i++) {
+        u64 before = vclock_tsc(k), now = vclock_ns(k), gap = vclock_tsc(k) - before;
+        if (gap > best)
+            continue;
+        best = gap;
+        *tsc = before + gap / 2;
+        *ns = now;
+    }
+}
+
+u64 vclock_line_ns(const struct vclock_line *l, u64 tsc)
+{
+    u64 ticks = tsc - l->tsc;
+    ticks = l->shift < 0 ? ticks >> -l->shift : ticks << l->shift;
+    return l->ns + (u64)((u128)ticks * l->mul >> 32);
+}
+
+const struct vclock_line *vclock_line(struct vclock *k)
+{
+    if (!k->line.mul) {
+        sample(k, &k->line.tsc, &k->line.ns);
+        time_scale(k->tsc_hz, &k->line.mul, &k->line.shift);
+    }
+    return &k->line;
+}
+
+void vclock_line_steer(struct vclock *k)
+{
+    struct vclock_line next;
+    u64 now;
+    sample(k, &next.tsc, &now);
+    next.ns = vclock_line_ns(vclock_line(k), next.tsc);
+    s64 behind = (s64)(now - next.ns);
+    if (behind > JUMP_NS) {
+        next.ns = now;
+        behind = 0;
+    }
+    s64 most = NS_PER_S / 1000000 * STEER_PPM; /* in a second */
+    behind = behind > most ? most : behind < -most ? -most : behind;
+    time_scale(k->tsc_hz - (u64)((__int128)k->tsc_hz * behind / (s64)NS_PER_S), &next.mul, &next.shift);
+    k->line = next;
+}
+
 static void find_earliest(struct vclock *k)
 {
     u64 first = UINT64_MAX;
@@ -198,6 +267,7 @@ static void clock_loaded(void *object)
     struct vclock *k = object;
     if (k->paused)
         k->stopped_at = k->saved_ns;
+    k->line.mul = 0; /* of another machine */
     continue_at(k, k->saved_ns, k->saved_tsc);
 }
 

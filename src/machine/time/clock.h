@@ -18,6 +18,13 @@ struct vtimer {
     struct vtimer *next; /* list of all timers of the clock, armed or not */
 };
 
+/* Guest ns as a line over the TSC: ns + (x * mul >> 32), x being the ticks since `tsc`, shifted left by `shift`. */
+struct vclock_line {
+    u64 tsc, ns;
+    u32 mul; /* its top bit is set; 0: there is no line yet */
+    s8 shift;
+};
+
 struct vclock {
     u64 (*host_ns)(void *ctx);  /* monotonic host nanoseconds; tests supply their own */
     u64 (*host_tsc)(void *ctx); /* raw host TSC */
@@ -31,6 +38,7 @@ struct vclock {
     u64 saved_hz;            /* tsc_hz of the machine that was saved */
     bool paused;
     struct vtimer *timers;
+    struct vclock_line line;
     u64 earliest; /* no timer is due before this guest ns: what engines compare with */
 };
 
@@ -49,6 +57,15 @@ u64 vclock_ns_to_tsc(const struct vclock *k, u64 ns);
 
 /* Guest ns at which a TSC that reads `now_tsc` now will have reached `tsc`; now if it has, never UINT64_MAX. */
 u64 vclock_tsc_deadline(const struct vclock *k, u64 now_tsc, u64 tsc);
+
+/*
+ * The line that guests compute time by where nobody need be asked (kvmclock): one for all CPUs, and time by it never goes
+ * back. Steering bends it towards vclock_ns, by 500 parts in a million at most; to be called every second or so. A guest that
+ * is behind by more than 50 ms is set forward at once.
+ */
+const struct vclock_line *vclock_line(struct vclock *k);
+void vclock_line_steer(struct vclock *k);
+u64 vclock_line_ns(const struct vclock_line *l, u64 tsc);
 
 void vtimer_init(struct vclock *k, struct vtimer *t, void (*fire)(void *), void *ctx);
 /* Arm for an absolute guest-ns deadline (a past one is due at once), or disarm. */
