@@ -282,13 +282,13 @@ def test_signals_are_passed(p):
 
 def test_third_signal_kills(p):
     """A first process without handlers hears no signal but KILL."""
-    q = p.start("run", "--rm", "-i", "box", "sh", "-c", "echo ready; exec sleep 1000", stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE)
-    assert q.stdout.readline() == b"ready\n"
+    q = p.start("run", "--rm", "--name", "third", "box", "sleep", "1000")
+    until(lambda: p.call("exec", "third", "grep", "-q", "sleep", "/proc/1/cmdline")[0] == 0)
     for _ in range(3):
         q.send_signal(signal.SIGINT)
         time.sleep(0.2)  # a signal that is still pending is not sent twice
-    assert q.wait(PATIENCE) == 137
+    status = q.wait(PATIENCE)
+    assert status == 137, status
 
 
 # --- what goes on ---
