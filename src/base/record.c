@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER 16u
+#define HEADER REC_HEADER
 
 void rec_buf_free(struct rec_buf *b)
 {
@@ -41,13 +41,13 @@ static u32 payload_size(const struct rec_desc *d, u16 version)
     return n;
 }
 
-static void put_header(u8 *p, u32 type, u16 version, u16 instance, u32 len, u32 crc)
+void rec_put_header(u8 *p, u32 type, u16 version, u16 instance, const void *payload, u32 len)
 {
     put_le32(p, type);
     put_le16(p + 4, version);
     put_le16(p + 6, instance);
     put_le32(p + 8, len);
-    put_le32(p + 12, crc);
+    put_le32(p + 12, crc32c(0, payload, len));
 }
 
 int rec_save_raw(struct rec_buf *out, u32 type, u16 version, u16 instance, const void *payload, size_t len)
@@ -59,7 +59,7 @@ int rec_save_raw(struct rec_buf *out, u32 type, u16 version, u16 instance, const
     u8 *p = out->data + out->len;
     if (len)
         memcpy(p + HEADER, payload, len);
-    put_header(p, type, version, instance, (u32)len, crc32c(0, p + HEADER, len));
+    rec_put_header(p, type, version, instance, p + HEADER, (u32)len);
     out->len += HEADER + len;
     return 0;
 }
@@ -74,9 +74,20 @@ int rec_save(struct rec_buf *out, const struct rec_desc *d, u16 instance, const 
         memcpy(q, (const u8 *)object + d->fields[i].offset, d->fields[i].size);
         q += d->fields[i].size;
     }
-    put_header(p, d->type, d->version, instance, len, crc32c(0, p + HEADER, len));
+    rec_put_header(p, d->type, d->version, instance, p + HEADER, len);
     out->len += HEADER + len;
     return 0;
+}
+
+void rec_get_header(const u8 *p, struct rec_view *v)
+{
+    *v = (struct rec_view){
+        .type = get_le32(p), .version = get_le16(p + 4), .instance = get_le16(p + 6), .len = get_le32(p + 8)};
+}
+
+bool rec_intact(const u8 *header, const void *payload)
+{
+    return crc32c(0, payload, get_le32(header + 8)) == get_le32(header + 12);
 }
 
 int rec_next(const u8 *data, size_t len, size_t *pos, struct rec_view *v, struct error *e)
@@ -90,9 +101,10 @@ int rec_next(const u8 *data, size_t len, size_t *pos, struct rec_view *v, struct
     if (len - *pos - HEADER < n)
         return error_set(e, EINVAL, "record at byte %zu: %u bytes announced, fewer there; the stream is damaged", *pos,
                          n);
-    if (crc32c(0, p + HEADER, n) != get_le32(p + 12))
+    if (!rec_intact(p, p + HEADER))
         return error_set(e, EINVAL, "record at byte %zu: wrong checksum; the stream is damaged", *pos);
-    *v = (struct rec_view){get_le32(p), get_le16(p + 4), get_le16(p + 6), p + HEADER, n};
+    rec_get_header(p, v);
+    v->payload = p + HEADER;
     *pos += HEADER + n;
     return 1;
 }

@@ -59,6 +59,11 @@ struct rec_desc {
     void (*loaded)(void *object);
 };
 
+#define REC_HEADER 16u /* bytes */
+
+/* Write the header of a record with that payload to p[0..REC_HEADER). */
+void rec_put_header(u8 *p, u32 type, u16 version, u16 instance, const void *payload, u32 len);
+
 /* A growing byte buffer that owns its bytes; zero-initialise, free with rec_buf_free. */
 struct rec_buf {
     u8 *data;
@@ -82,6 +87,13 @@ struct rec_view {
     const u8 *payload;
     u32 len;
 };
+
+/*
+ * For who reads header and payload one after the other: what the header p[0..REC_HEADER) says (payload stays NULL), and whether
+ * the payload that came behind it is the one that it was made for.
+ */
+void rec_get_header(const u8 *p, struct rec_view *v);
+bool rec_intact(const u8 *header, const void *payload);
 
 /*
  * Take the next record at *pos of data[0..len). Returns 1 and advances *pos, 0 at the end, -EINVAL (with `e`) when the

@@ -32,6 +32,12 @@ int host_memfd(const char *name, u64 size, struct error *e);
 void *host_map_shared(int fd, u64 size, struct error *e);
 void *host_map_anonymous(u64 size, struct error *e);
 void host_unmap(void *p, u64 size);
+/*
+ * Give whole pages [offset, offset + len) back to the system: of the memfd `fd`, of which `p` is the whole mapping, or (-1) of
+ * anonymous memory. In all mappings they read as zeros until somebody writes them. Works in a sealed cell, for its `ram`. Whether
+ * that was done.
+ */
+bool host_give_back(int fd, u8 *p, u64 offset, u64 len);
 /* Private memory with two pages on either side that nothing may touch (`size` is rounded up to pages); NULL on failure. */
 u8 *host_map_guarded(u64 size, struct error *e);
 void host_unmap_guarded(u8 *p, u64 size);
@@ -128,11 +134,17 @@ int host_child_reap(struct host_child *c, bool block, int *code, int *sig);
 void host_child_kill(const struct host_child *c);
 
 /*
- * Before a seal: no core dumps, no tracing or inspection by others of this user, no capabilities, no privileges by exec.
+ * Before a seal: no core dumps, no tracing or inspection by others of this user, no capabilities, no privileges by exec,
+ * no processes.
  * A cell moreover: no file growth, no further descriptors, HOST_CELL_MEMORY bytes at most beyond what it has mapped.
  */
 #define HOST_CELL_MEMORY (256ull << 20) /* records on their way up and down, 16 MiB at most, and their copies */
 int host_confine(bool cell, struct error *e);
+/*
+ * The same for a process with an io_uring: the kernel does in workers what would wait (a flush, a read that has to look where
+ * its data lies). They count as processes of the user, and where it may start none it cancels the request; root's are free.
+ */
+int host_confine_ring(struct error *e);
 /* The same for a process that works with files of others: it keeps those capabilities for that which it has. */
 int host_confine_files(struct error *e);
 /* Each thread that was started before: its own capabilities, which host_confine can not drop. */
@@ -225,9 +237,10 @@ int host_stay_beneath(int dir, bool read_only, struct error *e);
 
 /* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
 
-/* The cell: computing, sleeping, its events, private memory that is not executable. It can open and name nothing. */
+/* The cell: computing, sleeping, its events, private memory that is not executable, holes in guest memory. It can open and name nothing. */
 struct host_cell_seal {
     int wake_self, wake_peer;     /* events: read, written */
+    int ram;                      /* guest memory: its pages may be given back */
     int wake_back[HOST_WAKE_MAX]; /* events of back ends: written, */
     unsigned n_wake_back;         /* so many */
 };
@@ -250,6 +263,8 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
 int host_seal_net_user(struct error *e);
 int host_seal_net_tap(int tap, struct error *e);
 int host_seal_net_switch(int listener, int dir, struct error *e);
+/* Who answers for the names of containers: internet sockets, connections at `listener`, locks of `file`. */
+int host_seal_names(int file, int listener, struct error *e);
 
 /* The back end of a shared directory: everything that files are asked and told, no devices, nothing else. */
 int host_seal_share(bool read_only, struct error *e);

@@ -242,21 +242,28 @@ static int confine(struct error *e)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return error_set(e, errno, "cannot forbid tracing: %s", strerror(errno));
     limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_NPROC, 0);
     return 0;
 }
 
 int host_confine_files(struct error *e)
 {
     int r = confine(e);
+    limit(RLIMIT_NPROC, 0);
     return r < 0 ? r : keep_file_capabilities(e);
+}
+
+int host_confine_ring(struct error *e)
+{
+    int r = confine(e);
+    return r < 0 ? r : host_confine_thread(e);
 }
 
 int host_confine(bool cell, struct error *e)
 {
     int r = cell ? limit_memory(HOST_CELL_MEMORY, e) : 0;
-    if (r < 0 || (r = confine(e)) < 0 || (r = host_confine_thread(e)) < 0)
+    if (r < 0 || (r = host_confine_ring(e)) < 0)
         return r;
+    limit(RLIMIT_NPROC, 0);
     if (cell) {
         limit(RLIMIT_FSIZE, 0);
         limit(RLIMIT_NOFILE, 1); /* those that are open stay usable; ppoll takes as many as the limit says */

@@ -15,7 +15,8 @@
  * log), so neither side can be talked into an error path that nobody tested.
  *
  * What must stay true
- *  1. No rule lets the cell make memory executable, open, connect or name anything, or signal anybody.
+ *  1. No rule lets the cell make memory executable, open, connect or name anything, or signal anybody. Of files it may make holes
+ *     in guest memory.
  *  2. Descriptors, signals and protections are compared, never merely the call.
  *  3. Arguments that the kernel takes as int are compared in their low half, which is all that it looks at.
  *
@@ -181,6 +182,7 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         {SYS_write, {ARG_IS(1, s->wake_self)}}, /* between its threads */
         {SYS_read, {ARG_IS(1, s->wake_self)}},
         {SYS_getrandom, {ARG_IS(3, 0)}},
+        {SYS_fallocate, {ARG_IS(1, s->ram), ARG_IS(2, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)}},
         RULES_COMMON,
         RULES_MEMORY,
         {SYS_sched_yield, {{0}}},
@@ -209,6 +211,8 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_pwrite64, {{0}}},
         {SYS_recvfrom, {{0}}},
         {SYS_sendto, {ARG_BITS(5, ~0ull, 0)}}, /* to the peer only, no address */
+        {SYS_sendmsg,
+         {{0}}}, /* guest memory's descriptor to a client: there are stream sockets only, which ignore addresses */
         {SYS_shutdown, {ARG_IS(2, SHUT_WR)}},
         {SYS_accept4, {ARG_IS(1, s->listener)}},
         {SYS_getsockopt, {ARG_IS(2, SOL_SOCKET), ARG_IS(3, SO_PEERCRED)}},
@@ -234,13 +238,14 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         {SYS_getpid, {{0}}},
         {SYS_geteuid, {{0}}},
         {SYS_getrandom, {{0}}},
+        {SYS_fdatasync, {{0}}}, /* the record of a handover; disks */
         RULES_COMMON,
         RULES_MEMORY,
         /* the last ones are for disks */
         {SYS_sched_yield, {{0}}},
         {SYS_preadv, {{0}}},
         {SYS_pwritev, {{0}}},
-        {SYS_fdatasync, {{0}}},
+        {SYS_fcntl, {ARG_IS(2, F_OFD_SETLK)}},
         {SYS_fallocate, {{0}}},
         {SYS_io_uring_enter, {ARG_IS(1, s->disk_ring)}},
     };
@@ -299,6 +304,28 @@ int host_seal_net_user(struct error *e)
     return seal(rules, ARRAY_LEN(rules), e);
 }
 
+int host_seal_names(int file, int listener, struct error *e)
+{
+    const struct rule rules[] = {
+        {SYS_recvfrom, {{0}}},
+        {SYS_sendto, {{0}}},
+        {SYS_close, {{0}}},
+        {SYS_socket, {ARG_IS(1, AF_INET), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM)}},
+        {SYS_socket, {ARG_IS(1, AF_INET), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_DGRAM)}},
+        {SYS_socket, {ARG_IS(1, AF_INET6), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM)}},
+        {SYS_socket, {ARG_IS(1, AF_INET6), ARG_BITS(2, INT_MASK & ~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_DGRAM)}},
+        {SYS_connect, {{0}}},
+        {SYS_accept4, {ARG_IS(1, listener)}},
+        {SYS_getsockopt, {ARG_IS(2, SOL_SOCKET), ARG_IS(3, SO_ERROR)}},
+        {SYS_fcntl, {ARG_IS(1, file), ARG_IS(2, F_OFD_GETLK)}},
+        {SYS_fcntl, {ARG_IS(1, file), ARG_IS(2, F_OFD_SETLK)}},
+        {SYS_getrandom, {{0}}},
+        RULES_COMMON,
+        RULES_MEMORY,
+    };
+    return seal(rules, ARRAY_LEN(rules), e);
+}
+
 int host_seal_net_tap(int tap, struct error *e)
 {
     const struct rule rules[] = {
@@ -307,6 +334,7 @@ int host_seal_net_tap(int tap, struct error *e)
         {SYS_readv, {ARG_IS(1, tap)}},
         {SYS_writev, {ARG_IS(1, tap)}},
         {SYS_ioctl, {ARG_IS(1, tap), ARG_IS(2, TUNSETOFFLOAD)}},
+        {SYS_sched_yield, {{0}}},
         {SYS_close, {{0}}},
         RULES_COMMON,
         RULES_MEMORY,

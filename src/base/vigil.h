@@ -7,8 +7,8 @@
  * (halt_poll_ns): a wait that a vigil covers, or would have, speaks for it; one that took longer halves what speaks for it, so
  * a slow disk has none. Between two looks others may run: a busy host loses the turns of those who wait, not more.
  */
-#ifndef TRAPEZE_VM_VIGIL_H
-#define TRAPEZE_VM_VIGIL_H
+#ifndef TRAPEZE_BASE_VIGIL_H
+#define TRAPEZE_BASE_VIGIL_H
 
 #include "base/types.h"
 
