@@ -24,6 +24,8 @@ static void perform(struct coherence_seat *s, enum kind kind, const struct coher
         return;
     }
     s->ops->protect(s->engine, r->page);
+    if (r->page == COHERENCE_TRACED)
+        return;
     __atomic_fetch_and(&s->all->writers[r->page], ~(1ull << s->id), __ATOMIC_SEQ_CST);
 }
 
@@ -189,6 +191,18 @@ void coherence_written(struct coherence_seat *s, u64 ram_page, unsigned from, un
     s->ops->kill(s->engine, ram_page, from, to);
     if (co->writers)
         ask_all(co, holders(co, ram_page), KIND_KILL, &r, s);
+}
+
+void coherence_retrace(struct coherence *co)
+{
+    const struct coherence_request r = {.page = COHERENCE_TRACED};
+    u64 joined = 0;
+    for (unsigned i = 0; i < co->n; i++)
+        joined |= (u64)(co->seat[i].engine != NULL) << i;
+    if (co->writers)
+        ask_all(co, joined, KIND_PROTECT, &r, NULL);
+    else if (joined)
+        co->seat[0].ops->protect(co->seat[0].engine, r.page);
 }
 
 /* mem->code_written: a device, or a walk that sets a bit of a table. */

@@ -28,6 +28,10 @@
  *  3. A CPU that waits for a lock, or sleeps, has left (coherence_leave).
  *  4. Locks are taken in the order: seat, pages. None is held while waiting.
  *
+ * The dirty log makes many pages clean at once: coherence_retrace has every engine give up its entries for writing pages that are
+ * traced. It is a request to give up writing like any other: so when it has been served, whatever an engine found of a page's
+ * traces before is not in use any more (mem.h, T3). `writers` stays as it is: it says who may have an entry.
+ *
  * A device that writes memory (mem_write) tells the holders in the same way, by mem->code_written.
  */
 #ifndef TRAPEZE_ENGINE_COHERENCE_H
@@ -36,11 +40,14 @@
 #include "host/host.h"
 #include "machine/mem/mem.h"
 
-#define COHERENCE_MAX 64u
+#define COHERENCE_MAX    64u
+
+#define COHERENCE_TRACED UINT64_MAX /* instead of a page: all that are traced now */
 
 /* What an engine does about a RAM page. Called by its own thread, or by another while it is out. */
 struct coherence_ops {
-    void (*protect)(void *engine, u64 ram_page); /* no TLB entry for writing it */
+    void (*protect)(void *engine,
+                    u64 ram_page); /* no TLB entry for writing it, or for writing any of COHERENCE_TRACED */
     void (*kill)(void *engine, u64 ram_page, unsigned from,
                  unsigned to); /* drop code made of these bytes of the page */
 };
@@ -118,6 +125,12 @@ static inline bool coherence_holds(const struct coherence_seat *s, u64 ram_page)
 void coherence_untrace(struct coherence_seat *s, u64 ram_page);
 /* Bytes of a traced page are about to be stored to, by this CPU: no engine has code made of them when it returns. */
 void coherence_written(struct coherence_seat *s, u64 ram_page, unsigned from, unsigned to);
+
+/*
+ * Pages were traced by a thread that is no CPU's (mem_log_start, mem_log_take): when it returns no engine has an entry for writing one
+ * of them, or a store under way that it took for untraced. Without locks; waits for the ends of blocks.
+ */
+void coherence_retrace(struct coherence *co);
 
 /* An entry for writing is wanted, or a store by the slow path: to be called before the trace bits are looked at. */
 static inline void coherence_writer(struct coherence_seat *s, u64 ram_page)

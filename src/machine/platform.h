@@ -43,6 +43,15 @@
 #define PCI_ECAM_SIZE   0x00100000ull
 #define PCI_SLOTS       32u
 
+/*
+ * Virtio over MMIO, where a machine has it instead of virtio functions on its PCI bus: a window a slot, above RAM, PCI's
+ * window and ECAM, below the I/O APIC. The level of window n's interrupt goes where INTA of PCI slot n would.
+ */
+#define VIRTIO_MMIO_BASE    0xfeb00000ull
+#define VIRTIO_MMIO_STRIDE  0x1000ull
+#define VIRTIO_MMIO_WINDOWS 32u /* 0 stays empty, as on the PCI bus */
+#define GSI_VIRTIO_MMIO(n)  (GSI_PCI + (n) % GSI_PCI_COUNT)
+
 /* Low memory that boot code uses; reported to the guest as reserved where it must survive. */
 #define BOOT_ACPI_BASE 0x000e0000ull
 #define BOOT_ACPI_SIZE 0x00020000ull

@@ -454,9 +454,9 @@ static void test_doorway(void **state)
     assert_int_equal(mem_log_start(&f->m), 0);
     assert_int_equal(mmu_walk(f->c, &f->m, GVA(VA), MMU_READ, true, false, &p), CPU_OK);
     mem_write(&f->m, GPA(0x20ffe), b, 4);
-    mem_log_take(&f->m, log);
+    mem_log_take(&f->m, 0, RAM_SIZE / PAGE_SIZE, log);
     assert_int_equal(log[0], 0x1eull | 3ull << 0x20);
-    mem_log_take(&f->m, log);
+    mem_log_take(&f->m, 0, RAM_SIZE / PAGE_SIZE, log);
     assert_int_equal(log[0], 0);
     mem_log_stop(&f->m);
 }

@@ -120,7 +120,10 @@ void code_changed(struct interp *ip, u64 ram_page, unsigned from, unsigned to)
 
 static void protect(void *engine, u64 ram_page)
 {
-    tlb_protect_page(engine, ram_page);
+    if (ram_page == COHERENCE_TRACED)
+        tlb_protect_traced(engine);
+    else
+        tlb_protect_page(engine, ram_page);
 }
 
 static void kill(void *engine, u64 ram_page, unsigned from, unsigned to)

@@ -326,6 +326,8 @@ void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p,
 int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write);
 /* Take write tags away from a RAM page that now holds decoded code. */
 void tlb_protect_page(struct interp *ip, u64 ram_page);
+/* The same for all pages that are traced now. */
+void tlb_protect_traced(struct interp *ip);
 /* Host pointer of the code byte at `va`, or NULL with *result the reason (CPU_FAULT ...). */
 const u8 *tlb_fetch(struct interp *ip, u64 va, int *result);
 

@@ -140,6 +140,21 @@ void tlb_protect_page(struct interp *ip, u64 ram_page)
     }
 }
 
+void tlb_protect_traced(struct interp *ip)
+{
+    const struct guest_mem *m = ip->mem;
+    for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++) {
+        struct tlb_tables *t = &ip->tlbs[ctx];
+        const struct tlb_journal *j = &ip->journal[ctx];
+        for (unsigned k = 0; k < j->n; k++) {
+            unsigned i = j->used[k].index;
+            u64 ram = t->addend[i] + j->used[k].page - (u64)m->ram;
+            if (!(j->used[k].kind & TLB_EXEC) && t->write[i] != tlb_empty(i) && m->trace[ram >> PAGE_SHIFT])
+                t->write[i] = tlb_empty(i);
+        }
+    }
+}
+
 /* The journal's entry for index i, which is used from now on, for `page`. */
 static struct tlb_used *use(struct interp *ip, unsigned ctx, unsigned i, u64 page, bool exec)
 {
@@ -159,6 +174,22 @@ static struct tlb_used *use(struct interp *ip, unsigned ctx, unsigned i, u64 pag
     }
     j->used[j->slot[exec][i] - 1].page = page;
     return &j->used[j->slot[exec][i] - 1];
+}
+
+/*
+ * May the RAM page have an entry for writing? One that only the dirty log watches may once the log knows: told here, so that the
+ * first write of a round costs no more than a fill.
+ */
+static bool untraced(struct interp *ip, u64 ram_page, bool write)
+{
+    coherence_writer(ip->seat, ram_page);
+    const u8 *trace = &ip->mem->trace[ram_page];
+    u8 t = __atomic_load_n(trace, __ATOMIC_SEQ_CST);
+    if (unlikely(t == MEM_TRACE_LOG) && write) {
+        mem_log_write(ip->mem, ram_page);
+        t = __atomic_load_n(trace, __ATOMIC_SEQ_CST);
+    }
+    return !t;
 }
 
 void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p, enum mmu_access access)
@@ -186,10 +217,8 @@ void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p,
         return;
     }
     bool w = p->dirty && (!paging || mmu_allows(c, p, MMU_WRITE, user, false));
-    if (w) {
-        coherence_writer(ip->seat, ram >> PAGE_SHIFT);
-        w = !__atomic_load_n(&ip->mem->trace[ram >> PAGE_SHIFT], __ATOMIC_SEQ_CST);
-    }
+    if (w)
+        w = untraced(ip, ram >> PAGE_SHIFT, access == MMU_WRITE);
     t->read[i] = !paging || mmu_allows(c, p, MMU_READ, user, false) ? 0 - page : none;
     t->write[i] = w ? 0 - page : none;
     t->addend[i] = addend;
@@ -202,6 +231,6 @@ int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write)
         return 0;
     if (!mmu_walk_bare(ip->cpu, ip->mem, GVA(va), write ? MMU_WRITE : MMU_READ, ip->user, &p))
         return 0;
-    tlb_fill(ip, ip->context, va, &p, MMU_READ);
+    tlb_fill(ip, ip->context, va, &p, write ? MMU_WRITE : MMU_READ);
     return write ? tlb_write_ptr(ip, va, size) != NULL : tlb_read_ptr(ip, va, size) != NULL;
 }

@@ -10,6 +10,25 @@
  * Every page has a byte of trace bits. A write through the doorway or through an engine's TLB to a page that has one set
  * goes through mem_traced_write, which tells the client of that trace. (Memory traces: Bugnion et al., TOCS 2012.)
  *
+ * The dirty log, while CPUs and devices write and another thread takes:
+ *
+ *   mark, by a writer that finds LOG:  M1 clear the page's LOG;              M2 set its bit in `dirty`.
+ *   take:                              T1 exchange a word of `dirty` for 0;  T2 set LOG of the pages that had a bit in it;
+ *                                      T3 each engine drops its TLB entries for writing traced pages, between two blocks
+ *                                         (engine/coherence.h). Only then are the bits handed out.
+ *
+ * What is promised: a store that is not yet in memory when the take returns has its bit in a later one. At any time a page has LOG,
+ * or its bit, or a writer between M1 and M2, or a taker between T1 and T2: that is what the two orders are for. (M2 first: a
+ * T1 T2 in the middle leaves the page with neither. T2 first: an M1 M2 in the middle does.)
+ *  - A device stores, fences, then looks (rule 3). If it finds LOG it marks, and the bit is taken now or later. If not, then the
+ *    page has its bit, and whoever takes that does so behind the store; or a marker has yet to set it; or a taker is before T2,
+ *    which hands out the bit behind the store.
+ *  - An engine looks first, at its TLB or by the slow path, marks, and stores by what it found. What it found before T2 may be
+ *    worth nothing behind it: so T3 waits until it has come to the end of a block. All such stores are in memory then, and the
+ *    entries are gone. What it finds behind T2 is LOG, and its M2 is behind T1: that bit is for a later take.
+ * So a bit may be set for nothing, or for one store in two takes. No store goes without. When all are halted nobody is in the
+ * middle of anything, and a take has everything.
+ *
  * What must stay true
  *  1. No code outside this room computes a host address from a guest-physical one.
  *  2. A length is checked against the end of its RAM range before the pointer is handed out, wrap-around included.
@@ -40,7 +59,8 @@ struct guest_mem {
     /* Called for a write to a page with MEM_TRACE_CODE; clears what engines derived from it. */
     void (*code_written)(void *ctx, u64 ram_page);
     void *code_ctx;
-    u64 *dirty; /* dirty log: a bit a RAM page, NULL while off */
+    u64 *dirty;   /* dirty log: a bit a RAM page; once made it stays, for a late writer */
+    bool logging; /* it is on */
 };
 
 /*
@@ -81,15 +101,34 @@ static inline void *mem_at(const struct guest_mem *m, gpa_t a, u64 len)
 int mem_read(const struct guest_mem *m, gpa_t a, void *buf, u64 len);
 int mem_write(struct guest_mem *m, gpa_t a, const void *buf, u64 len);
 
-/* Note a write to a page with MEM_TRACE_LOG in the dirty log; the other traces of the page stay. */
+/* Note a write to a page with MEM_TRACE_LOG in the dirty log; the other traces of the page stay. By any thread. */
 void mem_log_write(struct guest_mem *m, u64 ram_page);
 
 /* Tell the clients of the traces of RAM page `ram_page` that it has been written. */
 void mem_traced_write(struct guest_mem *m, u64 ram_page);
 
-/* Dirty log: start (all pages clean), take (copies a bit a RAM page to `out`, which may be NULL, and restarts), stop. */
+/* What a writer by another way owes (3 above): bytes [offset, offset + len) of RAM, which are there, have been written. */
+void mem_touch(struct guest_mem *m, u64 offset, u64 len);
+
+/*
+ * The dirty log. By one thread at a time; others may write meanwhile. After start and take the engines that may have TLB entries
+ * have to give up those for writing traced pages, before anybody relies on what was said: T3 above (coherence_retrace).
+ */
+
+/* All pages are clean. 0 or -ENOMEM. */
 int mem_log_start(struct guest_mem *m);
-void mem_log_take(struct guest_mem *m, u64 *out);
+/* Words of a log of all RAM. */
+static inline u64 mem_log_words(const struct guest_mem *m)
+{
+    return (m->size / PAGE_SIZE + 63) / 64;
+}
+/*
+ * Of `pages` pages from `first` on (multiples of 64, inside mem_log_words): a bit for each that was written, and these are clean
+ * again. Whether there were any. Only while the log is on.
+ */
+bool mem_log_take(struct guest_mem *m, u64 first, u64 pages, u64 *out);
+/* Somebody has written who can tell nobody: all pages count as written. Does nothing while the log is off. */
+void mem_log_all(struct guest_mem *m);
 void mem_log_stop(struct guest_mem *m);
 
 #endif
