@@ -3,7 +3,8 @@
  * hardware and legacy devices.
  *
  *   RSDP -> XSDT -> FADT -> FACS
- *                      \--> DSDT (AML: sleep state S5, processors, the legacy devices, the PCI host bridge)
+ *                      \--> DSDT (AML: sleep state S5, processors, the legacy devices, the PCI host bridge, and virtio over MMIO
+ *                                 where the machine has that)
  *               -> MADT
  *               -> MCFG (where PCI configuration space lies in memory)
  *
@@ -212,7 +213,29 @@ static void put_pci(struct aml *a)
     aml_end(a, ecam);
 }
 
-static u64 put_dsdt(struct acpi *t, unsigned n_cpus)
+_Static_assert(VIRTIO_MMIO_BASE >= PCI_ECAM_BASE + PCI_ECAM_SIZE &&
+                   VIRTIO_MMIO_BASE >= PCI_WINDOW_BASE + PCI_WINDOW_SIZE && VIRTIO_MMIO_BASE >= MEM_LOW_MAX &&
+                   VIRTIO_MMIO_BASE + VIRTIO_MMIO_WINDOWS * VIRTIO_MMIO_STRIDE <= IOAPIC_BASE,
+               "windows lie where nothing else does");
+
+/* All windows: a driver finds out which of them are empty. Number 0 always is. */
+static void put_virtio_mmio(struct aml *a)
+{
+    for (unsigned i = 1; i < VIRTIO_MMIO_WINDOWS; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "VM%02X", i & 0xff);
+        size_t device = aml_begin_device(a, name);
+        aml_name_string(a, "_HID", "LNRO0005");
+        aml_name_int(a, "_UID", i);
+        size_t crs = aml_begin_crs(a);
+        aml_memory(a, (u32)(VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_STRIDE), (u32)VIRTIO_MMIO_STRIDE);
+        aml_interrupt(a, GSI_VIRTIO_MMIO(i));
+        aml_end_crs(a, crs);
+        aml_end(a, device);
+    }
+}
+
+static u64 put_dsdt(struct acpi *t, unsigned n_cpus, bool virtio_mmio)
 {
     struct aml *a = &t->out;
     size_t start = table_begin(t, "DSDT", 2);
@@ -232,6 +255,8 @@ static u64 put_dsdt(struct acpi *t, unsigned n_cpus)
     for (size_t i = 0; i < ARRAY_LEN(legacy_devices); i++)
         put_legacy_device(a, &legacy_devices[i]);
     put_pci(a);
+    if (virtio_mmio)
+        put_virtio_mmio(a);
     aml_end(a, scope);
     return table_end(t, start);
 }
@@ -355,12 +380,12 @@ static void fill_rsdp(u8 *p, u64 xsdt)
     p[32] = checksum(p, RSDP_LEN);
 }
 
-static void build(struct acpi *t, unsigned n_cpus)
+static void build(struct acpi *t, unsigned n_cpus, bool virtio_mmio)
 {
     const u8 rsdp[RSDP_LEN] = {0};
     aml_bytes(&t->out, rsdp, sizeof(rsdp));
     u64 facs = put_facs(t);
-    u64 dsdt = put_dsdt(t, n_cpus);
+    u64 dsdt = put_dsdt(t, n_cpus, virtio_mmio);
     u64 fadt = put_fadt(t, facs, dsdt);
     u64 madt = put_madt(t, n_cpus);
     u64 mcfg = put_mcfg(t);
@@ -369,7 +394,7 @@ static void build(struct acpi *t, unsigned n_cpus)
         fill_rsdp(t->out.data, xsdt);
 }
 
-int acpi_build(struct guest_mem *m, gpa_t at, u64 room, unsigned n_cpus, u64 *rsdp, struct error *e)
+int acpi_build(struct guest_mem *m, gpa_t at, u64 room, unsigned n_cpus, bool virtio_mmio, u64 *rsdp, struct error *e)
 {
     if (!n_cpus || n_cpus > ACPI_MAX_CPUS)
         return error_set(e, EINVAL, "ACPI tables: %u CPUs: 1 to %u can be described", n_cpus, ACPI_MAX_CPUS);
@@ -378,7 +403,7 @@ int acpi_build(struct guest_mem *m, gpa_t at, u64 room, unsigned n_cpus, u64 *rs
     struct acpi t = {.out = {.data = malloc(room), .cap = room}, .base = at.v};
     if (!t.out.data)
         return error_set(e, ENOMEM, "ACPI tables: out of host memory");
-    build(&t, n_cpus);
+    build(&t, n_cpus, virtio_mmio);
     int rc = 0;
     if (t.out.full)
         rc = error_set(e, ENOMEM, "ACPI tables: those of %u CPUs need more than %llu bytes: use fewer", n_cpus,

@@ -27,6 +27,7 @@ enum {
     RES_MEMORY32 = 0x86,
     RES_DWORD = 0x87,
     RES_WORD = 0x88,
+    RES_INTERRUPT = 0x89,
     RES_FIXED = 0x0c, /* both ends of a window are fixed */
 };
 
@@ -189,6 +190,13 @@ void aml_irq(struct aml *a, unsigned irq)
 {
     u8 d[3] = {RES_IRQ};
     put_le16(d + 1, (u16)(1u << irq));
+    aml_bytes(a, d, sizeof(d));
+}
+
+void aml_interrupt(struct aml *a, u32 gsi)
+{
+    u8 d[9] = {RES_INTERRUPT, 6, 0, 1 | 8 /* the device's own, shared */, 1 /* interrupt */};
+    put_le32(d + 5, gsi);
     aml_bytes(a, d, sizeof(d));
 }
 

@@ -38,6 +38,8 @@ void aml_name_package(struct aml *a, const char *name, const u8 *values, u8 n);
 /* Resource descriptors, inside a _CRS: `len` ports from `base` on (16-bit decode); an ISA interrupt (edge, active high). */
 void aml_io(struct aml *a, u16 base, u8 len);
 void aml_irq(struct aml *a, unsigned irq);
+/* A global system interrupt: a level, active high, shared with other devices. */
+void aml_interrupt(struct aml *a, u32 gsi);
 /* `len` bytes of memory at `base`, which the device uses itself. */
 void aml_memory(struct aml *a, u32 base, u32 len);
 /* What a bridge hands on: buses, ports, memory (uncached), from `first` to `last`. */

@@ -19,6 +19,7 @@ struct boot_config {
     const char *initrd_name;
     const char *cmdline; /* "" for none */
     unsigned n_cpus;
+    bool virtio_mmio; /* the machine has windows of virtio devices (machine/platform.h) */
 };
 
 /* What the loader did, for `inspect` and the status line. */
@@ -41,8 +42,8 @@ int boot_load(struct guest_mem *m, const struct boot_config *cfg, struct cpu *cp
 
 /*
  * ACPI tables for this machine (RSDP, XSDT, FADT, MADT, DSDT with S5 and the power button, FACS): written at `at` and
- * above, all inside `room` bytes; the guest-physical address of the RSDP in *rsdp.
+ * above, all inside `room` bytes; the guest-physical address of the RSDP in *rsdp. `virtio_mmio`: as in struct boot_config.
  */
-int acpi_build(struct guest_mem *m, gpa_t at, u64 room, unsigned n_cpus, u64 *rsdp, struct error *e);
+int acpi_build(struct guest_mem *m, gpa_t at, u64 room, unsigned n_cpus, bool virtio_mmio, u64 *rsdp, struct error *e);
 
 #endif

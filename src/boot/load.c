@@ -188,7 +188,7 @@ int boot_load(struct guest_mem *m, const struct boot_config *cfg, struct cpu *cp
     if (!cfg->kernel || !cfg->kernel_len)
         return error_set(e, EINVAL, "%s: is empty, not a kernel: name a bzImage or PVH ELF with --kernel",
                          cfg->kernel_name);
-    int rc = acpi_build(m, GPA(BOOT_ACPI_BASE), BOOT_ACPI_SIZE, cfg->n_cpus, &res->rsdp, e);
+    int rc = acpi_build(m, GPA(BOOT_ACPI_BASE), BOOT_ACPI_SIZE, cfg->n_cpus, cfg->virtio_mmio, &res->rsdp, e);
     if (rc)
         return rc;
     struct boot b = {m, cfg, cpu, res, e};

@@ -27,6 +27,11 @@ struct device_env {
     u64 ram_low, ram_high;                           /* bytes of RAM below and above 4 GiB */
     struct guest_mem *mem;                           /* for devices that read and write it */
     void (*random)(void *ctx, u8 *data, size_t len); /* fill with random bytes */
+    /*
+     * Give whole pages [offset, offset + len) of RAM back to the host, until they are touched again: they read as zeros from now
+     * on. Whether that was done; the traces are the caller's (mem_touch). NULL: there is no host to take them.
+     */
+    bool (*give_back)(void *ctx, u64 offset, u64 len);
     void (*request)(void *ctx, enum device_request what, u32 value);
     /* Bytes sent by the console UART; returns how many were taken, the rest is offered again. */
     size_t (*console_out)(void *ctx, const u8 *data, size_t len);

@@ -32,11 +32,11 @@ struct tables {
     const u8 *fadt, *madt, *dsdt, *facs;
 };
 
-static struct tables build(struct fixture *f, unsigned n_cpus)
+static struct tables build_with(struct fixture *f, unsigned n_cpus, bool mmio)
 {
     u64 rsdp = 0;
     fixture_make(f, 16 * MIB);
-    assert_int_equal(acpi_build(&f->mem, GPA(BOOT_ACPI_BASE), BOOT_ACPI_SIZE, n_cpus, &rsdp, &f->err), 0);
+    assert_int_equal(acpi_build(&f->mem, GPA(BOOT_ACPI_BASE), BOOT_ACPI_SIZE, n_cpus, mmio, &rsdp, &f->err), 0);
     const u8 *r = mem_at(&f->mem, GPA(rsdp), 36);
     assert_int_equal(rsdp % 16, 0);
     assert_memory_equal(r, "RSD PTR ", 8);
@@ -52,6 +52,11 @@ static struct tables build(struct fixture *f, unsigned n_cpus)
     assert_int_equal(get_le32(t.fadt + 36) % 64, 0);
     assert_memory_equal(t.facs, "FACS", 4);
     return t;
+}
+
+static struct tables build(struct fixture *f, unsigned n_cpus)
+{
+    return build_with(f, n_cpus, false);
 }
 
 static void fixed_hardware(void **unused)
@@ -122,15 +127,15 @@ static void limits(void **unused)
     struct fixture f;
     u64 rsdp;
     fixture_make(&f, 16 * MIB);
-    assert_int_equal(acpi_build(&f.mem, GPA(BOOT_ACPI_BASE), BOOT_ACPI_SIZE, 0, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(&f.mem, GPA(16 * MIB - 4096), 8192, 1, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(&f.mem, GPA(UINT64_MAX - 63), 4096, 1, &rsdp, NULL), -EINVAL);
-    assert_int_equal(acpi_build(&f.mem, GPA(BOOT_ACPI_BASE), 8192, 4096, &rsdp, &f.err), -ENOMEM);
+    assert_int_equal(acpi_build(&f.mem, GPA(BOOT_ACPI_BASE), BOOT_ACPI_SIZE, 0, false, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(&f.mem, GPA(16 * MIB - 4096), 8192, 1, false, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(&f.mem, GPA(UINT64_MAX - 63), 4096, 1, false, &rsdp, NULL), -EINVAL);
+    assert_int_equal(acpi_build(&f.mem, GPA(BOOT_ACPI_BASE), 8192, 4096, false, &rsdp, &f.err), -ENOMEM);
     assert_non_null(strstr(f.err.msg, "4096 CPUs"));
 
     /* every room that is too small is refused and nothing is written outside of it */
     u64 room = 64;
-    for (; acpi_build(&f.mem, GPA(BOOT_ACPI_BASE), room, 3, &rsdp, NULL); room++) {
+    for (; acpi_build(&f.mem, GPA(BOOT_ACPI_BASE), room, 3, false, &rsdp, NULL); room++) {
         assert_true(room < 4096);
         assert_int_equal(fixture_get64(&f, BOOT_ACPI_BASE), 0);
     }
@@ -161,10 +166,38 @@ static void package_lengths(void **unused)
     }
 }
 
-/* Disassemble the DSDT where iasl is installed, and look for what must be in it. */
+/* What iasl makes of the DSDT at `t`, into `text`; the disassembly must compile again. */
+static void disassemble(const u8 *t, char *text, size_t size)
+{
+    char dir[] = "/tmp/trapeze-acpi-XXXXXX", path[64], command[256];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/dsdt.aml", dir);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(t, 1, get_le32(t + 4), out), get_le32(t + 4));
+    fclose(out);
+    snprintf(command, sizeof(command), "cd %s && iasl -d dsdt.aml >log 2>&1 && iasl -p again dsdt.dsl >log2 2>&1", dir);
+    int rc = system(command);
+    snprintf(path, sizeof(path), "%s/dsdt.dsl", dir);
+    FILE *in = fopen(path, "r");
+    size_t n = in ? fread(text, 1, size - 1, in) : 0;
+    text[n] = 0;
+    if (in)
+        fclose(in);
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(rc, 0);
+}
+
+static bool have_iasl(void)
+{
+    return !system("command -v iasl >/dev/null 2>&1");
+}
+
+/* Look for what must be in the DSDT, where iasl is installed. */
 static void aml_disassembles(void **unused)
 {
-    if (system("command -v iasl >/dev/null 2>&1")) {
+    if (!have_iasl()) {
         print_message("iasl (acpica-tools) is not installed\n");
         skip();
     }
@@ -172,30 +205,40 @@ static void aml_disassembles(void **unused)
         "Name (_S5, Package", "0x05",          "Device (COM1)", "\"PNP0501\"", "0x03F8",
         "Device (C000)",      "Device (C002)", "\"ACPI0007\"",  "\"PNP0B00\"", "IRQNoFlags"};
     struct fixture f;
-    const u8 *t = build(&f, 3).dsdt;
-    char dir[] = "/tmp/trapeze-acpi-XXXXXX", path[64], command[256];
     static char text[1 << 16];
-    assert_non_null(mkdtemp(dir));
-    snprintf(path, sizeof(path), "%s/dsdt.aml", dir);
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_int_equal(fwrite(t, 1, get_le32(t + 4), out), get_le32(t + 4));
-    fclose(out);
-    /* back and forth: the disassembly must compile without an error */
-    snprintf(command, sizeof(command), "cd %s && iasl -d dsdt.aml >log 2>&1 && iasl -p again dsdt.dsl >log2 2>&1", dir);
-    int rc = system(command);
-    snprintf(path, sizeof(path), "%s/dsdt.dsl", dir);
-    FILE *in = fopen(path, "r");
-    size_t n = in ? fread(text, 1, sizeof(text) - 1, in) : 0;
-    text[n] = 0;
-    if (in)
-        fclose(in);
-    snprintf(command, sizeof(command), "rm -r %s", dir);
-    assert_int_equal(system(command), 0);
-    assert_int_equal(rc, 0);
+    disassemble(build(&f, 3).dsdt, text, sizeof(text));
     for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
         if (!strstr(text, wanted[i]))
             fail_msg("\"%s\" is not in the disassembly", wanted[i]);
+    assert_null(strstr(text, "LNRO0005"));
+    fixture_free(&f);
+}
+
+/* Each window stands there with its place and its interrupt. */
+static void virtio_windows(void **unused)
+{
+    if (!have_iasl()) {
+        print_message("iasl (acpica-tools) is not installed\n");
+        skip();
+    }
+    struct fixture f;
+    static char text[1 << 18];
+    disassemble(build_with(&f, 64, true).dsdt, text, sizeof(text));
+    const char *at = text;
+    for (unsigned i = 1; i < VIRTIO_MMIO_WINDOWS; i++) {
+        char name[24], place[16], gsi[16];
+        snprintf(name, sizeof(name), "Device (VM%02X)", i & 0xff);
+        snprintf(place, sizeof(place), "0x%08llX", (unsigned long long)(VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_STRIDE));
+        snprintf(gsi, sizeof(gsi), "0x%08X", GSI_VIRTIO_MMIO(i));
+        const char *const lines[] = {
+            name,  "\"LNRO0005\"", "_UID",        "Memory32Fixed (ReadWrite",
+            place, "0x00001000",   "Interrupt (", "ResourceConsumer, Level, ActiveHigh, Shared",
+            gsi};
+        for (size_t k = 0; k < ARRAY_LEN(lines); k++)
+            if (!(at = strstr(at, lines[k])))
+                fail_msg("window %u: \"%s\" is not in the disassembly", i, lines[k]);
+    }
+    assert_null(strstr(at, "LNRO0005"));
     fixture_free(&f);
 }
 
@@ -203,7 +246,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fixed_hardware),  cmocka_unit_test(interrupt_controllers), cmocka_unit_test(limits),
-        cmocka_unit_test(package_lengths), cmocka_unit_test(aml_disassembles),
+        cmocka_unit_test(package_lengths), cmocka_unit_test(aml_disassembles),      cmocka_unit_test(virtio_windows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,6 +103,8 @@ void pci_update_intx(struct pci_function *f)
     const struct pci_bus *p = f->bus;
     unsigned line = f->slot % GSI_PCI_COUNT;
     bool level = false;
+    if (!f->slot)
+        return; /* the host bridge has no pin: the input may be somebody else's */
     for (unsigned i = line; i < PCI_SLOTS; i += GSI_PCI_COUNT)
         level |= p->slot[i] && drives_line(p->slot[i]);
     p->env->irq_set(p->env->irq_ctx, GSI_PCI + line, level);

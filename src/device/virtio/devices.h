@@ -2,6 +2,7 @@
 #ifndef TRAPEZE_DEVICE_VIRTIO_DEVICES_H
 #define TRAPEZE_DEVICE_VIRTIO_DEVICES_H
 
+#include "base/balloon.h"
 #include "base/disk.h"
 #include "base/net.h"
 #include "base/vsock.h"
@@ -9,6 +10,14 @@
 
 /* A source of random bytes (5.4), from env->random. 0 or -ENOMEM. */
 int virtio_rng_create(struct virtio **out, const struct device_env *env, struct error *e);
+
+/* A memory balloon (5.5), which gives pages back by env->give_back. 0 or -ENOMEM. */
+int virtio_balloon_create(struct virtio **out, const struct device_env *env, struct error *e);
+/* It is to hold so many bytes, of which whole pages count: 0, -ERANGE, or -ENODEV when the guest has no driver for it. */
+int virtio_balloon_set(struct virtio *v, u64 bytes, struct error *e);
+/* Ask the guest for its statistics; they come later. Whether it could be asked. Writes to guest memory. */
+bool virtio_balloon_ask(struct virtio *v);
+void virtio_balloon_info(const struct virtio *v, struct balloon_info *out);
 
 /* What a disk's device needs of its machine: the way to the back end. */
 struct virtio_blk_config {
@@ -49,6 +58,8 @@ int virtio_net_create(struct virtio **out, const struct device_env *env, const s
  * frame moved: then look again before sleeping.
  */
 bool virtio_net_settle(struct virtio *v);
+/* Tell the network that the card is here now. */
+void virtio_net_announce(struct virtio *v);
 /* What the socket device needs of its machine: the way to the keeper. */
 struct virtio_vsock_config {
     u64 cid;
@@ -66,6 +77,25 @@ int virtio_vsock_create(struct virtio **out, const struct device_env *env, const
                         struct error *e);
 /* When packets may have come, or there may be room for them: go on. */
 void virtio_vsock_settle(struct virtio *v);
+
+/* What the console needs of its machine. */
+struct virtio_console_config {
+    /* Bytes printed; returns how many were taken. The rest is offered again by virtio_console_settle. NULL: all are dropped. */
+    size_t (*out)(void *ctx, const u8 *data, size_t len);
+    /* Bytes that wait for the guest: at most `len` into `data`, returns how many. NULL: they only come by themselves. */
+    size_t (*in)(void *ctx, u8 *data, size_t len);
+    void *ctx;
+};
+
+/* A console (5.3) with one port. 0 or -ENOMEM. */
+int virtio_console_create(struct virtio **out, const struct device_env *env, const struct virtio_console_config *cfg,
+                          struct error *e);
+/* Bytes typed: takes as many as the driver has buffers for, returns how many. Writes to guest memory, as the next. */
+size_t virtio_console_input(struct virtio *v, const u8 *data, size_t len);
+/* There may be room for output again: go on with what waits. */
+void virtio_console_settle(struct virtio *v);
+/* The size of the terminal, in characters; 0, 0: not known. */
+void virtio_console_size(struct virtio *v, u16 cols, u16 rows);
 
 struct share_info;
 struct share_line;

@@ -34,6 +34,7 @@ enum { RX, TX, QUEUES };
 
 #define HEADER       ((u32)sizeof(struct net_header))
 #define STATUS_UP    1u
+#define ANNOUNCE_LEN 60u /* the shortest frame, without its checksum */
 
 #define F_CSUM       BIT(0)
 #define F_GUEST_CSUM BIT(1)
@@ -236,6 +237,29 @@ bool virtio_net_settle(struct virtio *v)
         v->transport.config(v->transport.ctx);
     n->link = link;
     return moved;
+}
+
+/*
+ * Tell switches where this address is now: a RARP request for it (RFC 903), which every port floods and nobody answers, as other
+ * monitors do after a migration. A wire without room has enough of the card's own frames to tell the same.
+ */
+void virtio_net_announce(struct virtio *v)
+{
+    struct net *n = v->self;
+    static const u8 fixed[] = {0x80, 0x35 /* RARP */, 0, 1 /* Ethernet */, 8, 0 /* IPv4 */, 6, 4, 0, 3 /* request */};
+    const struct net_header h = {0};
+    u8 *frame = wire_reserve(n->cfg.wire, ANNOUNCE_LEN);
+    if (!frame)
+        return;
+    memset(frame, 0, ANNOUNCE_LEN);
+    memset(frame, 0xff, sizeof(n->mac));
+    memcpy(frame + 6, n->mac, sizeof(n->mac));
+    memcpy(frame + 12, fixed, sizeof(fixed));
+    memcpy(frame + 22, n->mac, sizeof(n->mac)); /* of the sender, then its IP address: none */
+    memcpy(frame + 32, n->mac, sizeof(n->mac)); /* of whom it asks about */
+    wire_commit(n->cfg.wire, &h, ANNOUNCE_LEN);
+    if (wire_news(n->cfg.wire))
+        n->cfg.signal(n->cfg.ctx, n->cfg.number);
 }
 
 /* --- what it is --- */

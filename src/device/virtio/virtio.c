@@ -10,6 +10,7 @@
  * reads 0 when no request can write to its memory any more.
  */
 #include "device/virtio/virtio.h"
+#include "base/bytes.h"
 
 #include <errno.h>
 #include <string.h>
@@ -25,6 +26,7 @@ static void clear(struct virtio *v)
     v->features = 0;
     v->status = 0;
     v->resetting = 0;
+    v->stopping = 0;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         v->vector[i] = VIRTIO_NO_VECTOR;
         virtq_reset(&v->queue[i]);
@@ -50,16 +52,40 @@ static bool busy(const struct virtio *v)
     return v->type->busy && v->type->busy(v->self);
 }
 
+/* What the driver has set of a queue stays, how far it had come is forgotten. */
+static void queue_off(struct virtq *q)
+{
+    const struct virtq was = *q;
+    virtq_reset(q);
+    q->size = was.size;
+    q->desc = was.desc;
+    q->driver = was.driver;
+    q->device = was.device;
+    q->packed = was.packed;
+    q->event_index = was.event_index;
+    q->indirect = was.indirect;
+}
+
 void virtio_idle(struct virtio *v)
 {
     if (v->resetting && !busy(v))
         clear(v);
+    for (unsigned i = 0; v->stopping && i < v->type->queues; i++)
+        if (v->stopping & BIT(i) && (!v->queue[i].out || !busy(v))) {
+            queue_off(&v->queue[i]);
+            v->stopping &= (u8)~BIT(i);
+        }
 }
 
 u8 virtio_status(struct virtio *v)
 {
     virtio_idle(v);
     return v->status;
+}
+
+static bool stopping(const struct virtio *v, unsigned n)
+{
+    return v->stopping & BIT(n);
 }
 
 /* The driver says that it is done choosing: fix the features in the queues, or refuse. */
@@ -105,13 +131,89 @@ bool virtio_live(const struct virtio *v)
     return virtio_accepts(v) && (!v->transport.may_dma || v->transport.may_dma(v->transport.ctx));
 }
 
+u8 virtio_generation(const struct virtio *v)
+{
+    return v->type->generation ? v->type->generation(v->self) : 0;
+}
+
+void virtio_config_changed(struct virtio *v)
+{
+    if (virtio_accepts(v) && v->transport.config)
+        v->transport.config(v->transport.ctx);
+}
+
 void virtio_needs_reset(struct virtio *v)
 {
     if (v->status & VIRTIO_NEEDS_RESET)
         return;
     v->status |= VIRTIO_NEEDS_RESET;
-    if (v->status & VIRTIO_DRIVER_OK && v->transport.config)
+    if (v->status & VIRTIO_DRIVER_OK && !v->resetting && v->transport.config)
         v->transport.config(v->transport.ctx);
+}
+
+/* --- registers that all transports have --- */
+
+u32 virtio_offered(const struct virtio *v, u32 word)
+{
+    return word < 2 ? (u32)(v->offered >> 32 * word) : 0;
+}
+
+u32 virtio_accepted(const struct virtio *v, u32 word)
+{
+    return word < 2 ? (u32)(v->features >> 32 * word) : 0;
+}
+
+void virtio_accept(struct virtio *v, u32 word, u32 bits)
+{
+    if (word < 2 && !(v->status & VIRTIO_FEATURES_OK))
+        v->features = (v->features & ~(0xffffffffull << 32 * word)) | (u64)bits << 32 * word;
+}
+
+void virtio_set_queue_size(struct virtio *v, unsigned n, u64 size)
+{
+    if (n < v->type->queues && !v->queue[n].enabled && size && size <= VIRTQ_SIZE_MAX && !(size & (size - 1)))
+        v->queue[n].size = (u16)size;
+}
+
+u64 virtio_queue_area(const struct virtio *v, unsigned n, enum virtio_area area)
+{
+    if (n >= v->type->queues)
+        return 0;
+    const struct virtq *q = &v->queue[n];
+    return area == VIRTIO_AREA_DESC ? q->desc : area == VIRTIO_AREA_DRIVER ? q->driver : q->device;
+}
+
+void virtio_set_queue_area(struct virtio *v, unsigned n, enum virtio_area area, u64 at)
+{
+    if (n >= v->type->queues || v->queue[n].enabled)
+        return;
+    struct virtq *q = &v->queue[n];
+    if (area == VIRTIO_AREA_DESC)
+        q->desc = at & ~15ull;
+    else if (area == VIRTIO_AREA_DRIVER)
+        q->driver = at & ~1ull;
+    else
+        q->device = at & ~3ull;
+}
+
+u64 virtio_config_read(const struct virtio *v, u64 offset, unsigned size)
+{
+    u8 all[VIRTIO_CONFIG_MAX + sizeof(u64)] = {0};
+    u64 value = 0;
+    if (!v->type->get_config || offset >= v->type->config)
+        return 0;
+    v->type->get_config(v->self, all);
+    memcpy(&value, all + offset, size);
+    return value;
+}
+
+void virtio_config_write(struct virtio *v, u64 offset, unsigned size, u64 value)
+{
+    const struct virtio_type *t = v->type;
+    u8 bytes[8];
+    put_le64(bytes, value);
+    if (t->set_config && offset < t->config)
+        t->set_config(v->self, (unsigned)offset, (unsigned)MIN((u64)size, t->config - offset), bytes);
 }
 
 void virtio_enable_queue(struct virtio *v, unsigned n)
@@ -124,9 +226,23 @@ void virtio_enable_queue(struct virtio *v, unsigned n)
         virtio_needs_reset(v);
 }
 
+void virtio_disable_queue(struct virtio *v, unsigned n)
+{
+    if (n >= v->type->queues || !v->queue[n].enabled)
+        return;
+    v->stopping |= (u8)BIT(n);
+    virtio_idle(v);
+}
+
+bool virtio_queue_ready(struct virtio *v, unsigned n)
+{
+    virtio_idle(v);
+    return n < v->type->queues && v->queue[n].enabled;
+}
+
 void virtio_kick(struct virtio *v, unsigned n)
 {
-    if (n < v->type->queues && virtio_live(v) && v->queue[n].enabled)
+    if (n < v->type->queues && virtio_live(v) && v->queue[n].enabled && !stopping(v, n))
         v->type->kick(v->self, n);
 }
 
@@ -139,7 +255,7 @@ void virtio_kick_all(struct virtio *v)
 int virtio_pop(struct virtio *v, unsigned n, struct virtq_chain *c)
 {
     struct virtq *q = &v->queue[n];
-    if (!virtio_live(v))
+    if (!virtio_live(v) || stopping(v, n))
         return 0;
     int r = virtq_pop(q, c);
     if (r == 0 && virtq_rearm(q))
@@ -157,6 +273,8 @@ void virtio_interrupt(struct virtio *v, unsigned n)
     if (q->fault)
         virtio_needs_reset(v);
 }
+
+/* --- records --- */
 
 static int check(const void *candidate, struct error *e)
 {
@@ -176,6 +294,7 @@ static int check(const void *candidate, struct error *e)
 static void loaded(void *object)
 {
     struct virtio *v = object;
+    v->stopping = 0; /* virtio_save has seen to that */
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
         v->queue[i].fault = NULL; /* a queue that had one belongs to a device that needs a reset */
 }
@@ -205,7 +324,7 @@ static const struct rec_field fields[] = {
 
 _Static_assert(VIRTIO_QUEUES_MAX == 4, "the record has all queues");
 
-const struct rec_desc virtio_record = {
+static const struct rec_desc record = {
     .name = "virtio",
     .type = REC_TYPE('V', 'I', 'R', 'T'),
     .version = 1,
@@ -215,3 +334,35 @@ const struct rec_desc virtio_record = {
     .check = check,
     .loaded = loaded,
 };
+
+int virtio_save(struct virtio *v, u16 instance, const struct rec_desc *own, const void *transport, struct rec_buf *out)
+{
+    if (busy(v))
+        return -EBUSY;
+    virtio_idle(v);
+    int r = rec_save(out, own, instance, transport);
+    if (!r)
+        r = rec_save(out, &record, instance, v);
+    if (!r && v->type->record)
+        r = rec_save(out, v->type->record, instance, v->self);
+    return r;
+}
+
+int virtio_load(struct virtio *v, const struct rec_desc *own, void *transport, const struct rec_view *view,
+                bool check_only, struct error *e)
+{
+    const struct {
+        const struct rec_desc *desc;
+        void *object;
+    } parts[] = {{own, transport}, {&record, v}, {v->type->record, v->self}};
+    for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
+        if (!parts[i].desc || parts[i].desc->type != view->type)
+            continue;
+        if (!check_only && busy(v))
+            return error_set(e, EBUSY, "%s: requests are on their way", v->type->name);
+        int r = check_only ? rec_check(view, parts[i].desc, parts[i].object, e)
+                           : rec_load(view, parts[i].desc, parts[i].object, e);
+        return r < 0 ? r : 1;
+    }
+    return 0;
+}

@@ -28,7 +28,6 @@
 #define CAP_LEN       16u
 #define ISR_QUEUE     1u
 #define ISR_CONFIG    2u
-#define CONFIG_MAX    64u
 
 enum { CFG_COMMON = 1, CFG_NOTIFY, CFG_ISR, CFG_DEVICE, CFG_WINDOW };
 enum { AT_COMMON, AT_ISR = REGION, AT_DEVICE = 2 * REGION, AT_NOTIFY = 3 * REGION };
@@ -84,6 +83,11 @@ static struct virtq *selected(struct virtio_pci *p)
     return p->queue_select < p->v->type->queues ? &p->v->queue[p->queue_select] : NULL;
 }
 
+static enum virtio_area area_of(enum common_register reg)
+{
+    return reg == REG_QUEUE_DESC ? VIRTIO_AREA_DESC : reg == REG_QUEUE_DRIVER ? VIRTIO_AREA_DRIVER : VIRTIO_AREA_DEVICE;
+}
+
 static u64 queue_get(struct virtio_pci *p, enum common_register reg)
 {
     const struct virtq *q = selected(p);
@@ -99,11 +103,9 @@ static u64 queue_get(struct virtio_pci *p, enum common_register reg)
     case REG_QUEUE_NOTIFY:
         return p->queue_select;
     case REG_QUEUE_DESC:
-        return q->desc;
     case REG_QUEUE_DRIVER:
-        return q->driver;
     case REG_QUEUE_DEVICE:
-        return q->device;
+        return virtio_queue_area(p->v, p->queue_select, area_of(reg));
     default:
         return 0;
     }
@@ -116,11 +118,11 @@ static u64 common_get(struct virtio_pci *p, enum common_register reg)
     case REG_DEVICE_SELECT:
         return p->device_select;
     case REG_DEVICE_FEATURE:
-        return p->device_select < 2 ? (u32)(v->offered >> 32 * p->device_select) : 0;
+        return virtio_offered(v, p->device_select);
     case REG_DRIVER_SELECT:
         return p->driver_select;
     case REG_DRIVER_FEATURE:
-        return p->driver_select < 2 ? (u32)(v->features >> 32 * p->driver_select) : 0;
+        return virtio_accepted(v, p->driver_select);
     case REG_CONFIG_VECTOR:
         return p->config_vector;
     case REG_QUEUES:
@@ -128,7 +130,7 @@ static u64 common_get(struct virtio_pci *p, enum common_register reg)
     case REG_STATUS:
         return virtio_status(v);
     case REG_GENERATION:
-        return 0; /* no device here changes more than one field of its configuration */
+        return virtio_generation(v);
     case REG_QUEUE_SELECT:
         return p->queue_select;
     default:
@@ -144,41 +146,27 @@ static u16 vector(const struct virtio_pci *p, u64 value)
 
 static void queue_set(struct virtio_pci *p, enum common_register reg, u64 value)
 {
-    struct virtq *q = selected(p);
-    if (!q)
-        return;
-    if (reg == REG_QUEUE_VECTOR)
-        p->v->vector[p->queue_select] = vector(p, value);
-    if (q->enabled)
+    if (!selected(p))
         return;
     switch (reg) {
+    case REG_QUEUE_VECTOR:
+        p->v->vector[p->queue_select] = vector(p, value);
+        break;
     case REG_QUEUE_SIZE:
-        if (value && value <= VIRTQ_SIZE_MAX && !(value & (value - 1)))
-            q->size = (u16)value;
+        virtio_set_queue_size(p->v, p->queue_select, value);
         break;
     case REG_QUEUE_ENABLE:
         if (value == 1)
             virtio_enable_queue(p->v, p->queue_select);
         break;
     case REG_QUEUE_DESC:
-        q->desc = value & ~15ull;
-        break;
     case REG_QUEUE_DRIVER:
-        q->driver = value & ~1ull;
-        break;
     case REG_QUEUE_DEVICE:
-        q->device = value & ~3ull;
+        virtio_set_queue_area(p->v, p->queue_select, area_of(reg), value);
         break;
     default:
         break;
     }
-}
-
-static void set_features(struct virtio_pci *p, u32 value)
-{
-    unsigned shift = 32 * p->driver_select;
-    if (p->driver_select < 2 && !(p->v->status & VIRTIO_FEATURES_OK))
-        p->v->features = (p->v->features & ~(0xffffffffull << shift)) | (u64)value << shift;
 }
 
 static void update_intx(struct virtio_pci *p)
@@ -206,7 +194,7 @@ static void common_set(struct virtio_pci *p, enum common_register reg, u64 value
         p->driver_select = (u32)value;
         break;
     case REG_DRIVER_FEATURE:
-        set_features(p, (u32)value);
+        virtio_accept(p->v, p->driver_select, (u32)value);
         break;
     case REG_CONFIG_VECTOR:
         p->config_vector = vector(p, value);
@@ -256,17 +244,6 @@ static void common_write(struct virtio_pci *p, u64 offset, unsigned size, u64 va
 
 /* --- the other regions --- */
 
-static u64 device_read(struct virtio_pci *p, u64 offset, unsigned size)
-{
-    u8 all[CONFIG_MAX] = {0};
-    u64 v = 0;
-    if (!p->v->type->get_config || offset >= p->v->type->config)
-        return 0;
-    p->v->type->get_config(p->v->self, all);
-    memcpy(&v, all + offset, MIN((u64)size, CONFIG_MAX - offset));
-    return v;
-}
-
 /* Reading tells what the interrupt was for and takes it back. */
 static u64 isr_read(struct virtio_pci *p)
 {
@@ -286,7 +263,7 @@ static u64 bar_read(void *dev, u64 offset, unsigned size)
     case AT_ISR:
         return at ? 0 : isr_read(p);
     case AT_DEVICE:
-        return device_read(p, at, size);
+        return virtio_config_read(p->v, at, size);
     default:
         return 0;
     }
@@ -298,6 +275,8 @@ static void bar_write(void *dev, u64 offset, unsigned size, u64 value)
     u64 at = offset % REGION;
     if (offset - at == AT_COMMON)
         common_write(p, at, size, value);
+    else if (offset - at == AT_DEVICE)
+        virtio_config_write(p->v, at, size, value);
     else if (offset - at == AT_NOTIFY)
         virtio_kick(p->v, (unsigned)(at / NOTIFY_STRIDE));
 }
@@ -486,31 +465,10 @@ static const struct rec_desc record = {
 
 int virtio_pci_save(struct virtio_pci *p, struct rec_buf *out)
 {
-    u16 slot = (u16)p->fn.slot;
-    const struct virtio_type *t = p->v->type;
-    if (t->busy && t->busy(p->v->self))
-        return -EBUSY;
-    virtio_idle(p->v);
-    int r = rec_save(out, &record, slot, p);
-    if (!r)
-        r = rec_save(out, &virtio_record, slot, p->v);
-    if (!r && t->record)
-        r = rec_save(out, t->record, slot, p->v->self);
-    return r;
+    return virtio_save(p->v, (u16)p->fn.slot, &record, p, out);
 }
 
 int virtio_pci_load(struct virtio_pci *p, const struct rec_view *v, bool check_only, struct error *e)
 {
-    const struct virtio_type *t = p->v->type;
-    const struct rec_desc *d = v->type == record.type                    ? &record
-                               : v->type == virtio_record.type           ? &virtio_record
-                               : t->record && v->type == t->record->type ? t->record
-                                                                         : NULL;
-    if (!d)
-        return 0;
-    void *object = d == &record ? (void *)p : d == &virtio_record ? (void *)p->v : p->v->self;
-    if (!check_only && t->busy && t->busy(p->v->self))
-        return error_set(e, EBUSY, "%s: requests are on their way", t->name);
-    int r = check_only ? rec_check(v, d, object, e) : rec_load(v, d, object, e);
-    return r < 0 ? r : 1;
+    return virtio_load(p->v, &record, p, v, check_only, e);
 }

@@ -45,13 +45,9 @@ void virtq_reset(struct virtq *q)
 
 void virtq_touch(struct guest_mem *m, gpa_t at, u64 len)
 {
-    u64 off = len ? mem_offset(m, at) : UINT64_MAX;
-    if (off == UINT64_MAX || len > m->size - off)
-        return;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the store, then the trace, as mem_write does */
-    for (u64 page = off >> PAGE_SHIFT; page <= (off + len - 1) >> PAGE_SHIFT; page++)
-        if (m->trace[page])
-            mem_traced_write(m, page);
+    u64 off = mem_offset(m, at);
+    if (off != UINT64_MAX && len <= m->size - off)
+        mem_touch(m, off, len);
 }
 
 bool virtq_load16(const struct virtq *q, u64 at, u16 *v)
