@@ -1,9 +1,11 @@
 /*
  * Garbage: mark what rows of the index reach (indexes, manifests, configurations, layers) and which unpacked layers images
  * and containers are made of; sweep the rest. Under the exclusive lock: nobody adds or uses anything meanwhile. A manifest
- * that can not be read keeps everything: what it needs is not known, so nothing may go.
+ * that can not be read keeps everything: what it needs is not known, so nothing may go. The cache of builds (build_cache.h) holds
+ * its layers, too, but against `prune`.
  */
 #include "image/image.h"
+#include "image/build_cache.h"
 #include "image/layer.h"
 #include "image/tree.h"
 #include "container/sys.h"
@@ -62,6 +64,24 @@ static int mark_rows(const struct image_store *s, struct marks *m, struct error 
     if (r < 0)
         error_prefix(e, "nothing was removed, because an image can not be read (`trapeze image rm` it first)");
     return r;
+}
+
+/* The cache of builds is needed until somebody prunes; then only what of it images hold as well. */
+struct caching {
+    struct marks *m;
+    bool partial;
+};
+
+static bool keep_entry(void *arg, const struct build_entry *b)
+{
+    const struct caching *k = arg;
+    if (k->partial)
+        return b->has_layer && json_object_get(k->m->blobs, b->layer.digest);
+    if (b->has_layer) {
+        mark(k->m->blobs, b->layer.digest);
+        mark(k->m->chains, b->chain);
+    }
+    return true;
 }
 
 /* Call `act` for the names in a directory. */
@@ -144,7 +164,10 @@ int image_collect(const struct image_store *s, const char *const *chains, size_t
     memset(out, 0, sizeof(*out));
     for (size_t i = 0; i < n; i++)
         mark(m.chains, chains[i]);
+    struct caching k = {.m = &m, .partial = partial};
     int r = mark_rows(s, &m, e);
+    if (r == 0)
+        r = build_cache_sweep(s, keep_entry, &k, e);
     static const char *const algorithms[] = {"sha256", "sha512"};
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(algorithms); i++) {
         char path[20];

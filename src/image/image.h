@@ -7,6 +7,7 @@
  *         tmp/                                 blobs that are being written; NAME.part: a download to go on with
  *         layers/d/N/                          an unpacked layer in overlayfs's own form (layer.h)
  *         layers/c/HEX -> ../d/N               which one it is: by chain id. The link is what makes it exist
+ *         build/HEX                            what a step of a build has made, by what went into it (build_cache.h)
  *         lock                                 shared while something is added or used, exclusive to collect garbage
  *         index.lock                           exclusive around a change of index.json
  *
@@ -177,7 +178,7 @@ struct image_gc {
 };
 /*
  * Remove what nothing needs. The store is open exclusively. `chains`: chain ids that containers use, beside those of images.
- * `partial`: unfinished downloads as well.
+ * `partial`: unfinished downloads, and the cache of builds, as well.
  */
 int image_collect(const struct image_store *s, const char *const *chains, size_t n, bool partial, struct image_gc *out,
                   struct error *e);

@@ -43,10 +43,11 @@ const char *layer_opaque_name(void);
 
 /*
  * Write a directory as a tar, gzipped if `packed`, into a blob. `changes`: it is an overlayfs upper directory, its marks
- * become whiteouts. Returns descriptor and diff id.
+ * become whiteouts. `without`: paths that are left out when they are empty, NULL at the end; may be NULL. Returns descriptor and
+ * diff id.
  */
-int layer_pack(const struct image_store *s, int dir, bool changes, struct image_descriptor *out,
-               char diff_id[DIGEST_TEXT], struct error *e);
+int layer_pack(const struct image_store *s, int dir, bool changes, const char *const *without,
+               struct image_descriptor *out, char diff_id[DIGEST_TEXT], struct error *e);
 /* The same as a plain tar to a descriptor: `export`, `cp`. `name`: only that below it. */
 int layer_export(int dir, const char *name, int fd, struct error *e);
 

@@ -37,6 +37,7 @@ struct pack {
     struct archive *out;
     struct archive_entry *entry;
     bool changes;
+    const char *const *without;
     u8 *buffer;
     void *seen; /* tsearch(3) */
     int (*sink)(void *arg, const void *data, size_t size, struct error *e);
@@ -180,6 +181,29 @@ static int name_order(const struct dirent **a, const struct dirent **b)
 
 static int add_below(struct pack *p, int dir, const char *path, int depth);
 
+static bool is_empty(int dir, const char *name, const struct stat *st)
+{
+    if (!S_ISDIR(st->st_mode))
+        return S_ISREG(st->st_mode) && !st->st_size;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *entry;
+    bool empty = d != NULL;
+    while (empty && (entry = readdir(d)))
+        empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+    if (d)
+        closedir(d);
+    return empty;
+}
+
+static bool left_out(const struct pack *p, int dir, const char *name, const struct stat *st, const char *path)
+{
+    for (const char *const *w = p->without; w && *w; w++)
+        if (!strcmp(*w, path))
+            return is_empty(dir, name, st);
+    return false;
+}
+
 static int add_name(struct pack *p, int dir, const char *name, const char *path, int depth)
 {
     struct stat st;
@@ -190,7 +214,7 @@ static int add_name(struct pack *p, int dir, const char *name, const char *path,
         snprintf(mark, sizeof(mark), "%.*s.wh.%s", (int)(strlen(path) - strlen(name)), path, name);
         return add_mark(p, mark);
     }
-    if (S_ISSOCK(st.st_mode)) /* no archive has these */
+    if (S_ISSOCK(st.st_mode) || left_out(p, dir, name, &st, path)) /* no archive has sockets */
         return 0;
     int r = add_entry(p, dir, name, &st, path);
     if (r < 0 || !S_ISDIR(st.st_mode))
@@ -276,10 +300,10 @@ static int sink_file(void *arg, const void *data, size_t size, struct error *e)
     return sys_write_all(*(int *)arg, data, size) < 0 ? sys_error(e, "writing the archive") : 0;
 }
 
-int layer_pack(const struct image_store *s, int dir, bool changes, struct image_descriptor *out,
-               char diff_id[DIGEST_TEXT], struct error *e)
+int layer_pack(const struct image_store *s, int dir, bool changes, const char *const *without,
+               struct image_descriptor *out, char diff_id[DIGEST_TEXT], struct error *e)
 {
-    struct pack p = {.changes = changes, .e = e};
+    struct pack p = {.changes = changes, .without = without, .e = e};
     struct digester d;
     struct ingest in;
     int r = archive_library(&p.lib, e);

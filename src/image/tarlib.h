@@ -18,6 +18,8 @@
     X(archive_read_support_filter_gzip)        \
     X(archive_read_support_filter_zstd)        \
     X(archive_read_support_filter_none)        \
+    X(archive_read_support_filter_xz)          \
+    X(archive_read_support_filter_bzip2)       \
     X(archive_read_support_format_raw)         \
     X(archive_read_support_format_empty)       \
     X(archive_read_support_format_tar)         \
@@ -66,6 +68,7 @@
     X(archive_write_free)                      \
     X(archive_write_close)                     \
     X(archive_write_set_format_pax_restricted) \
+    X(archive_write_set_format_iso9660)        \
     X(archive_write_add_filter_gzip)           \
     X(archive_write_set_filter_option)         \
     X(archive_write_set_options)               \

@@ -586,6 +586,10 @@ static int open_readers(struct unpack *u)
         return error_set(u->e, ENOMEM, "out of memory");
     u->lib.archive_read_support_filter_gzip(u->packed);
     u->lib.archive_read_support_filter_zstd(u->packed);
+    if (u->in->plain) { /* no layers, but what ADD unpacks */
+        u->lib.archive_read_support_filter_xz(u->packed);
+        u->lib.archive_read_support_filter_bzip2(u->packed);
+    }
     u->lib.archive_read_support_format_raw(u->packed);
     u->lib.archive_read_support_format_empty(u->packed);
     u->lib.archive_read_support_format_tar(u->tar);
@@ -641,9 +645,9 @@ static void set_times(struct unpack *u)
 {
     while (u->n_times-- > 0) {
         const struct timespec t[2] = {u->times[u->n_times].time, u->times[u->n_times].time};
-        CLEANUP_FD int fd = inroot_open(u->root, u->times[u->n_times].path, O_RDONLY | O_DIRECTORY);
-        if (fd >= 0)
-            futimens(fd, t);
+        CLEANUP_FD int fd = inroot_open(u->root, u->times[u->n_times].path, O_DIRECTORY);
+        if (fd >= 0) /* by a name in it: it is no descriptor that could be written to */
+            utimensat(fd, ".", t, 0);
         free(u->times[u->n_times].path);
     }
     free(u->times);

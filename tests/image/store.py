@@ -122,6 +122,14 @@ def test_packed_import(s):
     assert stat.S_IMODE(st.st_mode) == 0o4755 and st.st_uid == 7
 
 
+def test_times_are_kept(s):
+    """Of directories, too, that get files after they were made."""
+    d, f = member("d", tarfile.DIRTYPE, mode=0o755), member("d/f", data=b"1")
+    d[0].mtime, f[0].mtime = 5, 6
+    s.ok("import", "-", "a", stdin=tar_of(d, f))
+    assert [os.stat(os.path.join(s.root(), n)).st_mtime for n in ("d", "d/f")] == [5, 6]
+
+
 def test_names(s):
     s.ok("import", "-", "a", stdin=tar_of(member("x", data=b"1")))
     s.ok("tag", "a", "b:2")

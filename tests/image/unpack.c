@@ -260,7 +260,7 @@ static int pack_into(struct image_store *s, int from, const char *out, struct im
 {
     struct error e = {0};
     char again[DIGEST_TEXT] = "";
-    assert_int_equal(layer_pack(s, from, true, d, diff_id, &e), 0);
+    assert_int_equal(layer_pack(s, from, true, NULL, d, diff_id, &e), 0);
     CLEANUP_FD int blob = image_open_blob(s, d->digest, &e);
     int to = directory(out);
     const struct layer_input in = {.fd = blob, .bytes_max = 1 << 20, .entries_max = 100};
@@ -298,7 +298,7 @@ static void test_round(void **state)
     assert_true(S_ISCHR(a.st_mode) && a.st_rdev == 0);
     assert_int_equal(faccessat(out, ".wh.gone", F_OK, 0), -1);
     /* The same tree is the same blob. */
-    assert_int_equal(layer_pack(&s, up, true, &same, other, &e), 0);
+    assert_int_equal(layer_pack(&s, up, true, NULL, &same, other, &e), 0);
     assert_string_equal(same.digest, d.digest);
     image_store_close(&s);
 }
