@@ -6,6 +6,7 @@
  *   request.c  requests: one table
  *   run.c      a program with its streams
  *   user.c     who it runs as
+ *   first_boot.c  host name, users and keys from a NoCloud disk; yaml.c reads its documents
  */
 #ifndef TRAPEZE_GUEST_GUEST_H
 #define TRAPEZE_GUEST_GUEST_H
@@ -37,6 +38,9 @@ struct user {
 
 /* "", NAME, NUMBER, each with :GROUP or not. 0 or -ENOENT with `e`. */
 int user_find(struct user *u, const char *text, struct error *e);
+
+/* Do what a NoCloud disk says, where there is one and it was not done before. 0. */
+int first_boot(void);
 
 /* Power off or start again (AGENT_DOWN_*), as the system in this guest does it. 0 or -errno. */
 int go_down(u32 how, struct error *e);

@@ -80,6 +80,29 @@ static void load_modules(void)
         fclose(f);
 }
 
+static bool is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+/*
+ * The kernel gives the first process the console as its streams, but for a console whose driver is a module: that is there only
+ * now.
+ */
+static void open_console(void)
+{
+    if (is_open(STDIN_FILENO) && is_open(STDOUT_FILENO) && is_open(STDERR_FILENO))
+        return;
+    int fd = open("/dev/console", O_RDWR);
+    if (fd < 0)
+        fd = open("/dev/null", O_RDWR);
+    for (int i = 0; fd >= 0 && i <= STDERR_FILENO; i++)
+        if (i != fd)
+            dup2(fd, i);
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
 static void free_signals(void)
 {
     sigset_t none;
@@ -166,6 +189,7 @@ __attribute__((noreturn)) void init_main(void)
     mount_all();
     link_streams();
     load_modules();
+    open_console();
     pid_t agent = start_agent(), rc = start_rc();
     for (;;) {
         int sig = agent < 0 ? sigtimedwait(&set, NULL, &second) : sigwaitinfo(&set, NULL);

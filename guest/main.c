@@ -23,8 +23,10 @@ int main(int argc, char **argv)
         serve_connection(STDIN_FILENO);
         return 0;
     }
+    if (argc == 2 && !strcmp(argv[1], "--first-boot"))
+        return first_boot();
     if (argc != 1) {
-        fprintf(stderr, "usage: trapeze-agent [--version | --stdio]\n");
+        fprintf(stderr, "usage: trapeze-agent [--version | --stdio | --first-boot]\n");
         return 1;
     }
     serve(port, &e);
