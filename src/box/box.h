@@ -14,6 +14,7 @@
  *         hosts, hostname, resolv.conf
  *         oci/ID/                     its state (container/store.h)
  *     STATE/trapeze/machines/ID/      as of machines: console.log, control, end.json
+ *     STATE/trapeze/networks/         of network/network.h
  *
  * What must stay true
  *  1. The row is first and goes last; image.json is written under the image store's shared lock, before anything is mounted.
@@ -36,6 +37,8 @@
 #define BOX_NOT_EXECUTABLE 126
 #define BOX_NOT_FOUND      127
 
+struct image;
+
 struct box_list {
     const char *const *v;
     int n;
@@ -50,15 +53,21 @@ struct box_options {
     struct box_list volumes; /* /HOST:/DIR[:ro] */
     struct box_list cap_add, cap_drop;
     const char *workdir, *user, *entrypoint, *hostname; /* NULL: the image's */
-    const char *network;                                /* none or host */
-    u64 memory, cpus;                                   /* 0: no limit */
-    u8 escape;                                          /* key that leaves it, 0: none */
+    const char *network;   /* none, host, bridge, or one that was made; NULL: bridge if it can be */
+    struct box_list ports; /* [HOSTADDR:]HOSTPORT:PORT[/udp] */
+    struct box_list dns;   /* servers, instead of the host's */
+    struct box_list hosts; /* NAME:ADDRESS for /etc/hosts */
+    u64 memory, cpus;      /* 0: no limit */
+    u8 escape;             /* key that leaves it, 0: none */
+    /* A step of a build (build.c): made of this, borrowed, instead of `image`; it ends when who started it does. */
+    const struct image *made;
 };
 
 struct box_started {
     char id[MACHINE_ID_LEN + 1];
     char name[MACHINE_NAME_MAX + 1];
     pid_t keeper;
+    char note[200]; /* what the user should know, "" */
 };
 
 /*
@@ -93,6 +102,12 @@ int box_signal(const struct machine_row *row, int signal, struct error *e);
 int box_pause(const struct machine_row *row, bool pause, struct error *e);
 /* Files and row of one that has ended; `force`: end it first. */
 int box_remove(struct registry *r, const struct machine_row *row, bool force, struct error *e);
+/* Change limits while it runs; 0: stays. The row says so, too. */
+int box_update(struct registry *r, const struct machine_row *row, u64 memory, u64 cpus, struct error *e);
+/* What it uses, as the runtime specification's events have it ("data" of `events --stats`). A new reference. */
+json_t *box_stats(const struct machine_row *row, struct error *e);
+/* Its processes, [{"pid", "ppid", "uid", "seconds", "memory", "command"}], numbers as the host has them. A new reference. */
+json_t *box_processes(const struct machine_row *row, struct error *e);
 /* "starting", "created", "running", "paused", "stopped": as the kernel sees it. */
 const char *box_state(const struct machine_row *row);
 /* State, configuration and usage of it, {}: not there any more. A new reference. */
@@ -102,6 +117,8 @@ int box_root(const struct machine_row *row, struct error *e);
 
 /* What killed keepers have left: as registry_sweep for machines. */
 int box_sweep(struct registry *r, struct error *e);
+/* Where the networks of this user are (network/network.h). */
+int box_networks(char *out, size_t size, struct error *e);
 /* Chain ids that containers use, for image_collect. Free with box_chains_free. */
 int box_chains(char ***out, size_t *n, struct error *e);
 void box_chains_free(char **chains, size_t n);

@@ -74,6 +74,10 @@ static void pass_signal(struct screen *c)
     if (read(c->signals, &info, sizeof(info)) != sizeof(info))
         return;
     u8 number = (u8)info.ssi_signo;
+    if (c->s->signal && number != SIGWINCH && number != SIGUSR1 && number != SIGUSR2) {
+        *c->s->signal = number;
+        number = SIGKILL;
+    }
     if ((number == SIGINT || number == SIGTERM) && ++c->asked >= PATIENCE)
         number = SIGKILL; /* a first process that has no handler is never ended by others */
     if (number == SIGWINCH)
@@ -93,7 +97,8 @@ static int take(const struct screen *c, int *status, struct error *e)
         *status = (int)get_le32(p.data);
         return 1;
     }
-    int to = p.kind == WIRE_STDOUT ? STDOUT_FILENO : p.kind == WIRE_STDERR ? STDERR_FILENO : -1;
+    int out = c->s->output ? c->s->output : STDOUT_FILENO, err = c->s->output ? c->s->output : STDERR_FILENO;
+    int to = p.kind == WIRE_STDOUT ? out : p.kind == WIRE_STDERR ? err : -1;
     /* Our reader is gone: the container hears of it as it would of a pipe. */
     if (to >= 0 && sys_write_all(to, p.data, (size_t)n) < 0)
         box_wire_send(c->fd, WIRE_CLOSED, &p.kind, 1);
@@ -205,6 +210,8 @@ int box_run(const struct box_options *o, struct box_started *started, int *statu
     r = pid < 0 ? sys_error(e, "fork") : await_start(pair[0], started, status, e);
     if (r < 0 && pid > 0)
         waitpid(pid, NULL, 0);
+    if (r == 0 && started->note[0])
+        fprintf(stderr, "trapeze: %.199s\n", started->note);
     if (r == 0) {
         *status = 0;
         r = o->detach ? 0 : box_session(pair[0], &s, status, left, e);
@@ -215,6 +222,56 @@ int box_run(const struct box_options *o, struct box_started *started, int *statu
         *status = BOX_FAILED;
     close(pair[0]);
     return r;
+}
+
+/* The keeper lives in this process's image, without its descriptors: what the build has locked is not the keeper's. */
+static _Noreturn void step_keeper(const struct box_options *o, int fd)
+{
+    if (fd != 3)
+        dup3(fd, 3, O_CLOEXEC);
+    close_range(4, ~0u, 0);
+    box_keeper(o, 3);
+}
+
+int box_step_run(struct box_step *step, const struct box_options *o, int output, int *status, int *signal,
+                 struct error *e)
+{
+    const struct session s = {.output = output, .signal = signal};
+    sigset_t set, before;
+    bool left;
+    int pair[2];
+    *status = BOX_FAILED;
+    *step = (struct box_step){.fd = -1};
+    int r = box_config_check(o, e);
+    if (r < 0)
+        return r;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return sys_error(e, "socketpair");
+    sigprocmask(SIG_SETMASK, NULL, &before);
+    block_signals(&set);
+    step->keeper = fork();
+    if (step->keeper == 0)
+        step_keeper(o, pair[1]);
+    close(pair[1]);
+    step->fd = pair[0];
+    r = step->keeper < 0 ? sys_error(e, "fork") : await_start(step->fd, &step->started, status, e);
+    if (r == 0 && step->started.note[0])
+        fprintf(stderr, "trapeze: %.199s\n", step->started.note);
+    if (r == 0)
+        r = box_session(step->fd, &s, status, &left, e);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (r < 0)
+        box_step_end(step);
+    return r;
+}
+
+void box_step_end(struct box_step *step)
+{
+    sys_close(&step->fd);
+    step->fd = -1;
+    if (step->keeper > 0)
+        waitpid(step->keeper, NULL, 0);
+    step->keeper = 0;
 }
 
 int box_attach(const struct machine_row *row, bool input, u8 escape, int *status, bool *left, struct error *e)

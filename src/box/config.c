@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PERIOD 100000 /* microseconds of cpu.period */
+#define PERIOD BOX_CPU_PERIOD
 
 /* What programs of usual images need, and no more: Docker's set. */
 static const u64 capabilities_default = BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FSETID) | BIT(CAP_FOWNER) |
@@ -156,7 +156,7 @@ const char *box_config_user(const struct box_options *o, const struct image *i)
     return user ? user : "";
 }
 
-static const char *hostname_of(const struct box *b, const struct box_options *o)
+const char *box_config_hostname(const struct box *b, const struct box_options *o)
 {
     return o->hostname ? o->hostname : b->id;
 }
@@ -174,7 +174,7 @@ static json_t *make_process(const struct box *b, const struct box_options *o, co
     json_t *names = capability_names(caps);
     json_t *j = json_pack("{s:b,s:{s:I,s:I,s:i,s:o},s:o,s:o,s:s,s:{s:O,s:O,s:O}}", "terminal", o->tty, "user", "uid",
                           (json_int_t)u->uid, "gid", (json_int_t)u->gid, "umask", 022, "additionalGids", groups, "args",
-                          args, "env", make_env(o, i, u, hostname_of(b, o)), "cwd", box_config_cwd(o, i),
+                          args, "env", make_env(o, i, u, box_config_hostname(b, o)), "cwd", box_config_cwd(o, i),
                           "capabilities", "bounding", names, "effective", names, "permitted", names);
     json_decref(names);
     if (!j)
@@ -230,45 +230,12 @@ static void add_mounts(json_t *mounts, const struct box *b, const struct box_opt
             json_array_append_new(mounts, bind_mount(v.from, v.to, v.read_only));
 }
 
-static bool on_host_network(const struct box_options *o)
-{
-    return o->network && !strcmp(o->network, "host");
-}
-
-/* Of the host where its network is used; else what is true without one. */
-static int copy_or_write(const struct box *b, const char *name, const char *host, const char *text, struct error *e)
-{
-    CLEANUP_FREE char *copy = NULL;
-    size_t size;
-    if (!host || sys_read_at(AT_FDCWD, host, 1 << 20, &copy, &size) < 0) {
-        free(copy);
-        copy = NULL;
-        size = strlen(text);
-    }
-    int r = tree_write(b->dir, name, copy ? copy : text, size, false, e);
-    /* Whoever the program runs as reads it. */
-    return r == 0 && fchmodat(b->dir, name, 0644, 0) < 0 ? sys_error(e, "%s/%s", b->data, name) : r;
-}
-
-int box_config_files(const struct box *b, const struct box_options *o, struct error *e)
-{
-    char hosts[512], name[300];
-    bool host = on_host_network(o);
-    snprintf(name, sizeof(name), "%.250s\n", hostname_of(b, o));
-    snprintf(hosts, sizeof(hosts), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s",
-             name);
-    int r = copy_or_write(b, "hosts", host ? "/etc/hosts" : NULL, hosts, e);
-    if (r == 0)
-        r = copy_or_write(b, "hostname", NULL, name, e);
-    return r == 0 ? copy_or_write(b, "resolv.conf", host ? "/etc/resolv.conf" : NULL, "", e) : r;
-}
-
 /* --- all of it --- */
 
 static void set_network(json_t *linux_part, const struct box_options *o)
 {
     json_t *list = json_object_get(linux_part, "namespaces");
-    for (size_t i = json_array_size(list); on_host_network(o) && i-- > 0;)
+    for (size_t i = json_array_size(list); box_net_is_host(o) && i-- > 0;)
         if (!strcmp(json_string_value(json_object_get(json_array_get(list, i), "type")), "network"))
             json_array_remove(list, i);
 }
@@ -301,7 +268,7 @@ json_t *box_config_make(const struct box *b, const struct box_options *o, const 
     snprintf(cgroup, sizeof(cgroup), BOX_CGROUP "%s", b->id);
     json_object_set_new(j, "process", process);
     json_object_set_new(j, "root", json_pack("{s:s,s:b}", "path", "root", "readonly", o->read_only));
-    json_object_set_new(j, "hostname", json_string(hostname_of(b, o)));
+    json_object_set_new(j, "hostname", json_string(box_config_hostname(b, o)));
     json_object_set_new(linux_part, "cgroupsPath", json_string(cgroup));
     json_object_set_new(linux_part, "seccomp", container_profile(caps));
     json_object_set_new(json_array_get(json_object_get(j, "mounts"), 0), "options",
@@ -327,11 +294,8 @@ int box_config_check(const struct box_options *o, struct error *e)
             r = error_set(e, EINVAL, "--env %.60s: write NAME=VALUE, or NAME", o->env.v[i]);
     if (r == 0 && o->workdir && o->workdir[0] != '/')
         r = error_set(e, EINVAL, "--workdir %.60s: is no path from /", o->workdir);
-    if (r == 0 && o->network && strcmp(o->network, "none") && strcmp(o->network, "host"))
-        r = error_set(e, strcmp(o->network, "bridge") ? EINVAL : ENOTSUP,
-                      "--network %.60s: containers have none (the default: only the loopback interface) or host; "
-                      "bridge is not there yet",
-                      o->network);
+    if (r == 0)
+        r = box_net_check(o, e);
     if (r == 0 && o->hostname && (!*o->hostname || strlen(o->hostname) > 63))
         r = error_set(e, EINVAL, "--hostname: 1 to 63 letters");
     return r;

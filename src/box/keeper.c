@@ -60,6 +60,7 @@ struct keeper {
     size_t in_size, in_at;
     bool in_ends;
     u32 uid; /* that its program begins with */
+    struct network_link net;
     pid_t pid;
     bool ended;
     int status;
@@ -119,6 +120,11 @@ static void use_null(void)
         dup2(null, i);
 }
 
+static int connect_network(void *arg, pid_t pid, struct error *e)
+{
+    return network_connect(arg, pid, e);
+}
+
 /* Start it with our 0, 1, 2 being its own for that moment. */
 static int launch(struct keeper *k, struct error *e)
 {
@@ -132,6 +138,10 @@ static int launch(struct keeper *k, struct error *e)
     for (int i = 0; r == 0 && i < 3 && !k->o->tty; i++)
         if (dup2(theirs[i], i) < 0)
             r = sys_error(e, "dup2");
+    if (k->net.map) {
+        how.connect = connect_network;
+        how.connect_arg = &k->net;
+    }
     how.console_fd = k->o->tty ? console[1] : 0;
     if (r == 0)
         r = container_run(&k->box.host, &how, &status, e);
@@ -154,12 +164,14 @@ static int launch(struct keeper *k, struct error *e)
 /* What `ps` and `inspect` show. */
 static char *describe(const struct box_options *o)
 {
-    json_t *command = json_array();
+    json_t *command = json_array(), *ports = json_array();
+    for (int i = 0; i < o->ports.n; i++)
+        json_array_append_new(ports, json_string(o->ports.v[i]));
     for (int i = 0; i < o->args.n; i++)
         json_array_append_new(command, json_string(o->args.v[i]));
-    json_t *j = json_pack("{s:s,s:o,s:b,s:b,s:I,s:I,s:s}", "image", o->image, "command", command, "tty", o->tty,
+    json_t *j = json_pack("{s:s,s:o,s:b,s:b,s:I,s:I,s:s,s:o}", "image", o->image, "command", command, "tty", o->tty,
                           "interactive", o->interactive, "memory", (json_int_t)o->memory, "cpus", (json_int_t)o->cpus,
-                          "network", o->network ? o->network : "none");
+                          "network", o->network ? o->network : NETWORK_DEFAULT, "ports", ports);
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
     return text;
@@ -192,7 +204,12 @@ static int take_image(struct keeper *k, struct image *i, u32 *layers, bool *over
     if (r < 0)
         return r;
     memcpy(store_path, store.path, PATH_MAX);
-    r = image_find(&store, k->o->image, i, e);
+    if (k->o->made) {
+        *i = *k->o->made;
+        json_incref(i->config.json);
+    } else {
+        r = image_find(&store, k->o->image, i, e);
+    }
     if (r == 0) {
         r = box_root_prepare(&k->box, &store, i, layers, overlay, e);
         if (r < 0)
@@ -215,7 +232,7 @@ static int write_config(struct keeper *k, const struct image *i, struct error *e
     }
     k->uid = user.uid;
     if (r == 0)
-        r = box_config_files(&k->box, k->o, e);
+        r = box_net_files(&k->box, k->o, &k->net, e);
     json_t *config = r == 0 ? box_config_make(&k->box, k->o, i, &user, e) : NULL;
     CLEANUP_FREE char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
     json_decref(config);
@@ -235,7 +252,12 @@ static int make(struct keeper *k, struct error *e)
         r = take_image(k, &i, layers, &overlay, store, e);
     if (r < 0)
         return r;
-    r = box_root_mount(&k->box, &i, store, layers, overlay, k->o->remove, e);
+    /* Before there is a mount namespace of our own: the process that answers for names outlives it. */
+    r = box_net_join(&k->net, &k->box, k->row.name, k->o, e);
+    if (r == 0)
+        r = box_root_mount(&k->box, &i, store, layers, overlay, k->o->remove, e);
+    if (r == 0 && k->o->made)
+        r = box_root_is_overlay(&k->box, e);
     if (r == 0)
         r = write_config(k, &i, e);
     image_free(&i);
@@ -263,6 +285,8 @@ static void drop(struct keeper *k, struct client *c)
 {
     if (c->once && c->input && !k->o->tty) /* a terminal can be come back to */
         k->in_ends = true;
+    if (c->once && k->o->made && !k->ended) /* nobody wants what it makes any more */
+        kill(k->pid, SIGKILL);
     sys_close(&c->fd);
     c->fd = -1;
     c->pending_size = 0;
@@ -469,21 +493,42 @@ static void write_end(struct keeper *k)
         tree_write(dir, VM_FILE_END, text, strlen(text), false, NULL);
 }
 
-static void conclude(struct keeper *k)
+/* Tell those who wait. */
+static void tell_end(struct keeper *k)
 {
     u8 code[4];
+    put_le32(code, (u32)k->status);
+    for (size_t i = 0; i < CLIENTS; i++)
+        if (k->clients[i].fd >= 0)
+            box_wire_send(k->clients[i].fd, WIRE_EXITED, code, sizeof(code));
+}
+
+/* The build reads what the step has written; its end of the connection closes when it has, or when it ends. */
+static void await_build(struct keeper *k)
+{
+    for (size_t i = 0; i < CLIENTS; i++)
+        while (k->clients[i].once && k->clients[i].fd >= 0 && box_wire_receive(k->clients[i].fd, &k->buffer) >= 0)
+            ;
+}
+
+static void conclude(struct keeper *k)
+{
     container_delete(&k->box.host, k->box.id, true, NULL);
+    network_leave(&k->net);
     unlink(k->row.socket);
+    if (k->o->made) {
+        tell_end(k);
+        await_build(k);
+        unmake(k);
+        return;
+    }
     if (k->o->remove) {
         unmake(k);
     } else {
         write_end(k);
         registry_ended(k->registry, k->row.id, k->status, "ended", NULL);
     }
-    put_le32(code, (u32)k->status);
-    for (size_t i = 0; i < CLIENTS; i++)
-        if (k->clients[i].fd >= 0)
-            box_wire_send(k->clients[i].fd, WIRE_EXITED, code, sizeof(code));
+    tell_end(k);
 }
 
 /* Tell who started us; it stays as the first connection, unless it wanted to leave. */
@@ -492,6 +537,7 @@ static void report(struct keeper *k)
     struct box_started s = {.keeper = getpid()};
     memcpy(s.id, k->row.id, sizeof(s.id));
     memcpy(s.name, k->row.name, sizeof(s.name));
+    memcpy(s.note, k->net.note, sizeof(s.note));
     box_wire_send(k->starter, WIRE_STARTED, &s, sizeof(s));
     if (k->o->detach) {
         sys_close(&k->starter);
@@ -506,6 +552,7 @@ static void fail(struct keeper *k, const struct error *e)
 {
     struct wire_failure f = {.status = (u32)box_status_of(e), .e = *e};
     unlink(k->row.socket);
+    network_leave(&k->net);
     unmake(k);
     box_wire_send(k->starter, WIRE_FAILED, &f, sizeof(f));
 }

@@ -4,8 +4,10 @@
 
 #include "box/box.h"
 #include "image/image.h"
+#include "network/network.h"
 
-#define BOX_CGROUP "/trapeze/" /* and the id: cgroupsPath */
+#define BOX_CPU_PERIOD 100000      /* microseconds of cpu.period */
+#define BOX_CGROUP     "/trapeze/" /* and the id: cgroupsPath */
 
 /* Where a container's things lie. */
 struct box {
@@ -28,6 +30,14 @@ int box_root_prepare(const struct box *b, const struct image_store *s, const str
 /* Mount it at "root" (or copy it there, where overlayfs can not be), in a mount namespace of this process's own. `brief`: nobody wants it after a crash of the host. */
 int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, bool overlay, bool brief,
                    struct error *e);
+/*
+ * Mount layers so that they can only be read, at `name` of b's directory, in the mount namespace that this process has of its own.
+ * `upper`: of a container, above them, or NULL.
+ */
+int box_root_view(const struct box *b, const char *name, const char *store, const u32 *layers, size_t n,
+                  const char *upper, struct error *e);
+/* Whether what is mounted at "root" is an overlayfs: then "upper" holds what was changed. */
+int box_root_is_overlay(const struct box *b, struct error *e);
 /* Undo it: in the same process. */
 void box_root_unmount(const struct box *b);
 int box_root_remove(const struct box *b, struct error *e);
@@ -52,11 +62,24 @@ json_t *box_config_make(const struct box *b, const struct box_options *o, const 
                         const struct box_user *u, struct error *e);
 /* Options that can be wrong by themselves. */
 int box_config_check(const struct box_options *o, struct error *e);
-/* The files of it that are bound over those of the image. */
-int box_config_files(const struct box *b, const struct box_options *o, struct error *e);
+const char *box_config_hostname(const struct box *b, const struct box_options *o);
 /* Where the program begins: -w, the image's, or "/". */
 const char *box_config_cwd(const struct box_options *o, const struct image *i);
 const char *box_config_user(const struct box_options *o, const struct image *i);
+
+/* --- net.c --- */
+
+int box_net_check(const struct box_options *o, struct error *e);
+bool box_net_is_host(const struct box_options *o);
+/* Become a member of its network; `l` stays zero (but for a note) when it has none, or this host's. */
+int box_net_join(struct network_link *l, const struct box *b, const char *name, const struct box_options *o,
+                 struct error *e);
+/* What a keeper that is gone has left. */
+void box_net_forget(const char *id);
+/* Its address, or NULL. */
+json_t *box_net_json(const char *id);
+/* hosts, hostname and resolv.conf, which are bound over those of the image. */
+int box_net_files(const struct box *b, const struct box_options *o, const struct network_link *l, struct error *e);
 
 /* --- wire.c: packets between a keeper and who attaches (SOCK_SEQPACKET) --- */
 
@@ -106,8 +129,21 @@ _Noreturn void box_keeper(const struct box_options *o, int fd);
 struct session {
     bool input, tty;
     u8 escape;
+    int output;  /* where all it prints goes; 0: standard output and standard error */
+    int *signal; /* not NULL: INT, TERM and the like end it at once, and are told here */
 };
 int box_session(int fd, const struct session *s, int *status, bool *left, struct error *e);
+
+/* A container for one step of a build: o->made, o->remove. */
+struct box_step {
+    int fd; /* to its keeper */
+    pid_t keeper;
+    struct box_started started;
+};
+/* Run it to its end. Its files stay until box_step_end, or until this process ends. *signal: it was ended by this one. */
+int box_step_run(struct box_step *step, const struct box_options *o, int output, int *status, int *signal,
+                 struct error *e);
+void box_step_end(struct box_step *step);
 
 /* --- log.c --- */
 

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <dirent.h>
+#include <linux/magic.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define IMAGE_FILE "image.json"
@@ -169,6 +171,43 @@ int box_root_mount(struct box *b, const struct image *i, const char *store, cons
     if (!overlay || errno == EINVAL || errno == ENODEV || errno == EOPNOTSUPP || errno == EPERM)
         return copy_layers(b, i, e);
     return sys_error(e, "overlayfs: %s/root", b->data);
+}
+
+int box_root_is_overlay(const struct box *b, struct error *e)
+{
+    struct statfs fs;
+    CLEANUP_FD int root = openat(b->dir, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0 || fstatfs(root, &fs) < 0)
+        return sys_error(e, "%s/root", b->data);
+    return fs.f_type == OVERLAYFS_SUPER_MAGIC
+               ? 0
+               : error_set(e, ENOTSUP, "%s: overlayfs can not be there, and without it nothing is built", b->data);
+}
+
+int box_root_view(const struct box *b, const char *name, const char *store, const u32 *layers, size_t n,
+                  const char *upper, struct error *e)
+{
+    char options[4096], target[64], below[PATH_MAX];
+    if (mkdirat(b->dir, name, 0755) < 0 && errno != EEXIST)
+        return sys_error(e, "%s/%s", b->data, name);
+    if (!n && !upper) /* nothing is in it */
+        return 0;
+    CLEANUP_FD int top = upper ? open(upper, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (upper && top < 0)
+        return sys_error(e, "%s", upper);
+    size_t size = sizeof(options), at = (size_t)snprintf(options, size, "lowerdir=");
+    if (upper)
+        at += (size_t)snprintf(options + at, size - at, "/proc/self/fd/%d:", top);
+    for (size_t i = n; i-- > 0;)
+        at += (size_t)snprintf(options + at, size - at, "%u:", layers[i]);
+    /* Two at least have to be there. What may be some container's upper directory still is only read. */
+    at += (size_t)snprintf(options + at, size - at, "/proc/self/fd/%d/empty,index=off", b->dir);
+    if (at >= size)
+        return error_set(e, E2BIG, "overlayfs: options are too long");
+    snprintf(target, sizeof(target), "/proc/self/fd/%d/%.20s", b->dir, name);
+    if (snprintf(below, sizeof(below), "%s/layers/d", store) >= (int)sizeof(below) || chdir(below) < 0)
+        return sys_error(e, "%s", below);
+    return mount("overlay", target, "overlay", MS_RDONLY, options) == 0 ? 0 : sys_error(e, "overlayfs: %s", target);
 }
 
 void box_root_unmount(const struct box *b)

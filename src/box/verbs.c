@@ -114,6 +114,7 @@ int box_remove(struct registry *r, const struct machine_row *row, bool force, st
     }
     if (b.dir >= 0)
         rc = container_delete(&b.host, b.id, true, e);
+    box_net_forget(row->id);
     box_close(&b);
     if (rc == 0)
         rc = box_root_remove(&b, e);
@@ -150,6 +151,9 @@ json_t *box_inspect(const struct machine_row *row)
     json_t *stats = lives(row) ? container_stats(&b.host, b.id, NULL) : NULL;
     if (state)
         json_object_set_new(out, "container", state);
+    json_t *net = lives(row) ? box_net_json(b.id) : NULL;
+    if (net)
+        json_object_set_new(out, "network", net);
     if (stats)
         json_object_set_new(out, "stats", json_incref(json_object_get(stats, "data")));
     json_decref(stats);
@@ -217,6 +221,7 @@ static int sweep(struct registry *r, const struct machine_row *row, struct error
         return rc;
     if (b.dir >= 0)
         container_delete(&b.host, b.id, true, NULL);
+    box_net_forget(row->id);
     /* What was being made may write still: then the next verb tries again. */
     bool gone = remove_cgroups(&b) && (!row->auto_remove || box_root_remove(&b, NULL) == 0);
     box_close(&b);

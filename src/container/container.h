@@ -37,6 +37,9 @@ struct container_launch {
     int console_fd; /* a socket that gets the terminal's master, instead of console_socket; 0: none */
     pid_t *pid;     /* out, unless NULL: the process, a child of ours */
     bool keep;      /* container_run: do not delete at the end */
+    /* Called when its namespaces are there, in the meantime of their filling; its program starts after. -errno: it does not. */
+    int (*connect)(void *arg, pid_t pid, struct error *e);
+    void *connect_arg;
 };
 
 /* A process in a container that runs. */

@@ -310,7 +310,7 @@ static int run_hooks(struct launch *l, struct error *e)
     return r;
 }
 
-static int bring_up(struct launch *l, struct birth *b, struct error *e)
+static int bring_up(struct launch *l, const struct container_launch *how, struct birth *b, struct error *e)
 {
     int pair[2];
     int r = sync_pair(pair, e);
@@ -333,7 +333,7 @@ static int bring_up(struct launch *l, struct birth *b, struct error *e)
      */
     r = store_save(&l->store, &l->record, e);
     /* Where nothing is to happen between, it starts when it is ready, without asking: two switches of process less. */
-    if (r == 0 && b->init.start < 0 && !l->notify && !b->init.wait_maps && !b->init.wait_hooks) {
+    if (r == 0 && b->init.start < 0 && !l->notify && !b->init.wait_maps && !b->init.wait_hooks && !how->connect) {
         /* Whether it is still there to hear that, what it says next will tell. */
         l->started = sync_send(l->sync, SYNC_START, 0, NULL) == 0;
     }
@@ -344,6 +344,8 @@ static int bring_up(struct launch *l, struct birth *b, struct error *e)
         if (r == 0)
             sync_send(l->sync, SYNC_GO, 0, NULL);
     }
+    if (r == 0 && how->connect)
+        r = how->connect(how->connect_arg, pid, e);
     if (r == 0 && b->init.wait_hooks) {
         r = sync_expect(l->sync, SYNC_HOOKS, e);
         if (r == 0)
@@ -386,7 +388,7 @@ int launch_create(struct launch *l, const struct container_launch *how, bool sta
     if (r == 0)
         r = prepare(l, how, started_here, relay, &b, e);
     if (r == 0)
-        r = bring_up(l, &b, e);
+        r = bring_up(l, how, &b, e);
     cgroup_close(&l->record.cgroup);
     free_birth(&b, relay);
     if (r == 0)

@@ -12,6 +12,7 @@ import random
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,7 @@ import traceback
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from chroot import leave_chroot
+from own_network import own_network
 
 TRAPEZE = os.environ["TRAPEZE"]
 KILLS = int(os.environ.get("KILLS", "10"))
@@ -96,6 +98,7 @@ class Place:
     def close(self):
         for r in self.rows("-a"):
             self.call("rm", "-f", r["name"])
+        self.good("network", "prune")
         left = self.left(), self.rows("-a")
         with open("/proc/self/mountinfo") as f:
             mounts = [line for line in f if self.top in line]
@@ -132,11 +135,11 @@ def test_failures(p):
     p.refused(125, "no program", "run", "--rm", "box")
     p.refused(125, "passwd", "run", "--rm", "-u", "nobody", "box", "true")
     p.refused(125, "group", "run", "--rm", "-u", "joe:nobody", "box", "true")
-    p.refused(125, "bridge", "run", "--rm", "--network", "bridge", "box", "true")
+    p.refused(125, "no such network", "run", "--rm", "--network", "nowhere", "box", "true")
     p.refused(125, "capability", "run", "--rm", "--cap-add", "flying", "box", "true")
     p.refused(125, "--volume", "run", "--rm", "-v", "/x", "box", "true")
     p.refused(125, "No such file", "run", "--rm", "-v", p.top + "/none:/x", "box", "true")
-    p.refused(125, "--publish", "run", "--rm", "-p", "80:80", "box", "true")
+    p.refused(125, "--publish", "run", "--rm", "--network", "none", "-p", "80:80", "box", "true")
     p.refused(125, "for machines", "run", "--rm", "--kernel", "x", "box", "true")
     p.refused(1, "for containers", "run", "--kernel", "x", "-e", "A=b")
     assert p.rows("-a") == [] and p.left() == []
@@ -217,8 +220,8 @@ def test_isolation(p):
     assert status("--cap-drop", "all")["CapBnd"] == "0000000000000000"
     assert status("--cap-drop", "all", "--cap-add", "chown")["CapBnd"] == "0000000000000001"
     assert status("-u", "joe")["CapEff"] == "0000000000000000"
-    assert p.run("box", "sh", "-c", "ls /sys/class/net") == "lo\n"
-    assert set(os.listdir("/sys/class/net")) == set(p.run("--network", "host", "box", "ls", "/sys/class/net").split())
+    assert p.run("--network", "none", "box", "sh", "-c", "ls /sys/class/net") == "lo\n"
+    assert {name for _, name in socket.if_nameindex()} == set(p.run("--network", "host", "box", "ls", "/sys/class/net").split())
     assert p.run("box", "sh", "-c", "echo /proc/[0-9]*").split() == ["/proc/1"]
     out = p.run("box", "sh", "-c", "mknod /tmp/d b 8 0 && cat /tmp/d; cat /proc/kcore | wc -c; echo x > /proc/sysrq-trigger; "
                 "mount -t tmpfs x /tmp; unshare -U true; true")
@@ -231,6 +234,41 @@ def test_limits(p):
     if not out:
         raise Skip("no memory or cpu controller")
     assert out in ("67108864\n200000 100000\n", "67108864\n200000\n"), out
+
+
+def test_update(p):
+    """Limits of one that runs: the cgroup's files, and what ps says."""
+    p.good("run", "-d", "--name", "a", "box", "sleep", "1000")
+    p.refused(1, "nothing to change", "update", "a")
+    p.good("update", "--memory", "64M", "--cpus", "3", "a")
+    out = p.call("exec", "a", "sh", "-c", "cd /sys/fs/cgroup; cat memory.max cpu.max memory/memory.limit_in_bytes "
+                 "cpu/cpu.cfs_quota_us 2>/dev/null")[1]
+    i = json.loads(p.good("inspect", "a"))
+    assert i["config"]["memory"] == 64 << 20 and i["config"]["cpus"] == 3, i
+    p.good("kill", "a")
+    p.refused(1, "does not run", "update", "--memory", "64M", "a")
+    if not out:
+        raise Skip("no memory or cpu controller")
+    assert out in ("67108864\n300000 100000\n", "67108864\n300000\n"), out
+
+
+def test_usage(p):
+    """stats and top of a container."""
+    p.good("run", "-d", "--name", "a", "-u", "joe", "box", "sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; "
+           "touch /tmp/up; sleep 1000; true")
+    until(lambda: p.call("exec", "a", "ls", "/tmp/up")[0] == 0)
+    rows = json.loads(p.good("top", "--format", "json", "a"))
+    first, second = sorted(rows, key=lambda r: r["command"] == "sleep 1000")
+    assert first["uid"] == second["uid"] == 1000 and second["ppid"] == first["pid"] and first["seconds"] > 0, rows
+    assert "sleep 1000" in p.good("top", "a")
+    s = json.loads(p.good("stats", "--format", "json", "a"))
+    assert {"cpu", "memory", "pids"} <= set(s), s
+    assert "CPU time" in p.good("stats", "a")
+    lines = p.good("stats", "-i", "1", "-c", "2", "a").splitlines()
+    assert len(lines) == 3 and lines[0].split()[0] == "CPU" and lines[1].split()[0].endswith("%"), lines
+    p.good("kill", "a")
+    for verb in ("top", "stats"):
+        p.refused(1, "does not run", verb, "a")
 
 
 def test_layers_are_shared(p):
@@ -503,9 +541,8 @@ def test_killed(p):
     assert p.run("box", "echo", "well") == "well\n"
 
 
-def main():
-    tests = [(n[5:], f) for n, f in sorted(globals().items()) if n.startswith("test_")]
-    chosen = sys.argv[1:]
+def main(names, chosen, after):
+    tests = [(n[5:], f) for n, f in sorted(names.items()) if n.startswith("test_")]
     if os.geteuid() or not BUSYBOX:
         print("1..0 # SKIP needs root and busybox")
         return 0
@@ -518,6 +555,7 @@ def main():
             try:
                 f(p)
             finally:
+                after()
                 p.close()
             print(f"ok {i} - {name}", flush=True)
         except Skip as why:
@@ -529,10 +567,18 @@ def main():
     return bad > 0
 
 
-if os.geteuid() == 0:
-    leave_chroot()
-with tempfile.TemporaryDirectory(prefix="trapeze-box-") as shared:
-    ARCHIVE = shared + "/box.tar"
-    if BUSYBOX:
-        make_archive(ARCHIVE)
-    sys.exit(main())
+def run_tests(names, apart=False, after=lambda: None):
+    """The functions test_* of a module, in a network namespace of their own (`apart`: already), `after` each of them; their exit status."""
+    global ARCHIVE
+    if os.geteuid() == 0 and not apart:
+        leave_chroot()
+        own_network()
+    with tempfile.TemporaryDirectory(prefix="trapeze-box-") as shared:
+        ARCHIVE = shared + "/box.tar"
+        if BUSYBOX:
+            make_archive(ARCHIVE)
+        return main(names, sys.argv[1:], after)
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests(globals()))
