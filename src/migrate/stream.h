@@ -1,0 +1,103 @@
+/*
+ * The stream: a machine as bytes, in a file or on a wire. docs/migration-stream.md is its specification.
+ *
+ *     TRPZ  CONF  (PAGE | ZERO | PADD)...  MACH  DGST  TEND
+ *
+ * Everything is a record (base/record.h): type, version, length, checksum. The machine's own records are the payload of MACH.
+ * This room knows records and pages; what a configuration or a device's record says, it does not.
+ *
+ * What must stay true
+ *  1. The reader believes nothing: order, versions, lengths, page numbers and checksums are looked at before a byte is used, and a
+ *     stream is good only when its end has been read and the digest is that of the memory that was filled.
+ *  2. What is read is never larger than STREAM_STATE_MAX, whatever a length says.
+ *  3. A stream that has pages twice means the later ones: so rounds of a live migration are a stream, too.
+ */
+#ifndef TRAPEZE_MIGRATE_STREAM_H
+#define TRAPEZE_MIGRATE_STREAM_H
+
+#include "base/record.h"
+#include "migrate/digest.h"
+
+#define STREAM_CONFIG_MAX 65536u
+#define STREAM_STATE_MAX  (16u << 20)
+#define STREAM_PAGES      64u /* in one PAGE record, at most */
+#define STREAM_RAM_MAX    (1ull << 40)
+
+/* What the stream is of: its first record. */
+struct stream_head {
+    u32 page_size; /* 4096 */
+    u32 flags;     /* none so far: 0 */
+    u64 ram_size;  /* bytes, whole pages */
+    s64 created;   /* seconds since 1970, UTC */
+    u8 id[16];     /* random: names this stream and no other */
+};
+
+/* Told now and then how many pages of how many are done. */
+typedef void (*stream_progress)(void *ctx, u64 done, u64 total);
+
+struct stream_out {
+    /* set by the caller */
+    int (*put)(void *ctx, const void *data, size_t len, struct error *e);
+    void *ctx;
+    stream_progress progress; /* may be NULL */
+    void *progress_ctx;
+    bool aligned; /* pages lie at multiples of the page size, for a file that is to be mapped */
+    bool pack;    /* pages are packed (LZ4) where that pays; may be changed at any time; not together with aligned */
+    /* the stream's */
+    u64 offset, records;
+    u64 pages; /* bytes of pages that were put, before they were packed */
+    u8 *buf, *packed;
+    struct page_sums sums;
+};
+
+/* Begin a stream of a machine with that much memory. Each returns 0 or -errno with `e`; end with stream_out_free in any case. */
+int stream_begin(struct stream_out *o, const struct stream_head *head, struct error *e);
+/* The configuration: text of STREAM_CONFIG_MAX bytes at most. */
+int stream_put_config(struct stream_out *o, const char *text, struct error *e);
+/*
+ * All pages of `ram` that are not zero. Nobody may write there meanwhile. `fd`: the memfd behind it, whose holes are passed
+ * over; -1: none.
+ */
+int stream_put_memory(struct stream_out *o, const u8 *ram, u64 size, int fd, struct error *e);
+/*
+ * Pages of `ram` whose bits are set in bits[from..to), a bit a page, 64 pages a word; what has become zero again is told so. Whoever
+ * writes there meanwhile has a later round for it.
+ */
+int stream_put_dirty(struct stream_out *o, const u8 *ram, const u64 *bits, u64 from, u64 to, struct error *e);
+/* The end of a round (live migration): `text` is JSON, for who reads. */
+int stream_put_round(struct stream_out *o, const char *text, struct error *e);
+/* The machine's own records. */
+int stream_put_state(struct stream_out *o, const void *records, size_t len, struct error *e);
+/* Digest and end. */
+int stream_put_end(struct stream_out *o, struct error *e);
+void stream_out_free(struct stream_out *o);
+
+struct stream_in {
+    /* set by the caller */
+    int (*get)(void *ctx, void *buf, size_t len, struct error *e); /* exactly `len` bytes, or an error */
+    void *ctx;
+    stream_progress progress; /* may be NULL */
+    void *progress_ctx;
+    /* The end of a round has been read; `text` has no zero byte but its last. NULL: rounds are refused. */
+    int (*round)(void *ctx, const char *text, struct error *e);
+    /* the stream's */
+    struct stream_head head; /* after stream_open */
+    u64 offset, records;
+    u64 done; /* pages */
+    u8 header[REC_HEADER];
+    u8 *buf, *unpacked;
+    struct page_sums sums;
+};
+
+/* Read the head. 0 or -errno; end with stream_in_free in any case. */
+int stream_open(struct stream_in *s, struct error *e);
+/* Read the configuration: a text that the caller frees. */
+int stream_get_config(struct stream_in *s, char **text, struct error *e);
+/*
+ * Read all the rest: pages into `ram`, which has head.ram_size bytes of zeros, the machine's records to the end of `state`. 0: the
+ * stream was whole. Else the memory is worth nothing.
+ */
+int stream_get_machine(struct stream_in *s, u8 *ram, struct rec_buf *state, struct error *e);
+void stream_in_free(struct stream_in *s);
+
+#endif
