@@ -278,12 +278,18 @@ static size_t console_out(void *ctx, const u8 *data, size_t len)
 static size_t console_in(void *ctx, u8 *data, size_t len)
 {
     const struct board *b = ctx;
-    return b->console_in ? b->console_in(b->console_ctx, data, len) : 0;
+    return b->console_in && !b->pci.console ? b->console_in(b->console_ctx, data, len) : 0;
 }
 
 static void random_bytes(void *ctx, u8 *data, size_t len)
 {
     host_random(data, len);
+}
+
+static bool give_back(void *ctx, u64 offset, u64 len)
+{
+    const struct board *b = ctx;
+    return host_give_back(b->mem.fd, b->mem.ram, offset, len);
 }
 
 static int create_devices(struct board *b, const struct board_config *cfg, struct error *e)
@@ -296,6 +302,7 @@ static int create_devices(struct board *b, const struct board_config *cfg, struc
         .irq_ctx = b->irq,
         .mem = &b->mem,
         .random = random_bytes,
+        .give_back = give_back,
         .ram_low = b->mem.low_size,
         .ram_high = b->mem.size - b->mem.low_size,
         .request = device_asks,
@@ -512,12 +519,21 @@ void board_unlock_devices(struct board *b)
 
 size_t board_console_input(struct board *b, const u8 *data, size_t len)
 {
-    return uart16550_input(device_of(b, &uart16550_device), data, len);
+    return b->pci.console ? virtio_console_input(b->pci.console, data, len)
+                          : uart16550_input(device_of(b, &uart16550_device), data, len);
 }
 
-void board_console_flush(struct board *b)
+void board_console_flush(struct board *b, bool memory)
 {
     uart16550_flush(device_of(b, &uart16550_device));
+    if (b->pci.console && memory)
+        virtio_console_settle(b->pci.console);
+}
+
+void board_console_size(struct board *b, u16 cols, u16 rows)
+{
+    if (b->pci.console)
+        virtio_console_size(b->pci.console, cols, rows);
 }
 
 int board_disk_done(struct board *b, const struct disk_reply *r)
@@ -528,6 +544,11 @@ int board_disk_done(struct board *b, const struct disk_reply *r)
 void board_disk_settle(struct board *b)
 {
     board_pci_disk_settle(&b->pci);
+}
+
+void board_net_announce(struct board *b)
+{
+    board_pci_net_announce(&b->pci);
 }
 
 bool board_net_settle(struct board *b)
@@ -548,6 +569,21 @@ bool board_share_busy(const struct board *b)
 void board_vsock_settle(struct board *b)
 {
     board_pci_vsock_settle(&b->pci);
+}
+
+int board_balloon_set(struct board *b, u64 bytes, struct error *e)
+{
+    return virtio_balloon_set(b->pci.balloon, bytes, e);
+}
+
+bool board_balloon_ask(struct board *b)
+{
+    return virtio_balloon_ask(b->pci.balloon);
+}
+
+void board_balloon_info(const struct board *b, struct balloon_info *out)
+{
+    virtio_balloon_info(b->pci.balloon, out);
 }
 
 bool board_disk_busy(const struct board *b)

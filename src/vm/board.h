@@ -24,20 +24,25 @@ struct board_config {
     const char *cpu_model;           /* --cpu */
     const struct engine_ops *engine; /* --engine */
     size_t code_cache;
-    u32 engine_test; /* ENGINE_TEST_*: for tests */
+    u32 engine_test;  /* ENGINE_TEST_*: for tests */
+    bool virtio_mmio; /* virtio devices in windows of memory instead of on the PCI bus (--virtio mmio) */
     u64 tsc_hz;
     u64 (*host_ns)(void *); /* NULL: host.h's clocks */
     u64 (*host_tsc)(void *);
     void *clock_ctx;
     s64 wall_ns; /* wall clock at start */
-    /* Bytes that the guest sends to COM1. Returns how many were taken; the rest is offered again. */
+    /*
+     * Bytes that the guest sends to COM1, and to the virtio console if it has one. Returns how many were taken; the rest is offered
+     * again.
+     */
     size_t (*console_out)(void *ctx, const u8 *data, size_t len);
     /*
-     * Bytes for COM1, asked for by a guest that polls it: at most `len` into `data`, returns how many, 0 when none wait. May
+     * Bytes for COM1, asked for by a guest that polls it, or for the virtio console: at most `len` into `data`, returns how many, 0 when none wait. May
      * be NULL. What board_console_input did not take is offered here first: the order of the bytes is the caller's.
      */
     size_t (*console_in)(void *ctx, u8 *data, size_t len);
     void *console_ctx;
+    bool virtio_console; /* the machine has one, and what is typed goes there instead of to COM1 */
     /* Disks, and the way to their back end: see virtio_blk_config (device/virtio/devices.h). */
     const struct disk_info *disks;
     unsigned n_disks;
@@ -91,10 +96,15 @@ u64 board_next_deadline(const struct board *b);
 void board_lock_devices(struct board *b);
 void board_unlock_devices(struct board *b);
 
-/* Input to COM1: takes as much as the UART's buffer has room for, returns how much. */
+/* Input to COM1 or the virtio console: takes as much as it has room for, returns how much. */
 size_t board_console_input(struct board *b, const u8 *data, size_t len);
-/* Try to send pending console output again (the reader has room). */
-void board_console_flush(struct board *b);
+/*
+ * Try to send pending console output again (the reader has room). With `memory` also that which lies in guest memory, where the
+ * driver is told that it is out.
+ */
+void board_console_flush(struct board *b, bool memory);
+/* The size of the terminal at the console, in characters; 0, 0: not known. COM1 has no way to tell it. */
+void board_console_size(struct board *b, u16 cols, u16 rows);
 /*
  * A reply of the back end: 0, or -EPROTO when it answers nothing that was asked. After one or several, and when there may be
  * room for requests again, board_disk_settle tells the guest and goes on with what waits.
@@ -106,11 +116,21 @@ bool board_disk_busy(const struct board *b);
 
 /* Move what can move between wires and network cards, while the machine runs; whether a frame did. */
 bool board_net_settle(struct board *b);
+/* Tell the networks that its cards are here now. */
+void board_net_announce(struct board *b);
 /* Take answers and questions of shares; whether any moved. And whether any is on its way: as board_disk_busy. */
 bool board_share_settle(struct board *b);
 bool board_share_busy(const struct board *b);
 /* When packets may have come for the guest's sockets, or there may be room for its own. */
 void board_vsock_settle(struct board *b);
+
+/*
+ * The memory balloon: how many bytes it is to hold (0, -ENODEV without a driver, -ERANGE); ask the guest for statistics, which come
+ * later (writes to guest memory; whether it could be asked); how it is.
+ */
+int board_balloon_set(struct board *b, u64 bytes, struct error *e);
+bool board_balloon_ask(struct board *b);
+void board_balloon_info(const struct board *b, struct balloon_info *out);
 
 /* Press the power button: an ACPI event the guest may act on. */
 void board_power_button(struct board *b);
@@ -123,6 +143,17 @@ void board_reset(struct board *b);
  * 0, or -EINVAL with the machine reset and `e` filled.
  */
 int board_boot(struct board *b, const u8 *data, size_t len, struct error *e);
+
+/*
+ * The dirty log (machine/mem/mem.h): started, it notes which pages of memory are written, by CPUs and devices, while they run or
+ * not. Take: as mem_log_take. All: somebody else wrote to memory; does nothing without a log. By one thread, without the lock.
+ * 0 or -ENOMEM.
+ */
+int board_log_start(struct board *b);
+bool board_log_on(const struct board *b);
+void board_log_take(struct board *b, u64 first, u64 pages, u64 *out);
+void board_log_all(struct board *b);
+void board_log_stop(struct board *b);
 
 void board_pause(struct board *b);
 void board_resume(struct board *b);

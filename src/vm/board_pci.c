@@ -3,9 +3,11 @@
 
 #include <errno.h>
 
-/* Put a device on the bus; takes it. */
+/* Put a device on the bus or into a window; takes it. */
 static int add(struct board_pci *p, struct virtio *v, struct error *e)
 {
+    if (p->windows)
+        return virtio_mmio_add(p->windows, v, e);
     if (p->n == PCI_SLOTS) {
         v->type->destroy(v->self);
         return error_set(e, ENOSPC, "machine: more devices than slots");
@@ -30,10 +32,38 @@ static int add_vsock(struct board_pci *p, const struct board_config *cfg, const 
     return 0;
 }
 
+static int add_console(struct board_pci *p, const struct board_config *cfg, const struct device_env *env,
+                       struct error *e)
+{
+    const struct virtio_console_config c = {cfg->console_out, cfg->console_in, cfg->console_ctx};
+    struct virtio *v;
+    if (!cfg->virtio_console)
+        return 0;
+    int r = virtio_console_create(&v, env, &c, e);
+    if (r < 0)
+        return r;
+    v->slot = BOARD_CONSOLE_SLOT;
+    if ((r = add(p, v, e)) < 0)
+        return r;
+    p->console = v;
+    return 0;
+}
+
 void board_pci_vsock_settle(struct board_pci *p)
 {
     if (p->vsock)
         virtio_vsock_settle(p->vsock);
+}
+
+static int add_balloon(struct board_pci *p, const struct device_env *env, struct error *e)
+{
+    struct virtio *v;
+    int r = virtio_balloon_create(&v, env, e);
+    if (r < 0)
+        return r;
+    v->slot = BOARD_BALLOON_SLOT;
+    p->balloon = v;
+    return add(p, v, e);
 }
 
 static int add_disks(struct board_pci *p, const struct board_config *cfg, const struct device_env *env, struct error *e)
@@ -77,6 +107,12 @@ static int add_nets(struct board_pci *p, const struct board_config *cfg, const s
         p->n_nets++;
     }
     return 0;
+}
+
+void board_pci_net_announce(struct board_pci *p)
+{
+    for (unsigned i = 0; i < p->n_nets; i++)
+        virtio_net_announce(p->net[i]);
 }
 
 bool board_pci_net_settle(struct board_pci *p)
@@ -152,14 +188,20 @@ int board_pci_create(struct board_pci *p, const struct board_config *cfg, const 
 {
     struct virtio *v;
     int r = pci_create(&p->bus, env, e);
+    if (!r && cfg->virtio_mmio)
+        r = virtio_mmio_create(&p->windows, env, e);
     if (!r && (r = virtio_rng_create(&v, env, e)) == 0)
         r = add(p, v, e);
+    if (!r)
+        r = add_balloon(p, env, e);
     if (!r)
         r = add_disks(p, cfg, env, e);
     if (!r)
         r = add_nets(p, cfg, env, e);
     if (!r)
         r = add_shares(p, cfg, env, e);
+    if (!r)
+        r = add_console(p, cfg, env, e);
     return r < 0 ? r : add_vsock(p, cfg, env, e);
 }
 
@@ -167,6 +209,7 @@ void board_pci_destroy(struct board_pci *p)
 {
     for (unsigned i = 0; i < p->n; i++)
         virtio_pci_destroy(p->fn[i]);
+    virtio_mmio_destroy(p->windows);
     pci_destroy(p->bus);
     *p = (struct board_pci){0};
 }
@@ -176,6 +219,8 @@ void board_pci_reset(struct board_pci *p)
     pci_reset(p->bus);
     for (unsigned i = 0; i < p->n; i++)
         virtio_pci_reset(p->fn[i]);
+    if (p->windows)
+        virtio_mmio_reset(p->windows);
 }
 
 int board_pci_save(struct board_pci *p, struct rec_buf *out)
@@ -183,7 +228,7 @@ int board_pci_save(struct board_pci *p, struct rec_buf *out)
     int r = pci_save(p->bus, out);
     for (unsigned i = 0; i < p->n && !r; i++)
         r = virtio_pci_save(p->fn[i], out);
-    return r;
+    return r || !p->windows ? r : virtio_mmio_save(p->windows, out);
 }
 
 int board_pci_load(struct board_pci *p, const struct rec_view *v, bool check_only, struct error *e)
@@ -192,5 +237,5 @@ int board_pci_load(struct board_pci *p, const struct rec_view *v, bool check_onl
     for (unsigned i = 0; i < p->n && !r; i++)
         if (virtio_pci_slot(p->fn[i]) == v->instance)
             r = virtio_pci_load(p->fn[i], v, check_only, e);
-    return r;
+    return r || !p->windows ? r : virtio_mmio_load(p->windows, v, check_only, e);
 }

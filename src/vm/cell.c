@@ -27,13 +27,14 @@
 #include "base/record.h"
 #include "host/host.h"
 #include "vm/cell_disk.h"
+#include "vm/cell_log.h"
 #include "vm/cell_net.h"
 #include "vm/cell_share.h"
 #include "vm/cell_vsock.h"
 #include "vm/explain.h"
 #include "vm/launch.h"
 #include "vm/link.h"
-#include "vm/vigil.h"
+#include "base/vigil.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -194,7 +195,7 @@ static void cell_stopped(struct cell *c, enum board_event event, const char *lin
               (u32)len);
 }
 
-/* What the guest sends to COM1. */
+/* What the guest sends to COM1 and to the virtio console. */
 static size_t console_out(void *ctx, const u8 *data, size_t len)
 {
     struct cell *c = ctx;
@@ -217,7 +218,7 @@ static void input_given(struct cell *c, size_t n)
     memmove(c->input, c->input + n, c->input_len);
 }
 
-/* A guest that polls COM1 asks for more in the middle of a slice. */
+/* A guest that polls COM1, or has buffers for its virtio console again, asks for more in the middle of a slice. */
 static size_t console_in(void *ctx, u8 *data, size_t len)
 {
     struct cell *c = ctx;
@@ -238,6 +239,7 @@ static void do_boot(struct cell *c, const struct link_msg *m)
     if (c->state == CELL_PAUSED)
         board_resume(c->board);
     c->state = CELL_RUN;
+    board_log_all(c->board); /* the keeper has put a kernel there */
     if (board_boot(c->board, c->in, m->len, &e) < 0)
         cell_stopped(c, BOARD_FAILURE, e.msg);
     cpus_go(c);
@@ -290,11 +292,49 @@ static void do_power(struct cell *c, const struct link_msg *m)
     cell_done(c, m->id, &e);
 }
 
+static void do_size(struct cell *c, const struct link_msg *m)
+{
+    board_lock_devices(c->board);
+    board_console_size(c->board, LINK_SIZE_COLS(m->value), LINK_SIZE_ROWS(m->value));
+    board_unlock_devices(c->board);
+}
+
+static void do_announce(struct cell *c, const struct link_msg *m)
+{
+    board_lock_devices(c->board);
+    board_net_announce(c->board);
+    board_unlock_devices(c->board);
+}
+
 static void do_stats(struct cell *c, const struct link_msg *m)
 {
-    struct engine_stats s;
-    board_stats(c->board, &s);
+    struct link_stats s = {0};
+    board_stats(c->board, &s.engine);
+    board_lock_devices(c->board);
+    board_balloon_info(c->board, &s.balloon);
+    board_unlock_devices(c->board);
     cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, &s, sizeof(s));
+}
+
+static void do_balloon(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    struct balloon_ask ask;
+    struct balloon_info info;
+    if (m->len != sizeof(ask))
+        cell_abandon();
+    memcpy(&ask, c->in, sizeof(ask));
+    board_lock_devices(c->board);
+    if (ask.set)
+        board_balloon_set(c->board, ask.target, &e);
+    if (ask.refresh && c->state == CELL_RUN) /* else the guest's memory stays as it is */
+        board_balloon_ask(c->board);
+    board_balloon_info(c->board, &info);
+    board_unlock_devices(c->board);
+    if (e.code)
+        cell_done(c, m->id, &e);
+    else
+        cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, &info, sizeof(info));
 }
 
 static void do_explain(struct cell *c, const struct link_msg *m)
@@ -317,6 +357,38 @@ static void do_explain(struct cell *c, const struct link_msg *m)
         cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, &x, sizeof(x));
 }
 
+static void do_log_start(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    cell_log_start(c->board, &e);
+    cell_done(c, m->id, &e);
+}
+
+/* The CPUs run on. */
+static void do_log_take(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    struct log_ask ask;
+    u64 *words = NULL;
+    if (m->len != sizeof(ask))
+        cell_abandon();
+    memcpy(&ask, c->in, sizeof(ask));
+    s64 n = cell_log_take(c->board, &ask, &words, &e);
+    if (n < 0)
+        cell_done(c, m->id, &e);
+    else
+        cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, words, (u32)n);
+    free(words);
+}
+
+static void do_log_stop(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    board_log_stop(c->board);
+    if (m->id) /* else nobody asked: who had it is gone */
+        cell_done(c, m->id, &e);
+}
+
 static void do_save(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
@@ -333,20 +405,29 @@ static void do_save(struct cell *c, const struct link_msg *m)
     rec_buf_free(&b);
 }
 
+/* Into a machine that is paused, or has not run yet: then it is paused afterwards. */
 static void do_load(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
-    if (c->state != CELL_PAUSED)
+    bool fresh = c->state == CELL_EMPTY;
+    if (c->state == CELL_RUN)
         error_set(&e, EBUSY, "load: pause the machine first");
-    else
-        board_load(c->board, c->in, m->len, &e);
+    if (fresh)
+        board_pause(c->board);
+    if (!e.code && board_load(c->board, c->in, m->len, &e) == 0)
+        c->state = CELL_PAUSED;
+    else if (fresh)
+        board_resume(c->board);
+    c->console_full = true; /* what waited for room there waits here, with nobody to say that there is some */
     cell_done(c, m->id, &e);
 }
 
 static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {
-    [DOWN_BOOT] = do_boot,     [DOWN_HALT] = do_halt,   [DOWN_PAUSE] = do_pause,
-    [DOWN_RESUME] = do_resume, [DOWN_POWER] = do_power, [DOWN_STATS] = do_stats,
-    [DOWN_SAVE] = do_save,     [DOWN_LOAD] = do_load,   [DOWN_EXPLAIN] = do_explain,
+    [DOWN_BOOT] = do_boot,         [DOWN_HALT] = do_halt,         [DOWN_PAUSE] = do_pause,
+    [DOWN_RESUME] = do_resume,     [DOWN_POWER] = do_power,       [DOWN_STATS] = do_stats,
+    [DOWN_SAVE] = do_save,         [DOWN_LOAD] = do_load,         [DOWN_EXPLAIN] = do_explain,
+    [DOWN_BALLOON] = do_balloon,   [DOWN_SIZE] = do_size,         [DOWN_LOG_START] = do_log_start,
+    [DOWN_LOG_TAKE] = do_log_take, [DOWN_LOG_STOP] = do_log_stop, [DOWN_ANNOUNCE] = do_announce,
 };
 
 /* Whether all data of the message in `taking` is there. */
@@ -381,7 +462,7 @@ static bool take_message(struct cell *c)
     return true;
 }
 
-/* Move typed bytes to the UART; whether any moved. */
+/* Move typed bytes to the guest; whether any moved. */
 static bool give_input(struct cell *c)
 {
     size_t n = 0;
@@ -400,6 +481,8 @@ static bool give_input(struct cell *c)
 static bool flush_console(struct cell *c)
 {
     bool room = false;
+    if (c->state == CELL_PAUSED || !c->board)
+        return false;
     board_lock_devices(c->board);
     if (c->console_full) {
         ring_mark_starved(&c->link.ring[LINK_CONSOLE_UP]); /* the mark may have been taken before the ring was full */
@@ -407,7 +490,7 @@ static bool flush_console(struct cell *c)
     }
     if (room) {
         c->console_full = false;
-        board_console_flush(c->board);
+        board_console_flush(c->board, c->state == CELL_RUN);
     }
     board_unlock_devices(c->board);
     return room;
@@ -459,6 +542,12 @@ static void rest(struct cell *c, u64 deadline)
     ring_door_open(c->link.own);
 }
 
+/* Whether the UART has to be looked at again soon. (A virtio console asks by itself when it has room.) */
+static bool keys_wait(const struct cell *c)
+{
+    return c->input_len && !c->cfg.virtio_console;
+}
+
 /* With threads: they run the guest; here is only what the keeper wants, and events. */
 static void watch_cpus(struct cell *c)
 {
@@ -469,7 +558,7 @@ static void watch_cpus(struct cell *c)
         cell_stopped(c, event, text);
         return;
     }
-    rest(c, c->input_len ? host_ns(NULL) + TYPING_NS : UINT64_MAX);
+    rest(c, keys_wait(c) ? host_ns(NULL) + TYPING_NS : UINT64_MAX);
 }
 
 __attribute__((noreturn)) static void cell_loop(struct cell *c)
@@ -486,7 +575,7 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
             continue;
         }
         text[0] = 0;
-        u64 slice = c->input_len ? SLICE_TYPING : SLICE_INSTRUCTIONS;
+        u64 slice = keys_wait(c) ? SLICE_TYPING : SLICE_INSTRUCTIONS;
         enum board_event event = board_run(c->board, slice, text, sizeof(text));
         if (event == BOARD_WAIT)
             rest(c, board_next_deadline(c->board));
@@ -506,11 +595,13 @@ static int make_board(struct cell *c, struct error *e)
         .cpu_model = c->cfg.cpu_model,
         .engine = engine_find(c->cfg.engine),
         .code_cache = (size_t)c->cfg.code_cache,
+        .virtio_mmio = c->cfg.virtio_mmio,
         .tsc_hz = c->cfg.tsc_hz,
         .wall_ns = host_wall_ns(),
         .console_out = console_out,
         .console_in = console_in,
         .console_ctx = c,
+        .virtio_console = c->cfg.virtio_console,
     };
     if (!b.engine)
         return error_set(e, EINVAL, "engine %s: not in this program, or not for this host", c->cfg.engine);
@@ -527,7 +618,8 @@ static int make_board(struct cell *c, struct error *e)
 
 static int get_ready(struct cell *c, struct error *e)
 {
-    c->seal = (struct host_cell_seal){.wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER};
+    c->seal =
+        (struct host_cell_seal){.wake_self = LINK_FD_WAKE_CELL, .wake_peer = LINK_FD_WAKE_KEEPER, .ram = LINK_FD_RAM};
     int r = link_take_config(&c->link, &c->cfg, e);
     c->threads = r == 0 && c->cfg.cpus > 1;
     if (c->threads)

@@ -22,7 +22,7 @@ int client_accept(struct client *c, int listener)
         close(fd);
         return -EPERM;
     }
-    *c = (struct client){.fd = fd};
+    *c = (struct client){.fd = fd, .pass = -1};
     return 1;
 }
 
@@ -33,7 +33,7 @@ void client_close(struct client *c)
     free(c->in);
     free(c->out);
     free(c->body);
-    *c = (struct client){.fd = -1};
+    *c = (struct client){.fd = -1, .pass = -1};
 }
 
 size_t client_backlog(const struct client *c)
@@ -94,10 +94,55 @@ void client_frame(struct client *c, u8 kind, const void *data, size_t len)
     } while (len);
 }
 
+int client_put_fd(struct client *c, int fd)
+{
+    if (c->pass >= 0)
+        return -EBUSY;
+    size_t before = client_backlog(c);
+    int r = client_put(c, "", 1);
+    if (r == 0) {
+        c->pass = fd;
+        c->pass_behind = before;
+    }
+    return r;
+}
+
+/* The next byte, with the descriptor. */
+static ssize_t send_fd(struct client *c)
+{
+    struct iovec iov = {c->out + c->out_at, 1};
+    union {
+        struct cmsghdr head;
+        u8 room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(sizeof(c->pass));
+    memcpy(CMSG_DATA(h), &c->pass, sizeof(c->pass));
+    ssize_t n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n == 1)
+        c->pass = -1;
+    return n;
+}
+
+/* Some of the output, up to the byte with the descriptor or that byte. */
+static ssize_t send_some(struct client *c)
+{
+    if (c->pass >= 0 && !c->pass_behind)
+        return send_fd(c);
+    size_t most = c->pass >= 0 ? c->pass_behind : client_backlog(c);
+    ssize_t n = send(c->fd, c->out + c->out_at, most, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0 && c->pass >= 0)
+        c->pass_behind -= (size_t)n;
+    return n;
+}
+
 int client_flush(struct client *c)
 {
     while (client_backlog(c)) {
-        ssize_t n = send(c->fd, c->out + c->out_at, client_backlog(c), MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = send_some(c);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -41,6 +41,8 @@ struct client {
     struct vsock_connection *stream; /* its other end, while there is one */
     u64 streamed;                    /* bytes of the guest that went into the output */
     bool last;                       /* the guest sends no more: the peer is told behind the output */
+    int pass;                        /* a descriptor to be sent with a byte of the output, not ours; -1: none */
+    size_t pass_behind;              /* bytes of the output before that byte */
     u64 hung_up; /* since when (host ns) the peer is gone, and its last bytes wait for credit; 0: not */
 };
 
@@ -50,6 +52,8 @@ void client_close(struct client *c);
 
 /* Append bytes to the output. 0, or -ENOMEM (the connection is marked closing). */
 int client_put(struct client *c, const void *data, size_t len);
+/* Append one byte that carries a descriptor, which stays the caller's and open. 0, -EBUSY while another is on its way, -ENOMEM. */
+int client_put_fd(struct client *c, int fd);
 size_t client_backlog(const struct client *c);
 
 /* Append a frame; console output beyond the backlog is dropped and told later. */

@@ -8,13 +8,19 @@
 
 void vm_config_init(struct vm_config *c)
 {
-    *c = (struct vm_config){.memory = 512ull << 20, .cpus = 1, .cpu_model = "host", .engine = "auto"};
+    *c = (struct vm_config){
+        .memory = 512ull << 20, .cpus = 1, .cpu_model = "host", .engine = "auto", .console = "serial", .virtio = "pci"};
 }
 
 const char *vm_config_engine(const struct vm_config *c)
 {
     const struct engine_ops *best = strcmp(c->engine, "auto") ? NULL : engine_auto();
     return best ? best->name : c->engine;
+}
+
+bool vm_config_virtio_mmio(const struct vm_config *c)
+{
+    return !strcmp(c->virtio, "mmio");
 }
 
 static int check_engine(const struct vm_config *c, struct error *e)
@@ -28,6 +34,11 @@ static int check_engine(const struct vm_config *c, struct error *e)
     if (!strcmp(name, "bt") || !strcmp(name, "kvm"))
         return error_set(e, ENOSYS, "--engine %s: not there yet; use --engine %s", name, engine_auto()->name);
     return error_set(e, EINVAL, "--engine %s: no such engine; use --engine auto", name);
+}
+
+bool vm_config_virtio_console(const struct vm_config *c)
+{
+    return !strcmp(c->console, "virtio");
 }
 
 static int check_memory(const struct vm_config *c, struct error *e)
@@ -51,6 +62,10 @@ int vm_config_check(const struct vm_config *c, struct error *e)
         return error_set(e, EINVAL, "--cpus %u: a machine has %u CPUs at most", c->cpus, VM_CPUS_MAX);
     if (c->code_cache && (c->code_cache < VM_CODE_MIN || c->code_cache > VM_CODE_MAX))
         return error_set(e, EINVAL, "--code-cache %llu bytes: give 256K to 4G", (unsigned long long)c->code_cache);
+    if (strcmp(c->console, "serial") && !vm_config_virtio_console(c))
+        return error_set(e, EINVAL, "--console %s: give serial or virtio", c->console);
+    if (strcmp(c->virtio, "pci") && strcmp(c->virtio, "mmio"))
+        return error_set(e, EINVAL, "--virtio %s: no such transport; use --virtio pci or mmio", c->virtio);
     if (!c->kernel[0])
         return error_set(e, EINVAL, "--kernel: missing; name a bzImage or an ELF kernel with a PVH note");
     if (c->n_disks > VM_DISKS_MAX)
@@ -80,6 +95,7 @@ static const struct member {
     MEMBER(MEMBER_STRING, "engine", engine),     MEMBER(MEMBER_STRING, "kernel", kernel),
     MEMBER(MEMBER_STRING, "initrd", initrd),     MEMBER(MEMBER_STRING, "append", append),
     MEMBER(MEMBER_BOOL, "no_reboot", no_reboot), MEMBER(MEMBER_U64, "code_cache", code_cache),
+    MEMBER(MEMBER_STRING, "console", console),   MEMBER(MEMBER_STRING, "virtio", virtio),
 #undef MEMBER
 };
 

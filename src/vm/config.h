@@ -13,14 +13,15 @@
 #include <jansson.h>
 #include <limits.h>
 
-#define VM_NAME_MAX   63
-#define VM_APPEND_MAX 2047
-#define VM_CPUS_MAX   64u
-#define VM_MEMORY_MIN (8ull << 20)
-#define VM_MEMORY_MAX (1ull << 40)
-#define VM_DISKS_MAX  16
-#define VM_CODE_MIN   (256ull << 10)
-#define VM_CODE_MAX   (4ull << 30)
+#define VM_NAME_MAX     63
+#define VM_APPEND_MAX   2047
+#define VM_CPUS_MAX     64u
+#define VM_MEMORY_MIN   (8ull << 20)
+#define VM_MEMORY_MAX   (1ull << 40)
+#define VM_MEMORY_FLOOR (64ull << 20) /* the least that `update` leaves a guest */
+#define VM_DISKS_MAX    16
+#define VM_CODE_MIN     (256ull << 10)
+#define VM_CODE_MAX     (4ull << 30)
 
 /* A disk: "FILE[,format=F][,readonly][,cache=C]" */
 struct vm_disk {
@@ -54,8 +55,10 @@ struct vm_config {
     char kernel[PATH_MAX];
     char initrd[PATH_MAX]; /* "" without one */
     char append[VM_APPEND_MAX + 1];
-    bool no_reboot; /* a reset ends the machine instead of starting it again */
-    u64 code_cache; /* bytes; 0: the engine's default */
+    char console[16]; /* --console: "serial" or "virtio" */
+    bool no_reboot;   /* a reset ends the machine instead of starting it again */
+    u64 code_cache;   /* bytes; 0: the engine's default */
+    char virtio[8];   /* --virtio: how its devices are reached, "pci" or "mmio" */
     unsigned n_disks;
     struct vm_disk disks[VM_DISKS_MAX]; /* in the order in which the guest finds them */
     unsigned n_nets;
@@ -77,6 +80,11 @@ int vm_config_check(const struct vm_config *c, struct error *e);
 
 /* The engine that a checked configuration gets: "auto" becomes the one that this host can run. */
 const char *vm_config_engine(const struct vm_config *c);
+
+/* Whether the machine has a virtio console, and is typed to there. */
+bool vm_config_virtio_console(const struct vm_config *c);
+/* Whether the devices of a checked configuration are in windows of memory instead of on the PCI bus. */
+bool vm_config_virtio_mmio(const struct vm_config *c);
 
 /* A new JSON object (the caller's reference), or NULL when out of memory or when a string is no UTF-8. */
 json_t *vm_config_to_json(const struct vm_config *c);

@@ -137,6 +137,86 @@ int control_call(int fd, const json_t *request, json_t **reply, struct error *e)
     return r < 0 ? r : control_receive(fd, reply, e);
 }
 
+/* The byte that carries a descriptor. */
+static int receive_fd(int fd)
+{
+    char byte;
+    struct iovec iov = {&byte, 1};
+    union {
+        struct cmsghdr head;
+        u8 room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    ssize_t n;
+    while ((n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
+        ;
+    if (n <= 0)
+        return n < 0 ? -errno : -EPIPE;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    int got;
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(got)))
+        return -EPROTO;
+    memcpy(&got, CMSG_DATA(c), sizeof(got));
+    return got;
+}
+
+int control_memory(int fd, u64 *size, struct error *e)
+{
+    json_t *request = json_pack("{s:s}", "do", "memory"), *reply = NULL;
+    int r = request ? control_call(fd, request, &reply, e) : error_set(e, ENOMEM, "request: out of memory");
+    json_decref(request);
+    if (r < 0)
+        return r;
+    *size = (u64)json_integer_value(json_object_get(reply, "bytes"));
+    json_decref(reply);
+    r = receive_fd(fd);
+    return r < 0 ? error_set(e, -r, "the machine's keeper: guest memory did not come: %s", strerror(-r)) : r;
+}
+
+/* Takes the reference of `request`. */
+static int log_call(int fd, json_t *request, json_t **reply, struct error *e)
+{
+    int r = request ? control_call(fd, request, reply, e) : error_set(e, ENOMEM, "request: out of memory");
+    json_decref(request);
+    return r;
+}
+
+int control_log_start(int fd, struct error *e)
+{
+    return log_call(fd, json_pack("{s:s,s:s}", "do", "log", "action", "start"), NULL, e);
+}
+
+int control_log_stop(int fd, struct error *e)
+{
+    return log_call(fd, json_pack("{s:s,s:s}", "do", "log", "action", "stop"), NULL, e);
+}
+
+static int log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)
+{
+    json_t *reply;
+    int r = log_call(fd,
+                     json_pack("{s:s,s:s,s:I,s:I}", "do", "log", "action", "take", "first", (json_int_t)first, "pages",
+                               (json_int_t)pages),
+                     &reply, e);
+    if (r < 0)
+        return r;
+    json_int_t bytes = json_integer_value(json_object_get(reply, "bytes"));
+    json_decref(reply);
+    if (bytes < 0 || (u64)bytes != pages / 8)
+        return error_set(e, EPROTO, "the machine's keeper: a dirty log of another size than was asked for");
+    return control_bytes(fd, out, (size_t)bytes, e);
+}
+
+int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)
+{
+    int r = 0;
+    for (u64 at = 0, n; at < pages && r == 0; at += n) {
+        n = MIN(pages - at, (u64)CONTROL_LOG_PAGES);
+        r = log_take(fd, first + at, n, out + at / 64, e);
+    }
+    return r;
+}
+
 int control_once(const char *path, json_t *request, json_t **reply, struct error *e)
 {
     if (reply)
@@ -185,6 +265,12 @@ static int receive_all(int fd, void *out, size_t len)
         got += (size_t)n;
     }
     return 1;
+}
+
+int control_bytes(int fd, void *out, size_t len, struct error *e)
+{
+    int r = receive_all(fd, out, len);
+    return r > 0 ? 0 : error_set(e, r < 0 ? -r : EPIPE, "the machine's keeper has gone");
 }
 
 int control_frame_receive(int fd, struct control_frame *f)

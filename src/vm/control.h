@@ -5,21 +5,58 @@
  * line, at most CONTROL_LINE_MAX bytes. A request names what to do; a reply has "ok": true and its members, or "ok": false,
  * "error": a line for people, "errno": a number.
  *
- *   {"do":"status"}   -> name state pid cell uptime memory cpus engine instructions [code reason]
+ *   {"do":"status"}   -> name state held pid cell uptime memory cpus engine instructions memory_target memory_actual [code reason]
  *   {"do":"inspect"}  -> config (vm_config_to_json), boot {protocol entry}, and what status has
- *   {"do":"stats"}    -> the engine's counters by name (ENGINE_COUNTERS of engine/engine.h)
+ *   {"do":"stats"}    -> the engine's counters by name (ENGINE_COUNTERS of engine/engine.h), "balloon": as below
+ *   {"do":"balloon","memory":BYTES,"refresh":true}  -> memory memory_target memory_actual, driver: whether the guest has one;
+ *                     host: bytes of memory that the host has given; inflated reported kept (base/balloon.h); guest: its own
+ *                     statistics, by name (BALLOON_STATS), answers: how often it has told them. "memory" says what the guest is to
+ *                     have, "refresh" asks it for statistics, which come later. Both can be left out.
  *   {"do":"explain","address":"0x.."}  -> what the engine made of the code there (vm/explain.h); at RIP without an address
  *   {"do":"pause"}  {"do":"resume"}  {"do":"reset"}
  *   {"do":"power"}    press the power button
  *   {"do":"stop","time":10}  power button, killed after that many seconds; the reply comes at the end, as that of wait
  *   {"do":"kill"}     -> the reply comes at the end, as that of wait
  *   {"do":"wait"}     -> at the end: code, reason, text (the CPU's state if there is something to show)
- *   {"do":"console","input":true,"replay":N}  -> "input": whether this connection may type; then frames, see below
+ *   {"do":"console","input":true,"replay":N}  -> "input": whether this connection may type; "size": whether it may say how
+ *                     large its terminal is; then frames, see below
  *   {"do":"vsock","port":N}  -> when the guest has accepted; from then on the connection carries the bytes of its socket
  *   {"do":"save"}     -> "bytes": N, then N bytes: the records of everything but memory (the machine is paused meanwhile)
  *   {"do":"load","bytes":N}, then N bytes: such records, into a paused machine
+ *   {"do":"hold"}     -> paused, and nobody else makes it go on, until this connection says so or is closed: see below
+ *   {"do":"memory"}   -> "bytes": N, then one byte with the descriptor of guest memory (SCM_RIGHTS)
+ *   {"do":"sync"}     -> what the guest wrote to its disks is on stable storage; held only
+ *   {"do":"release"}  -> it goes on, if it ran before the hold
+ *   {"do":"handover","action":..}   the keeper's part of a handover (vm/keeper_handover.c); "id": which one
+ *        "prepare"      make room for the record
+ *        "commit"       held only; "host", "to", "tls", "insecure": recorded, and committed from now on
+ *        "back"         of a committed one: it goes on here
+ *        "left"         of a committed one: it runs there, and ends here. The reply comes at the end, as that of wait
+ *        "activate"     of a prepared one: recorded, and it runs
+ *   {"do":"leave"}    -> it ends, as "suspended"; held only. The reply comes at the end, as that of wait
+ *   {"do":"log","action":"start"}  from now on the dirty log notes which pages of memory are written: see below
+ *   {"do":"log","action":"take","first":PAGE,"pages":N}  -> "bytes": B, then B bytes: a bit for each of these pages, in
+ *                     little-endian 64-bit words. Both are multiples of 64, N is at most CONTROL_LOG_PAGES, and the last page
+ *                     lies in the machine's last such word at most; bits of pages that are not there are 0
+ *   {"do":"log","action":"stop"}
  *
- * state: booting (not yet ready), running, paused, resetting, stopped.
+ * A hold is how memory and state are read as of one moment. It ends, and the machine goes on, when the connection that has it
+ * closes, however that comes; a person who stops or kills the machine breaks it. Who had it learns that by `release` and `leave`,
+ * which fail with ESTALE then: what was read is worth nothing.
+ *
+ * A machine that comes in from another host is held by who sends it, and ends with that connection until it is prepared; `load`
+ * then takes its state.
+ *
+ * The dirty log. Pages are numbered by their place in the machine's memory (as {"do":"memory"} hands it out), not by their
+ * guest-physical address. After `start` all of them are clean. `take` tells which ones of its range have been written since they
+ * were clean last, and makes these clean again, while the machine runs. A write that was in memory before a take is in that one
+ * or in one before it; one that comes later is in the next. So whoever copies a page behind the take that named it loses nothing, and
+ * while the machine is held or paused a take has all that is left. When the guest is reset all pages count as written.
+ * The log belongs to the connection that started it (starting again begins anew); it stops when that is closed. Others get EBUSY,
+ * and EINVAL if there is no log. After an error of a take its bits may be gone: then the log has stopped (ETIMEDOUT), or
+ * was not touched (all others).
+ *
+ * state: booting (not yet ready), running, paused, resetting, incoming, prepared, committed, stopped.
  *
  * After a successful console request the connection carries frames both ways:
  *
@@ -40,10 +77,12 @@
 #define CONTROL_LINE_MAX  65536
 #define CONTROL_FRAME_MAX 4096
 #define CONTROL_SAVE_MAX  (16u << 20)
+#define CONTROL_LOG_PAGES 524288u /* in one `take`: 2 GiB */
 
 enum control_frame_kind {
-    CONTROL_OUTPUT = 'o',  /* keeper to client: bytes of the console */
-    CONTROL_INPUT = 'i',   /* client to keeper: bytes typed; ignored unless this connection holds the input */
+    CONTROL_OUTPUT = 'o', /* keeper to client: bytes of the console */
+    CONTROL_INPUT = 'i',  /* client to keeper: bytes typed; ignored unless this connection holds the input */
+    CONTROL_SIZE = 'w', /* client to keeper: columns and rows of its terminal, 2 bytes each, little-endian; likewise */
     CONTROL_DROPPED = 'd', /* keeper to client: 8 bytes, how many bytes were left out because the client was slow */
     CONTROL_STATE = 's',   /* keeper to client: the new state's name */
     CONTROL_END = 'e',     /* keeper to client: JSON as the reply of wait; the keeper closes after it */
@@ -69,6 +108,21 @@ int control_send(int fd, const json_t *request, struct error *e);
  * -errno and text in `e` (then *reply is NULL); -EPROTO for what is no reply; -EPIPE when the keeper is gone.
  */
 int control_receive(int fd, json_t **reply, struct error *e);
+
+/* Read the `len` bytes that a reply has announced. 0 or -errno. */
+int control_bytes(int fd, void *out, size_t len, struct error *e);
+
+/* Ask for guest memory: its descriptor, and its bytes in *size. -errno. */
+int control_memory(int fd, u64 *size, struct error *e);
+
+/*
+ * The dirty log of a machine, for the connection `fd`: start (all pages are clean), take, stop. A take is of `pages` pages from
+ * page `first` on, both multiples of 64 (as many requests as that needs): one bit a page to `out`, which has pages / 64 words.
+ * 0 or -errno; after a failed take what it would have said may be lost.
+ */
+int control_log_start(int fd, struct error *e);
+int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e);
+int control_log_stop(int fd, struct error *e);
 
 /* control_send and control_receive. `reply` may be NULL. */
 int control_call(int fd, const json_t *request, json_t **reply, struct error *e);

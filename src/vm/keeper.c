@@ -93,11 +93,21 @@ static int take_lock(struct keeper *k, struct error *e)
     return error_set(e, EEXIST, "%s: runs already; stop it first or choose another --name", k->cfg.name);
 }
 
+/* The memory of the machine that goes on. */
+static int take_memory(struct keeper *k, struct error *e)
+{
+    struct stat st;
+    k->ram_fd = k->incoming->ram_fd;
+    if (fstat(k->ram_fd, &st) < 0 || (u64)st.st_size != k->cfg.memory)
+        return error_set(e, EINVAL, "%s: the memory that came is not of the machine's size", k->cfg.name);
+    return 0;
+}
+
 static int open_all(struct keeper *k, struct error *e)
 {
     int r = take_lock(k, e);
-    if (r < 0 || (r = keeper_open_files(k, e)) < 0 || (r = keeper_open_disks(k, e)) < 0 ||
-        (r = keeper_open_shares(k, e)) < 0 || (r = keeper_open_vsock(k, e)) < 0 ||
+    if (r < 0 || (r = keeper_open_files(k, e)) < 0 || (r = keeper_open_handover(k, e)) < 0 ||
+        (r = keeper_open_disks(k, e)) < 0 || (r = keeper_open_shares(k, e)) < 0 || (r = keeper_open_vsock(k, e)) < 0 ||
         (r = console_log_open(&k->log, k->dir, VM_FILE_LOG, e)) < 0)
         return r;
     k->end_fd = openat(k->dir, VM_FILE_END, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -107,6 +117,8 @@ static int open_all(struct keeper *k, struct error *e)
         return r;
     if (chdir("/") < 0) /* no file system is kept busy; the kernel's files are open */
         return error_set(e, errno, "/: %s", strerror(errno));
+    if (k->incoming)
+        return take_memory(k, e);
     return (r = k->ram_fd = host_memfd("trapeze-ram", k->cfg.memory, e)) < 0 ? r : 0;
 }
 
@@ -133,6 +145,66 @@ static int await_cell(struct keeper *k, struct error *e)
     return k->ready ? 0 : error_set(e, EINVAL, "%s", k->reason);
 }
 
+/* What the cell's loop waits for, a while at most. */
+static int await_restored(struct keeper *k, struct error *e)
+{
+    u64 limit = host_ns(NULL) + READY_NS;
+    while (!k->restored && !k->ended) {
+        struct pollfd p[] = {{.fd = k->link.wake_self, .events = POLLIN}, {.fd = k->cell.pidfd, .events = POLLIN}};
+        if (host_ns(NULL) > limit)
+            return error_set(e, ETIMEDOUT, "%s: the guest's process did not take its state over", k->cfg.name);
+        ring_door_close(k->link.own);
+        if (!keeper_cell_pending(k))
+            poll(p, 2, 1000);
+        ring_door_open(k->link.own);
+        host_event_clear(k->link.wake_self);
+        keeper_serve_cell(k);
+        if (p[1].revents && !k->restored && !k->ended)
+            return error_set(e, EIO, "%s: the guest's process ended while it took its state over", k->cfg.name);
+    }
+    return k->restored ? 0 : error_set(e, EINVAL, "%s", k->reason);
+}
+
+/*
+ * Another's state instead of a kernel. The file that it came from goes before the guest goes on: from then on its disks may be
+ * others, and what the file says of its memory fits them no more.
+ */
+static int restore(struct keeper *k, struct error *e)
+{
+    keeper_set_state(k, KEEPER_RESTORING);
+    int r = keeper_ask(k, DOWN_LOAD, -1, false, k->incoming->records, k->incoming->len);
+    if (r < 0)
+        return error_set(e, -r, "%s: the guest's process takes no messages", k->cfg.name);
+    if ((r = await_restored(k, e)) < 0)
+        return r;
+    if (k->incoming->consumed && unlinkat(k->dir, k->incoming->consumed, 0) < 0)
+        return error_set(e, errno, "%s: %s: cannot be removed: %s", k->cfg.name, k->incoming->consumed,
+                         strerror(errno));
+    keeper_set_state(k, KEEPER_PAUSED);
+    if (!k->incoming->paused && keeper_ask(k, DOWN_RESUME, -1, false, NULL, 0) < 0)
+        return error_set(e, EBUSY, "%s: the guest's process takes no messages", k->cfg.name);
+    k->incoming = NULL;
+    return 0;
+}
+
+/* Memory and state come later, by whoever holds the machine. */
+static void await_sender(struct keeper *k)
+{
+    k->incoming_lifetime = k->incoming->lifetime;
+    k->incoming_runs = !k->incoming->paused;
+    k->incoming = NULL;
+    keeper_set_state(k, KEEPER_INCOMING);
+}
+
+static int boot(struct keeper *k, const struct rec_buf *rec, struct error *e)
+{
+    int r = keeper_tell(k, DOWN_BOOT, rec->data, rec->len);
+    if (r < 0)
+        return error_set(e, -r, "%s: the guest's process takes no messages", k->cfg.name);
+    keeper_set_state(k, KEEPER_RUNNING);
+    return 0;
+}
+
 static int seal(struct keeper *k, struct error *e)
 {
     struct host_keeper_seal s = {.listener = k->listener,
@@ -148,7 +220,7 @@ static int seal(struct keeper *k, struct error *e)
     for (unsigned i = 0; i < HOST_SHARE_MAX; i++)
         s.backs[HOST_NET_MAX + i] = keeper_share_process(k, i);
     json_object_seed(0); /* opens /dev/urandom on old kernels: now or never */
-    int r = host_confine(false, e);
+    int r = host_confine_ring(e);
     return r < 0 ? r : host_seal_keeper(&s, e);
 }
 
@@ -161,15 +233,14 @@ static int start(struct keeper *k, struct error *e)
     k->tsc_hz = host_tsc_hz();
     r = cpu_model_make(&k->model, k->cfg.cpu_model, k->tsc_hz, k->cfg.cpus, e);
     /* Load first: a kernel that can't be started is found before there is a cell. */
-    if (r < 0 || (r = keeper_load(k, &rec, e)) < 0 || (r = keeper_start_cell(k, e)) < 0 ||
+    if (r < 0 || (!k->incoming && (r = keeper_load(k, &rec, e)) < 0) || (r = keeper_start_cell(k, e)) < 0 ||
         (r = keeper_start_disks(k, e)) < 0 || (r = keeper_listen(k, e)) < 0 || (r = await_cell(k, e)) < 0 ||
         (r = seal(k, e)) < 0)
         goto out;
-    r = keeper_tell(k, DOWN_BOOT, rec.data, rec.len);
-    if (r < 0)
-        error_set(e, -r, "%s: the guest's process takes no messages", k->cfg.name);
+    if (k->incoming && !k->incoming->records)
+        await_sender(k);
     else
-        keeper_set_state(k, KEEPER_RUNNING);
+        r = k->incoming ? restore(k, e) : boot(k, &rec, e);
 out:
     rec_buf_free(&rec);
     return r;
@@ -179,8 +250,11 @@ out:
 
 static void remove_names(struct keeper *k)
 {
+    struct stat st;
     unlinkat(k->dir, VM_FILE_CONTROL, 0);
     unlinkat(k->dir, VM_FILE_LOCK, 0);
+    if (k->handover_fd >= 0 && fstat(k->handover_fd, &st) == 0 && !st.st_size) /* there was none */
+        unlinkat(k->dir, VM_FILE_HANDOVER, 0);
 }
 
 static void report(struct keeper *k, const struct error *e)
@@ -257,7 +331,7 @@ enum {
 
 static u64 next_deadline(const struct keeper *k)
 {
-    u64 at = MIN(k->stop_at, keeper_vsock_deadline(k));
+    u64 at = MIN(MIN(MIN(k->stop_at, k->expire_at), k->announce_at), keeper_vsock_deadline(k));
     for (unsigned i = 0; i < KEEPER_OPS; i++)
         if (k->ops[i].id)
             at = MIN(at, k->ops[i].deadline);
@@ -270,6 +344,10 @@ static void serve_deadlines(struct keeper *k)
     for (unsigned i = 0; i < KEEPER_OPS; i++)
         if (k->ops[i].id && k->ops[i].deadline <= now)
             keeper_op_timeout(k, &k->ops[i]);
+    if (k->announce_at <= now)
+        keeper_announce(k, now);
+    if (k->expire_at <= now)
+        keeper_abandon_incoming(k, "the host that sent it has not said that it may run");
     if (!k->ended && k->stop_at <= now)
         keeper_end(k, VM_EXIT_SIGNAL + 9, NULL, "killed: it had not powered off after %u s", k->stop_seconds);
 }
@@ -408,22 +486,24 @@ static void linger(struct keeper *k)
     }
 }
 
-void keeper_main(const struct vm_config *c, int dir, int report_fd)
+void keeper_main(const struct vm_config *c, const struct vm_incoming *in, int dir, int report_fd)
 {
     struct error e = {0};
     struct keeper *k = calloc(1, sizeof(*k));
     if (!k)
         _exit(VM_EXIT_HOST);
     k->cfg = *c;
+    k->incoming = in;
     k->dir = dir;
     k->report = report_fd;
-    k->lock = k->listener = k->end_fd = k->term_fd = k->ram_fd = k->link_fd = k->kernel.fd = k->initrd.fd = k->log.fd =
-        -1;
+    k->lock = k->listener = k->end_fd = k->term_fd = k->ram_fd = k->handover_fd = k->link_fd = k->kernel.fd =
+        k->initrd.fd = k->log.fd = -1;
     k->cell = (struct host_child){.pid = -1, .pidfd = -1};
-    k->stop_at = UINT64_MAX;
+    k->stop_at = k->expire_at = k->announce_at = UINT64_MAX;
+    k->holder = k->logger = -1;
     k->started = host_ns(NULL);
     for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
-        k->clients[i].fd = -1;
+        k->clients[i].fd = k->clients[i].pass = -1;
     host_process_name("trapeze-keeper");
     if (start(k, &e) < 0)
         give_up(k, &e);

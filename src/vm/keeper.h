@@ -1,6 +1,6 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
+ * keeper_cell.c (the link to the cell), keeper_balloon.c (its memory), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
  * directories and sockets) and
  * keeper_control.c (requests). Nobody else includes it but launch.c.
  */
@@ -16,6 +16,7 @@
 #include "vm/client.h"
 #include "vm/config.h"
 #include "vm/console_log.h"
+#include "vm/handover_file.h"
 #include "vm/launch.h"
 #include "vm/link.h"
 
@@ -28,11 +29,15 @@
 #define KEEPER_TYPED   4096u
 
 /* X-macro: state, name */
-#define KEEPER_STATES(X)                                                      \
-    X(KEEPER_BOOTING, "booting") /* the cell is not ready yet */              \
-    X(KEEPER_RUNNING, "running")                                              \
-    X(KEEPER_PAUSED, "paused")                                                \
-    X(KEEPER_RESETTING, "resetting") /* the cell stops, to be booted again */ \
+#define KEEPER_STATES(X)                                                                    \
+    X(KEEPER_BOOTING, "booting")     /* the cell is not ready yet */                        \
+    X(KEEPER_RESTORING, "restoring") /* it takes over another's state */                    \
+    X(KEEPER_RUNNING, "running")                                                            \
+    X(KEEPER_PAUSED, "paused")                                                              \
+    X(KEEPER_RESETTING, "resetting") /* the cell stops, to be booted again */               \
+    X(KEEPER_INCOMING, "incoming")   /* another host sends it */                            \
+    X(KEEPER_PREPARED, "prepared")   /* it is here whole, and waits for that host's word */ \
+    X(KEEPER_COMMITTED, "committed") /* it has been handed over: the other host decides */  \
     X(KEEPER_STOPPED, "stopped")     /* it has ended; the last words go out */
 
 enum keeper_state {
@@ -54,6 +59,7 @@ struct keeper_op {
     u64 id; /* 0: free */
     enum link_down kind;
     bool for_status; /* statistics asked for by a status request */
+    u32 bytes;       /* DOWN_LOG_TAKE: of the answer */
     int client;      /* index, or -1: nobody waits any more */
     u64 deadline;    /* host ns, after which the client is told that the cell is silent */
 };
@@ -75,6 +81,16 @@ struct keeper {
     enum keeper_state state;
     int dir, lock, listener, end_fd, term_fd; /* descriptors, -1: none */
     int report;                               /* pipe to vm_launch's caller, until ready */
+    const struct vm_incoming *incoming;       /* what it goes on from, or NULL; while it starts */
+    bool restored;                            /* the cell has taken that over */
+    u64 incoming_lifetime;                    /* seconds that a prepared machine waits */
+    bool incoming_runs;                       /* it goes on when it is activated */
+    int handover_fd;
+    char handover_id[HANDOVER_ID + 1]; /* of the handover at hand; "" */
+    struct handover_record handed;     /* what was written, while committed */
+    u64 announce_at;                   /* host ns at which the networks are told that it is here; UINT64_MAX: never */
+    unsigned announced;                /* times */
+    u64 expire_at;                     /* host ns at which a machine that comes in gives up; UINT64_MAX: never */
     struct console_log log;
 
     struct keeper_file kernel, initrd;
@@ -102,8 +118,14 @@ struct keeper {
     u64 last_id;
 
     struct client clients[KEEPER_CLIENTS];
+    int holder;             /* index of the client that holds the machine, or -1 */
+    bool held_runs;         /* it goes on when the hold ends */
+    int logger;             /* index of the client that has the dirty log, or -1 */
+    bool log_stop_due;      /* nobody has it any more; the cell has not been told */
     u8 typed[KEEPER_TYPED]; /* bytes that the console's ring had no room for */
     u32 typed_len;
+    u32 size; /* LINK_SIZE of the terminal that types */
+    bool size_due;
 
     u64 started; /* host ns */
     u64 stop_at; /* host ns at which a machine that was asked to stop is killed; UINT64_MAX: never */
@@ -122,7 +144,8 @@ struct launch_report {
 };
 
 /* Life: start everything, tell the caller by k->report, serve, end. Never returns. */
-__attribute__((noreturn)) void keeper_main(const struct vm_config *c, int dir, int report);
+__attribute__((noreturn)) void keeper_main(const struct vm_config *c, const struct vm_incoming *in, int dir,
+                                           int report);
 
 /* The machine ends: remember how (the first word stands), kill the cell. `text` may be NULL. */
 void keeper_end(struct keeper *k, int code, const char *text, const char *fmt, ...)
@@ -151,6 +174,8 @@ int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_statu
 int keeper_boot(struct keeper *k, struct error *e);
 /* Queue typed bytes for the guest; returns how many were taken. */
 size_t keeper_type(struct keeper *k, const u8 *data, size_t len);
+/* Tell the guest how large the terminal is, as soon as its process takes messages. */
+void keeper_size(struct keeper *k, u16 cols, u16 rows);
 
 /* --- keeper_disk.c --- */
 
@@ -169,6 +194,11 @@ bool keeper_serve_disks(struct keeper *k);
 bool keeper_disks_pending(struct keeper *k);
 /* Until when (host ns) it is worth looking for news of them without sleeping. */
 u64 keeper_disks_vigil(const struct keeper *k);
+/* Who may run the machine has its disks locked. */
+int keeper_lock_disks(struct keeper *k, struct error *e);
+void keeper_unlock_disks(struct keeper *k);
+/* Put what was written on stable storage. 0 or -errno with `e`. */
+int keeper_sync_disks(struct keeper *k, struct error *e);
 /* For `inspect`. */
 json_t *keeper_disks_json(const struct keeper *k);
 
@@ -215,7 +245,43 @@ bool keeper_serve_vsock(struct keeper *k);
 bool keeper_vsock_pending(struct keeper *k);
 u64 keeper_vsock_deadline(const struct keeper *k);
 
+/* --- keeper_handover.c --- */
+
+/* Open the record; refuse to start a machine that is another host's. */
+int keeper_open_handover(struct keeper *k, struct error *e);
+/* Whether it is on its way here, and has not run. */
+bool keeper_comes_in(const struct keeper *k);
+/* It will not come: the machine ends, if it has not run. */
+void keeper_abandon_incoming(struct keeper *k, const char *why);
+/* Tell the networks that it is here, when that is due. */
+void keeper_announce(struct keeper *k, u64 now);
+/* Its state has been taken over. */
+void keeper_prepared(struct keeper *k);
+void keeper_do_handover(struct keeper *k, struct client *c, const json_t *j);
+
+/* --- keeper_balloon.c --- */
+
+/* What a request about memory asks of the cell: 0, or why that can not be. */
+int keeper_balloon_request(const struct keeper *k, const json_t *j, struct balloon_ask *ask, struct error *e);
+/* Members for `status` and `inspect`; and all of it. */
+void keeper_memory_json(const struct keeper *k, const struct balloon_info *b, json_t *j);
+json_t *keeper_balloon_json(const struct keeper *k, const struct balloon_info *b);
+
+/* --- keeper_log.c --- */
+
+/* A client's request about the dirty log. */
+void keeper_log_request(struct keeper *k, struct client *c, const json_t *j);
+/* The cell has answered an op (of a client that is still there), or does not; a client goes. */
+void keeper_log_answered(struct keeper *k, const struct keeper_op *op, u32 result);
+void keeper_log_silent(struct keeper *k, const struct keeper_op *op);
+void keeper_log_drop(struct keeper *k, const struct client *c);
+/* What is due to the cell; and whether it could go now: the last look before sleeping. */
+void keeper_log_pump(struct keeper *k);
+bool keeper_log_pending(struct keeper *k);
+
 /* --- keeper_control.c --- */
+/* Whether this client holds the machine; else it is told. */
+bool keeper_has_hold(struct keeper *k, struct client *c);
 /* Answer a request: yes, or why not. */
 void keeper_accept_request(struct client *c);
 void keeper_refuse(struct client *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -83,6 +83,7 @@ static int load_into(struct keeper *k, void *ram, struct rec_buf *rec, struct er
         .initrd_name = k->initrd.data ? k->initrd.path : NULL,
         .cmdline = k->cfg.append,
         .n_cpus = k->cfg.cpus,
+        .virtio_mmio = vm_config_virtio_mmio(&k->cfg),
     };
     int r = mem_init(&mem, ram, k->cfg.memory, k->ram_fd, e);
     if (r < 0)

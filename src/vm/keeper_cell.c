@@ -51,7 +51,9 @@ int keeper_start_cell(struct keeper *k, struct error *e)
                             .ram_size = k->cfg.memory,
                             .tsc_hz = k->tsc_hz,
                             .code_cache = k->cfg.code_cache,
-                            .cpus = k->cfg.cpus};
+                            .cpus = k->cfg.cpus,
+                            .virtio_console = vm_config_virtio_console(&k->cfg),
+                            .virtio_mmio = vm_config_virtio_mmio(&k->cfg)};
     int wake_cell = host_event_create(e), wake_keeper = host_event_create(e);
     if (wake_cell < 0 || wake_keeper < 0)
         return -EMFILE;
@@ -142,6 +144,8 @@ int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_statu
         k->last_id = id;
         *op = (struct keeper_op){
             .id = id, .kind = kind, .for_status = for_status, .client = client, .deadline = host_ns(NULL) + limit};
+        if (kind == DOWN_LOG_TAKE)
+            op->bytes = (u32)(((const struct log_ask *)data)->pages / 8);
         if (client >= 0)
             k->clients[client].op = id;
         return 0;
@@ -183,6 +187,32 @@ size_t keeper_type(struct keeper *k, const u8 *data, size_t len)
     return n;
 }
 
+/* Sizes may come at any rate, and only the last counts: they leave half of the ring to messages that are refused where there is no room. */
+static bool room_for_size(struct ring *r)
+{
+    return ring_room(r) >= r->size / 2;
+}
+
+static void pump_size(struct keeper *k)
+{
+    const struct link_msg m = {.kind = DOWN_SIZE, .value = k->size};
+    struct ring *r = &k->link.ring[LINK_MSG_DOWN];
+    if (!k->size_due || k->ended || !room_for_size(r))
+        return;
+    s64 n = ring_write(r, &m, sizeof(m));
+    if (ring_failed(k, n) || !n)
+        return;
+    k->size_due = false;
+    link_knock(&k->link);
+}
+
+void keeper_size(struct keeper *k, u16 cols, u16 rows)
+{
+    k->size = LINK_SIZE(cols, rows);
+    k->size_due = true;
+    pump_size(k);
+}
+
 /* --- from the cell --- */
 
 static void got_ready(struct keeper *k, const struct link_msg *m, struct error *e)
@@ -200,15 +230,20 @@ static void got_failed(struct keeper *k, const struct link_msg *m, struct error 
         keeper_end(k, VM_EXIT_HOST, NULL, "%.*s", (int)m->len, (const char *)k->in);
 }
 
-/* Whether an answer to `kind` may have this length. */
-static bool fits(enum link_down kind, const struct link_msg *m)
+/* Whether an answer to `op` may have this length. */
+static bool fits(const struct keeper_op *op, const struct link_msg *m)
 {
+    enum link_down kind = op->kind;
     if (m->result)
         return m->result < 4096 && m->len < sizeof(((struct error *)0)->msg);
     if (kind == DOWN_STATS)
-        return m->len == sizeof(struct engine_stats);
+        return m->len == sizeof(struct link_stats);
+    if (kind == DOWN_BALLOON)
+        return m->len == sizeof(struct balloon_info);
     if (kind == DOWN_EXPLAIN)
         return m->len == sizeof(struct engine_explain);
+    if (kind == DOWN_LOG_TAKE)
+        return m->len == op->bytes;
     return kind == DOWN_SAVE ? m->len > 0 : m->len == 0;
 }
 
@@ -218,7 +253,7 @@ static void got_done(struct keeper *k, const struct link_msg *m, struct error *e
     for (unsigned i = 0; i < KEEPER_OPS && m->id; i++)
         if (k->ops[i].id == m->id)
             op = &k->ops[i];
-    if (!op || !fits(op->kind, m)) {
+    if (!op || !fits(op, m)) {
         error_set(e, EPROTO, op ? "an answer of impossible size" : "an answer to no question");
         return;
     }
@@ -233,6 +268,13 @@ static void got_done(struct keeper *k, const struct link_msg *m, struct error *e
     bool steady = k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED;
     if (!m->result && steady && (done.kind == DOWN_PAUSE || done.kind == DOWN_RESUME))
         keeper_set_state(k, done.kind == DOWN_PAUSE ? KEEPER_PAUSED : KEEPER_RUNNING);
+    if (k->state == KEEPER_RESTORING && m->result)
+        keeper_end(k, VM_EXIT_HOST, NULL, "its state can not be taken over: %.*s", (int)m->len,
+                   m->len ? (const char *)k->in : "");
+    else if (k->state == KEEPER_RESTORING)
+        k->restored = true;
+    else if (k->state == KEEPER_INCOMING && done.kind == DOWN_LOAD && !m->result)
+        keeper_prepared(k);
     keeper_answer(k, &done, m->result, k->in, m->len);
 }
 
@@ -366,7 +408,17 @@ bool keeper_serve_cell(struct keeper *k)
     if (!k->ended)
         pump_down(k);
     pump_typed(k);
+    pump_size(k);
+    keeper_log_pump(k);
     return !k->ended && (more || n == MESSAGES_AT_ONCE);
+}
+
+static bool size_can_go(struct keeper *k)
+{
+    struct ring *r = &k->link.ring[LINK_MSG_DOWN];
+    if (k->size_due)
+        ring_mark_starved(r); /* as below */
+    return k->size_due && room_for_size(r);
 }
 
 /* The cell knocks for room only while the ring is marked, and its knock is heard only while the door is closed. */
@@ -382,6 +434,6 @@ bool keeper_cell_pending(struct keeper *k)
     if (k->ended)
         return false;
     return ring_used(&k->link.ring[LINK_CONSOLE_UP]) || ring_used(&k->link.ring[words]) ||
-           (k->typed_len && room_came(&k->link.ring[LINK_CONSOLE_DOWN])) ||
+           (k->typed_len && room_came(&k->link.ring[LINK_CONSOLE_DOWN])) || size_can_go(k) || keeper_log_pending(k) ||
            (k->down_at < k->down.len && room_came(&k->link.ring[LINK_DATA_DOWN]));
 }

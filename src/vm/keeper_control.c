@@ -5,6 +5,7 @@
  * Clients are this user's processes, but a keeper must survive their mistakes: a line that is no request gets an error,
  * one that never ends gets the connection closed, and nobody can make the guest or another client wait.
  */
+#include "base/bytes.h"
 #include "vm/explain.h"
 #include "vm/keeper.h"
 
@@ -40,11 +41,25 @@ int keeper_listen(struct keeper *k, struct error *e)
     return 0;
 }
 
+/* The hold ends; `go_on`: the machine goes on if it ran before. */
+static void end_hold(struct keeper *k, bool go_on)
+{
+    if (k->holder >= 0 && go_on && k->held_runs && !k->ended)
+        keeper_ask(k, DOWN_RESUME, -1, false, NULL, 0);
+    k->holder = -1;
+}
+
 void keeper_drop_client(struct keeper *k, struct client *c)
 {
     for (unsigned i = 0; i < KEEPER_OPS; i++)
         if (k->ops[i].id && k->ops[i].client == c - k->clients)
             k->ops[i].client = -1;
+    if (k->holder == c - k->clients) {
+        end_hold(k, true);
+        if (k->state == KEEPER_INCOMING)
+            keeper_abandon_incoming(k, "the host that sent it has gone away");
+    }
+    keeper_log_drop(k, c);
     keeper_drop_stream(k, c);
     client_close(c);
 }
@@ -57,7 +72,7 @@ void keeper_accept(struct keeper *k)
             return;
         }
     /* All places are taken: a newcomer is told by the end of its connection. */
-    struct client none = {.fd = -1};
+    struct client none = {.fd = -1, .pass = -1};
     if (client_accept(&none, k->listener) == 1)
         client_close(&none);
 }
@@ -97,14 +112,18 @@ static json_t *end_json(const struct keeper *k, size_t most)
                      strnlen(k->text, most));
 }
 
-static json_t *status_json(const struct keeper *k, const struct engine_stats *s)
+static json_t *status_json(const struct keeper *k, const struct link_stats *s)
 {
     json_t *j = json_pack("{s:b,s:s,s:s,s:i,s:i,s:f,s:I,s:i,s:s,s:s}", "ok", 1, "name", k->cfg.name, "state",
                           keeper_state_name(k->state), "pid", (int)getpid(), "cell", k->cell.pid, "uptime",
                           (double)(host_ns(NULL) - k->started) / 1e9, "memory", (json_int_t)k->cfg.memory, "cpus",
                           (int)k->cfg.cpus, "cpu", k->cfg.cpu_model, "engine", vm_config_engine(&k->cfg));
-    if (j && s)
-        json_object_set_new(j, "instructions", json_integer((json_int_t)MIN(s->instructions, (u64)INT64_MAX)));
+    if (j)
+        json_object_set_new(j, "held", json_boolean(k->holder >= 0));
+    if (j && s) {
+        json_object_set_new(j, "instructions", json_integer((json_int_t)MIN(s->engine.instructions, (u64)INT64_MAX)));
+        keeper_memory_json(k, &s->balloon, j);
+    }
     if (j && k->ended) {
         json_object_set_new(j, "code", json_integer(k->code));
         json_object_set_new(j, "reason", json_string(k->reason));
@@ -112,8 +131,9 @@ static json_t *status_json(const struct keeper *k, const struct engine_stats *s)
     return j;
 }
 
-static json_t *stats_json(const struct engine_stats *s)
+static json_t *stats_json(const struct keeper *k, const struct link_stats *all)
 {
+    const struct engine_stats *s = &all->engine;
     json_t *j = json_pack("{s:b}", "ok", 1);
     /* What the cell counts is not to be believed: JSON has numbers up to INT64_MAX. */
 #define X(name, text) \
@@ -121,12 +141,15 @@ static json_t *stats_json(const struct engine_stats *s)
         json_object_set_new(j, #name, json_integer((json_int_t)MIN(s->name, (u64)INT64_MAX)));
     ENGINE_COUNTERS(X)
 #undef X
+    if (j)
+        json_object_set_new(j, "balloon", keeper_balloon_json(k, &all->balloon));
     return j;
 }
 
 /* --- answers of the cell --- */
 
-static void answer_save(struct client *c, const u8 *data, u32 len)
+/* Bytes that are the cell's: records, or words of the log. */
+static void answer_bytes(struct client *c, const u8 *data, u32 len)
 {
     reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)len));
     client_put(c, data, len);
@@ -144,24 +167,39 @@ static void answer_explain(const struct keeper *k, struct client *c, const u8 *d
     reply(c, j);
 }
 
+static void answer_balloon(const struct keeper *k, struct client *c, const u8 *data)
+{
+    struct balloon_info info;
+    memcpy(&info, data, sizeof(info));
+    json_t *j = keeper_balloon_json(k, &info);
+    if (j)
+        json_object_set_new(j, "ok", json_true());
+    reply(c, j);
+}
+
 void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, const u8 *data, u32 len)
 {
-    struct engine_stats s;
+    struct link_stats s;
     if (op->client < 0)
         return;
+    if (result && op->kind == DOWN_PAUSE && k->holder == op->client)
+        k->holder = -1;
+    keeper_log_answered(k, op, result);
     struct client *c = &k->clients[op->client];
     c->op = 0;
     if (!result && op->kind == DOWN_STATS) {
         memcpy(&s, data, sizeof(s));
-        reply(c, op->for_status ? status_json(k, &s) : stats_json(&s));
+        reply(c, op->for_status ? status_json(k, &s) : stats_json(k, &s));
     } else if (op->for_status) {
         reply(c, status_json(k, NULL));
     } else if (result) {
         keeper_refuse(c, (int)result, "%.*s", (int)len, len ? (const char *)data : "");
     } else if (op->kind == DOWN_EXPLAIN) {
         answer_explain(k, c, data);
-    } else if (op->kind == DOWN_SAVE) {
-        answer_save(c, data, len);
+    } else if (op->kind == DOWN_BALLOON) {
+        answer_balloon(k, c, data);
+    } else if (op->kind == DOWN_SAVE || op->kind == DOWN_LOG_TAKE) {
+        answer_bytes(c, data, len);
     } else {
         keeper_accept_request(c);
     }
@@ -171,6 +209,7 @@ void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
 {
     /* The op stays outstanding, because the answer may still come; only nobody waits for it. */
     int client = op->client;
+    keeper_log_silent(k, op);
     op->client = -1;
     op->deadline = UINT64_MAX;
     if (client < 0)
@@ -227,14 +266,104 @@ static void do_stats(struct keeper *k, struct client *c, const json_t *j)
     ask(k, c, DOWN_STATS, NULL, 0);
 }
 
+/* --- holds --- */
+
+/* Whether nobody holds the machine; else the client is told. */
+static bool not_held(struct keeper *k, struct client *c)
+{
+    if (k->holder >= 0)
+        keeper_refuse(c, EBUSY, "%s: is held still while its memory is read; try again when that is done", k->cfg.name);
+    return k->holder < 0;
+}
+
+bool keeper_has_hold(struct keeper *k, struct client *c)
+{
+    bool has = k->holder == c - k->clients;
+    if (!has)
+        keeper_refuse(c, ESTALE, "%s: is not held by who says so: somebody stopped or killed it meanwhile",
+                      k->cfg.name);
+    return has;
+}
+
+static void do_hold(struct keeper *k, struct client *c, const json_t *j)
+{
+    if ((k->state != KEEPER_INCOMING && !steady(k, c)) || !not_held(k, c))
+        return;
+    k->expire_at = UINT64_MAX;
+    bool runs = k->state == KEEPER_RUNNING;
+    if (runs && keeper_ask(k, DOWN_PAUSE, (int)(c - k->clients), false, NULL, 0) < 0) {
+        keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
+        return;
+    }
+    k->holder = (int)(c - k->clients);
+    k->held_runs = runs;
+    if (!runs)
+        keeper_accept_request(c);
+}
+
+static void do_release(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (!keeper_has_hold(k, c))
+        return;
+    end_hold(k, false);
+    if (k->held_runs)
+        ask(k, c, DOWN_RESUME, NULL, 0);
+    else
+        keeper_accept_request(c);
+}
+
+static void do_leave(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (!keeper_has_hold(k, c))
+        return;
+    end_hold(k, false);
+    if (!k->ended)
+        keeper_end(k, VM_EXIT_POWEROFF, NULL, VM_REASON_SUSPENDED);
+    c->waiting = true; /* told when the cell is gone */
+}
+
+static void do_sync(struct keeper *k, struct client *c, const json_t *j)
+{
+    struct error e = {0};
+    if (!keeper_has_hold(k, c))
+        return;
+    if (keeper_sync_disks(k, &e) < 0)
+        keeper_refuse(c, e.code, "%s", e.msg);
+    else
+        keeper_accept_request(c);
+}
+
+static void do_memory(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (c->pass >= 0) {
+        keeper_refuse(c, EBUSY, "memory: is on its way already");
+        return;
+    }
+    reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)k->cfg.memory));
+    if (client_put_fd(c, k->ram_fd) < 0)
+        c->closing = true;
+}
+
+static void do_balloon(struct keeper *k, struct client *c, const json_t *j)
+{
+    struct balloon_ask what;
+    struct error e = {0};
+    if (keeper_balloon_request(k, j, &what, &e) < 0)
+        keeper_refuse(c, e.code, "%s", e.msg);
+    else
+        ask(k, c, DOWN_BALLOON, &what, sizeof(what));
+}
+
 static void do_pause(struct keeper *k, struct client *c, const json_t *j)
 {
-    ask(k, c, DOWN_PAUSE, NULL, 0);
+    if (not_held(k, c))
+        ask(k, c, DOWN_PAUSE, NULL, 0);
 }
 
 static void do_resume(struct keeper *k, struct client *c, const json_t *j)
 {
-    ask(k, c, DOWN_RESUME, NULL, 0);
+    if (not_held(k, c))
+        ask(k, c, DOWN_RESUME, NULL, 0);
 }
 
 static void do_power(struct keeper *k, struct client *c, const json_t *j)
@@ -249,7 +378,7 @@ static void do_save(struct keeper *k, struct client *c, const json_t *j)
 
 static void do_reset(struct keeper *k, struct client *c, const json_t *j)
 {
-    if (!steady(k, c))
+    if (!steady(k, c) || !not_held(k, c))
         return;
     if (keeper_tell(k, DOWN_HALT, NULL, 0) < 0) {
         keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
@@ -263,6 +392,8 @@ static void do_reset(struct keeper *k, struct client *c, const json_t *j)
 static void do_load(struct keeper *k, struct client *c, const json_t *j)
 {
     json_int_t n = json_integer_value(json_object_get(j, "bytes"));
+    if (k->state == KEEPER_INCOMING ? !keeper_has_hold(k, c) : !not_held(k, c))
+        return;
     if (n < 1 || n > (json_int_t)CONTROL_SAVE_MAX) {
         keeper_refuse(c, EINVAL, "load: \"bytes\" has to be 1 to %u", CONTROL_SAVE_MAX);
         return;
@@ -287,7 +418,14 @@ static void do_wait(struct keeper *k, struct client *c, const json_t *j)
 
 void keeper_stop(struct keeper *k, unsigned seconds)
 {
+    if (k->state == KEEPER_COMMITTED)
+        return; /* it is the other host's, and its memory may be wanted back */
+    if (keeper_comes_in(k)) {
+        keeper_abandon_incoming(k, "stopped while it came in");
+        return;
+    }
     u64 at = host_ns(NULL) + seconds * 1000000000ull;
+    end_hold(k, false); /* a person's word counts more */
     if (k->state == KEEPER_PAUSED)
         keeper_ask(k, DOWN_RESUME, -1, false, NULL, 0);
     keeper_ask(k, DOWN_POWER, -1, false, NULL, 0); /* a cell that takes no messages is killed in time */
@@ -305,6 +443,12 @@ static void do_stop(struct keeper *k, struct client *c, const json_t *j)
         keeper_refuse(c, EINVAL, "stop: \"time\" has to be 0 to %d seconds", STOP_MAX);
         return;
     }
+    if (k->state == KEEPER_COMMITTED) {
+        keeper_refuse(c, EBUSY,
+                      "%s: has been handed over to %s, which has not answered yet; `trapeze kill` ends it here",
+                      k->cfg.name, k->handed.to);
+        return;
+    }
     if (!k->ended)
         keeper_stop(k, (unsigned)seconds);
     do_wait(k, c, j);
@@ -312,6 +456,7 @@ static void do_stop(struct keeper *k, struct client *c, const json_t *j)
 
 static void do_kill(struct keeper *k, struct client *c, const json_t *j)
 {
+    end_hold(k, false);
     if (!k->ended)
         keeper_end(k, VM_EXIT_SIGNAL + 9, NULL, "killed");
     c->waiting = true; /* told when the cell is gone */
@@ -339,7 +484,9 @@ static void do_console(struct keeper *k, struct client *c, const json_t *j)
 {
     json_int_t wanted = json_integer_value(json_object_get(j, "replay"));
     c->input = json_is_true(json_object_get(j, "input")) && !somebody_types(k);
-    reply(c, json_pack("{s:b,s:b,s:s}", "ok", 1, "input", c->input, "state", keeper_state_name(k->state)));
+    bool size = c->input && vm_config_virtio_console(&k->cfg);
+    reply(c, json_pack("{s:b,s:b,s:b,s:s}", "ok", 1, "input", c->input, "size", size, "state",
+                       keeper_state_name(k->state)));
     c->mode = CLIENT_CONSOLE;
     c->waiting = true;
     replay(k, c, (size_t)MAX(0, MIN(wanted, (json_int_t)CONSOLE_LOG_MAX)));
@@ -372,9 +519,18 @@ static const struct {
     const char *name;
     void (*fn)(struct keeper *, struct client *, const json_t *);
 } requests[] = {
-    {"status", do_status},   {"inspect", do_inspect}, {"stats", do_stats}, {"pause", do_pause}, {"resume", do_resume},
-    {"power", do_power},     {"reset", do_reset},     {"stop", do_stop},   {"kill", do_kill},   {"wait", do_wait},
-    {"console", do_console}, {"explain", do_explain}, {"save", do_save},   {"load", do_load},   {"vsock", do_vsock},
+    {"status", do_status},       {"inspect", do_inspect},
+    {"stats", do_stats},         {"pause", do_pause},
+    {"resume", do_resume},       {"power", do_power},
+    {"reset", do_reset},         {"stop", do_stop},
+    {"kill", do_kill},           {"wait", do_wait},
+    {"console", do_console},     {"explain", do_explain},
+    {"save", do_save},           {"load", do_load},
+    {"vsock", do_vsock},         {"hold", do_hold},
+    {"release", do_release},     {"leave", do_leave},
+    {"sync", do_sync},           {"memory", do_memory},
+    {"balloon", do_balloon},     {"handover", keeper_do_handover},
+    {"log", keeper_log_request},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)
@@ -419,11 +575,13 @@ static bool take_frame(struct keeper *k, struct client *c)
     const u8 *data;
     size_t len;
     int r = client_next_frame(c, &kind, &data, &len);
-    if (r < 0 || (r == 1 && kind != CONTROL_INPUT))
+    if (r < 0 || (r == 1 && kind != CONTROL_INPUT && (kind != CONTROL_SIZE || len != 4)))
         c->closing = true;
     if (r <= 0 || c->closing)
         return false;
-    if (c->input) {
+    if (c->input && kind == CONTROL_SIZE)
+        keeper_size(k, get_le16(data), get_le16(data + 2));
+    if (c->input && kind == CONTROL_INPUT) {
         if (KEEPER_TYPED - k->typed_len < len)
             return false;
         keeper_type(k, data, len);
@@ -436,7 +594,10 @@ static bool take_body(struct keeper *k, struct client *c)
 {
     if (c->body_len < c->body_want)
         return false;
-    ask(k, c, DOWN_LOAD, c->body, c->body_len);
+    if (k->state != KEEPER_INCOMING)
+        ask(k, c, DOWN_LOAD, c->body, c->body_len);
+    else if (keeper_ask(k, DOWN_LOAD, (int)(c - k->clients), false, c->body, c->body_len) < 0)
+        keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
     free(c->body);
     c->body = NULL;
     c->body_len = c->body_want = 0;

@@ -18,7 +18,7 @@
  *  2. At most DISK_TAGS requests a disk are on their way; a full reply ring holds replies back, never requests up.
  */
 #include "vm/keeper.h"
-#include "vm/vigil.h"
+#include "base/vigil.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -55,8 +55,10 @@ static int open_disk(struct keeper *k, unsigned i, struct error *e)
 {
     const struct vm_disk *c = &k->cfg.disks[i];
     struct keeper_disks *d = k->disks;
-    const struct disk_options o = {
-        .path = c->file, .read_only = c->read_only, .cache = (enum disk_cache)disk_cache_find(c->cache)};
+    const struct disk_options o = {.path = c->file,
+                                   .read_only = c->read_only,
+                                   .cache = (enum disk_cache)disk_cache_find(c->cache),
+                                   .unlocked = k->incoming && !k->incoming->records};
     int r = disk_format_find(c->format, c->file, e);
     if (r < 0 || (r = disk_open(&d->disk[i], &o, e)) < 0)
         return r;
@@ -108,6 +110,35 @@ int keeper_disk_event(const struct keeper *k)
 int keeper_disk_ring(const struct keeper *k)
 {
     return k->disks ? disk_engine_ring(k->disks->engine) : -1;
+}
+
+int keeper_lock_disks(struct keeper *k, struct error *e)
+{
+    const struct keeper_disks *d = k->disks;
+    int r = 0;
+    for (unsigned i = 0; d && i < d->n && r == 0; i++)
+        r = disk_lock(d->disk[i], e);
+    if (r < 0)
+        keeper_unlock_disks(k);
+    return r;
+}
+
+void keeper_unlock_disks(struct keeper *k)
+{
+    for (unsigned i = 0; k->disks && i < k->disks->n; i++)
+        disk_unlock(k->disks->disk[i]);
+}
+
+int keeper_sync_disks(struct keeper *k, struct error *e)
+{
+    const struct keeper_disks *d = k->disks;
+    for (unsigned i = 0; d && i < d->n; i++) {
+        int r = d->info[i].flags & DISK_READ_ONLY ? 0 : disk_sync(d->disk[i]);
+        if (r < 0)
+            return error_set(e, -r, "disk %s: what was written could not be put on stable storage: %s",
+                             k->cfg.disks[i].file, strerror(-r));
+    }
+    return 0;
 }
 
 json_t *keeper_disks_json(const struct keeper *k)

@@ -27,16 +27,16 @@ static size_t read_report(int fd, struct launch_report *r)
     return got;
 }
 
-static int launch(const struct vm_config *c, int dir, pid_t *keeper, struct error *e)
+static int launch(const struct vm_config *c, const struct vm_incoming *in, int dir, pid_t *keeper, struct error *e)
 {
     int p[2];
     struct launch_report r = {0};
     if (pipe2(p, O_CLOEXEC) < 0)
         return error_set(e, errno, "pipe: %s", strerror(errno));
-    const int keep[] = {dir, p[1]};
+    const int keep[] = {dir, p[1], in ? in->ram_fd : dir};
     int forked = host_fork_detached(keep, ARRAY_LEN(keep), e);
     if (forked == 1)
-        keeper_main(c, dir, p[1]);
+        keeper_main(c, in, dir, p[1]);
     close(p[1]);
     size_t got = forked == 0 ? read_report(p[0], &r) : 0;
     close(p[0]);
@@ -51,13 +51,19 @@ static int launch(const struct vm_config *c, int dir, pid_t *keeper, struct erro
 
 int vm_launch(const struct vm_config *c, const char *dir, pid_t *keeper, struct error *e)
 {
+    return vm_launch_incoming(c, NULL, dir, keeper, e);
+}
+
+int vm_launch_incoming(const struct vm_config *c, const struct vm_incoming *in, const char *dir, pid_t *keeper,
+                       struct error *e)
+{
     int r = vm_config_check(c, e);
     if (r < 0)
         return r;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return error_set(e, errno, "%s: %s", dir, strerror(errno));
-    r = launch(c, fd, keeper, e);
+    r = launch(c, in, fd, keeper, e);
     close(fd);
     return r;
 }

@@ -24,6 +24,9 @@
 #define VM_EXIT_HOST     3 /* the host side failed, or the guest used what is not implemented */
 #define VM_EXIT_SIGNAL   128
 
+/* Why a machine ended whose memory and state were kept: it can go on (vm/snapshot.h) */
+#define VM_REASON_SUSPENDED "suspended"
+
 /*
  * Start the machine `c` whose files lie in the directory `dir` (which exists; made by the registry). Returns when the cell
  * is sealed and the keeper serves the control socket, with the keeper's process in *keeper; the keeper is in a session of
@@ -33,6 +36,22 @@
  * Must be called by a process with one thread: it forks without exec.
  */
 int vm_launch(const struct vm_config *c, const char *dir, pid_t *keeper, struct error *e);
+
+/* A machine that goes on: what it is made of instead of a kernel. */
+struct vm_incoming {
+    int ram_fd; /* its memory: sealed against changes of size, of the configuration's size; stays the caller's */
+    const void *records; /* of everything else (board_save); NULL: they come by a request, with the memory's contents */
+    size_t len;
+    const char
+        *consumed;  /* a file of the machine's directory that is removed the moment the guest goes on; NULL: none */
+    bool paused;    /* it does not go on by itself */
+    const char *id; /* without records: of the handover (migrate/handover.h) */
+    u64 lifetime;   /* seconds that it then waits for the word to run */
+};
+
+/* vm_launch of one: when this returns it has been taken over whole, and goes on. */
+int vm_launch_incoming(const struct vm_config *c, const struct vm_incoming *in, const char *dir, pid_t *keeper,
+                       struct error *e);
 
 /*
  * Read how a machine ended from `dir`. 0, -ENOENT when its keeper left no word (it was killed, or lives), -EINVAL for a

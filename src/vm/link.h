@@ -49,10 +49,16 @@ enum link_ring {
     X(DOWN_PAUSE, "pause")                                                                          \
     X(DOWN_RESUME, "resume")                                                                        \
     X(DOWN_POWER, "power")     /* press the power button */                                         \
-    X(DOWN_STATS, "stats")     /* DONE has a struct engine_stats */                                 \
+    X(DOWN_SIZE, "size")       /* value: LINK_SIZE of the terminal at the console; no answer */     \
+    X(DOWN_STATS, "stats")     /* DONE has a struct link_stats */                                   \
+    X(DOWN_BALLOON, "balloon") /* a struct balloon_ask follows; DONE has a struct balloon_info */   \
     X(DOWN_EXPLAIN, "explain") /* a struct explain_ask follows; DONE has a struct engine_explain */ \
-    X(DOWN_SAVE, "save")       /* DONE has records */                                               \
-    X(DOWN_LOAD, "load")       /* records follow */
+    X(DOWN_LOG_START, "log start")                                                                  \
+    X(DOWN_LOG_TAKE, "log take") /* a struct log_ask follows; DONE has its words */                 \
+    X(DOWN_LOG_STOP, "log stop") /* with no id: no answer */                                        \
+    X(DOWN_SAVE, "save")         /* DONE has records */                                             \
+    X(DOWN_LOAD, "load")         /* records follow */                                               \
+    X(DOWN_ANNOUNCE, "announce") /* tell the networks where its cards are; no answer */
 
 enum link_down {
     DOWN_NONE,
@@ -77,8 +83,13 @@ enum link_up {
         UP_COUNT
 };
 
-#define LINK_TEXT_MAX 8192u
-#define LINK_SAVE_MAX (16u << 20)
+/* A terminal's size in a message's value. */
+#define LINK_SIZE(cols, rows) ((u32)(cols) | (u32)(rows) << 16)
+#define LINK_SIZE_COLS(value) ((u16)(value))
+#define LINK_SIZE_ROWS(value) ((u16)((value) >> 16))
+
+#define LINK_TEXT_MAX         8192u
+#define LINK_SAVE_MAX         (16u << 20)
 
 struct link_msg {
     u32 kind;
@@ -90,11 +101,40 @@ struct link_msg {
     u32 zero[9];
 };
 
+/* The answer to DOWN_STATS. */
+struct link_stats {
+    struct engine_stats engine;
+    struct balloon_info balloon;
+};
+
+/* What comes with DOWN_BALLOON. */
+struct balloon_ask {
+    u64 target; /* bytes that it is to hold, if `set` */
+    u8 set;
+    u8 refresh; /* ask the guest for its statistics */
+    u8 zero[6];
+};
+
+/* What comes with DOWN_LOG_TAKE: RAM pages, from a multiple of 64 on, as many as fill words of the log. */
+struct log_ask {
+    u64 first, pages;
+};
+#define LOG_PAGES_MAX 524288u
+
+static inline bool log_ask_fits(const struct log_ask *a, u64 ram_size)
+{
+    u64 all = (ram_size / PAGE_SIZE + 63) / 64 * 64;
+    return a->first % 64 == 0 && a->pages % 64 == 0 && a->pages > 0 && a->pages <= LOG_PAGES_MAX && a->first < all &&
+           a->pages <= all - a->first;
+}
+
 /* What the cell must know to build its board. Strings end inside their arrays. */
 struct link_config {
     u32 magic, version;
     u64 ram_size, tsc_hz, code_cache, cpus;
+    u32 virtio_mmio; /* 1: as board_config's */
     char name[64], cpu_model[128], engine[16];
+    u32 virtio_console; /* board_config.virtio_console */
     u32 n_disks;
     struct disk_info disks[DISK_COUNT_MAX];
     u32 n_nets;
@@ -103,7 +143,7 @@ struct link_config {
     struct share_info shares[SHARE_COUNT_MAX];
 };
 #define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
-#define LINK_VERSION 4u
+#define LINK_VERSION 7u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for

@@ -8,6 +8,7 @@
 #include "vm/registry.h"
 #include "vm/launch.h"
 #include "vm/paths.h"
+#include "vm/resolve.h"
 
 #include <errno.h>
 #include <sqlite3.h>
@@ -482,10 +483,38 @@ int registry_ended(struct registry *r, const char *id, int exit_code, const char
     return finish(r, st, NULL, e);
 }
 
+int registry_configure(struct registry *r, const char *id, const char *config, struct error *e)
+{
+    sqlite3_stmt *st;
+    int rc = prepare(r, &st, "UPDATE machines SET config = ? WHERE id = ?", e);
+    if (rc < 0)
+        return rc;
+    bind_text(st, 1, config);
+    bind_text(st, 2, id);
+    return finish(r, st, NULL, e);
+}
+
+/* What was promised about a machine that moved goes beyond its directory. */
+static int keep_word(const struct machine_row *row, struct error *e)
+{
+    struct handover_record h;
+    int rc = row->kind == KIND_MACHINE ? handover_read_at(row->dir, &h, e) : 0;
+    if (row->kind != KIND_MACHINE || rc < 0)
+        return rc;
+    if (h.role == HANDOVER_COMMITTED)
+        return error_set(e, EBUSY,
+                         "machine %s: has been handed over to %s, which has not said what became of it; "
+                         "`trapeze system recover` asks again",
+                         row->name, h.to);
+    return h.role == HANDOVER_RUNS ? resolve_remember(h.id, e) : 0;
+}
+
 int registry_remove(struct registry *r, const struct machine_row *row, struct error *e)
 {
     sqlite3_stmt *st;
-    int rc = paths_remove_dir(row->dir, e);
+    int rc = keep_word(row, e);
+    if (rc == 0)
+        rc = paths_remove_dir(row->dir, e);
     if (rc == 0)
         rc = prepare(r, &st, "DELETE FROM machines WHERE id = ?", e);
     if (rc < 0)
@@ -522,7 +551,10 @@ int registry_sweep_row(struct registry *r, const struct machine_row *row, struct
     if (lives && paths_process_alive(row->keeper_pid, row->keeper_start))
         return 0;
     int rc = lives ? bury(r, row, e) : 0;
-    return rc == 0 && row->auto_remove ? registry_remove(r, row, e) : rc;
+    if (rc < 0 || !row->auto_remove)
+        return rc;
+    rc = registry_remove(r, row, e);
+    return rc == -EBUSY ? 0 : rc; /* it has been handed over: when that is resolved */
 }
 
 int registry_sweep(struct registry *r, struct error *e)

@@ -105,6 +105,9 @@ int registry_restart(struct registry *r, struct machine_row *row, struct error *
  */
 int registry_ended(struct registry *r, const char *id, int exit_code, const char *reason, struct error *e);
 
+/* What the machine is made of became known later: replaces the configuration of its row. */
+int registry_configure(struct registry *r, const char *id, const char *config, struct error *e);
+
 /* Find by name, id, or a beginning of an id that only one row has. 0, -ENOENT (with advice), -errno. */
 int registry_find(struct registry *r, const char *name, struct machine_row *row, struct error *e);
 

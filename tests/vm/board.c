@@ -26,6 +26,7 @@ struct rig {
     struct board *board;
     void *ram;
     guest_fn *guest; /* what the engine's run does */
+    bool mmio;       /* virtio in windows */
     unsigned runs, vectors[256];
     u8 out[64];
     size_t out_len, out_room;
@@ -111,19 +112,24 @@ static size_t console(void *ctx, const u8 *data, size_t len)
     return n;
 }
 
-static struct rig *open_rig(void)
+enum { MMIO = 1, VIRTIO_CONSOLE = 2 };
+
+/* `with`: a set of the bits above. */
+static struct rig *open_rig_with(unsigned with)
 {
     struct rig *g = calloc(1, sizeof(*g));
     struct error e = {0};
     g->ram = aligned_alloc(PAGE_SIZE, RAM);
     memset(g->ram, 0, RAM);
     g->out_room = SIZE_MAX;
+    g->mmio = with & MMIO;
     struct board_config cfg = {
         .ram = g->ram,
         .ram_size = RAM,
         .ram_fd = -1,
         .cpu_model = "host",
         .engine = &fake_engine,
+        .virtio_mmio = with & MMIO,
         .tsc_hz = FAKE_TSC_HZ,
         .host_ns = fake_ns,
         .host_tsc = fake_tsc,
@@ -131,11 +137,17 @@ static struct rig *open_rig(void)
         .wall_ns = FAKE_WALL_NS,
         .console_out = console,
         .console_ctx = g,
+        .virtio_console = with & VIRTIO_CONSOLE,
     };
     creating = g;
     if (board_create(&g->board, &cfg, &e) < 0)
         fail_msg("%s", e.msg);
     return g;
+}
+
+static struct rig *open_rig(void)
+{
+    return open_rig_with(0);
 }
 
 static void close_rig(struct rig *g)
@@ -527,12 +539,34 @@ static void console_both_ways(void **state)
     assert_int_equal(g->out_len, 2);
     assert_int_equal(port_in(en, 0x3fd, 1) & 0x20, 0);
     g->out_room = 10;
-    board_console_flush(g->board);
+    board_console_flush(g->board, true);
     assert_memory_equal(g->out, "abcd", 4);
     assert_int_equal(board_console_input(g->board, (const u8 *)"0123456789abcdefgh", 18), 16);
     for (unsigned i = 0; i < 10; i++)
         assert_int_equal(port_in(en, 0x3f8, 1), '0' + i);
     assert_int_equal(board_console_input(g->board, (const u8 *)"ghijklmnopqrs", 13), 10);
+}
+
+/* With a virtio console the serial port still prints, and what is typed goes to the other. */
+static void two_consoles(void **state)
+{
+    struct rig *g = open_rig_with(VIRTIO_CONSOLE), *plain = *state;
+    struct rec_buf b = {0};
+    struct error e = {0};
+    struct engine *en = grab(g);
+    port_out(en, 0x3f8, 1, 'a');
+    assert_memory_equal(g->out, "a", 1);
+    assert_int_equal(board_console_input(g->board, (const u8 *)"0", 1), 0); /* it has no driver yet */
+    assert_int_equal(port_in(en, 0x3fd, 1) & 1, 0);
+    board_console_size(g->board, 80, 25);
+    board_console_size(plain->board, 80, 25);
+    port_out(en, 0xcf8, 4, 0x8000e000); /* slot 28 */
+    assert_int_equal(port_in(en, 0xcfc, 4), 0x10431af4);
+    assert_int_equal(board_save(g->board, &b), 0); /* its record finds a place in its like only */
+    assert_int_equal(board_load(g->board, b.data, b.len, &e), 0);
+    assert_int_equal(board_load(plain->board, b.data, b.len, &e), -EINVAL);
+    rec_buf_free(&b);
+    close_rig(g);
 }
 
 static void power_button_interrupts(void **state)
@@ -584,7 +618,10 @@ static u64 random_access(struct rig *g, struct engine *en, u64 *seed)
         poke(g, en, 0xfee00000 + (rnd_below(seed, 0x40) << 4), 4, v & 0x207ff);
         return 0;
     case 4:
-        return peek(g, en, 0xfee00000 + (rnd_below(seed, 0x40) << 4), 4);
+        a = VIRTIO_MMIO_BASE + VIRTIO_MMIO_STRIDE + rnd_below(seed, 0x110);
+        if (g->mmio && rnd_below(seed, 2))
+            poke(g, en, a & ~3ull, 4, v & 0x1f);
+        return g->mmio ? peek(g, en, a, size) : peek(g, en, 0xfee00000 + (rnd_below(seed, 0x40) << 4), 4);
     case 5:
         poke(g, en, 0xfec00000 + (rnd_below(seed, 5) << 4), size, v & 0x1ffff);
         return peek(g, en, 0xfec00010, 4);
@@ -607,7 +644,8 @@ static u64 random_access(struct rig *g, struct engine *en, u64 *seed)
 static void saved_boards_go_on_alike(void **state)
 {
     for (u64 round = 1; round <= 60; round++) {
-        struct rig *a = open_rig(), *b = open_rig();
+        struct rig *a = open_rig_with(round % 3 == 0 ? VIRTIO_CONSOLE : 0),
+                   *b = open_rig_with(round % 3 == 0 ? VIRTIO_CONSOLE : 0);
         struct engine *ea = grab(a), *eb = grab(b);
         struct rec_buf saved = {0}, again = {0};
         struct error e = {0};
@@ -710,6 +748,80 @@ static void load_checks_everything_first(void **state)
     free(copy);
     rec_buf_free(&b);
     close_rig(other);
+}
+
+/* What was saved of a machine with one transport has no place in one with the other. */
+static void transports_do_not_mix(void **state)
+{
+    struct rig *pci = *state, *mmio = open_rig_with(MMIO), *again = open_rig_with(MMIO);
+    struct rec_buf a = {0}, b = {0};
+    struct error e = {0};
+    assert_int_equal(board_save(pci->board, &a), 0);
+    assert_int_equal(board_save(mmio->board, &b), 0);
+    refused(mmio, a.data, a.len, "nothing in slot 1");
+    refused(pci, b.data, b.len, "no such part");
+    assert_int_equal(board_load(again->board, b.data, b.len, &e), 0);
+    close_rig(mmio);
+    close_rig(again);
+    rec_buf_free(&a);
+    rec_buf_free(&b);
+}
+
+/* A request of the entropy device in window 1, its ring on the page behind 10000h. */
+static void ask_for_bytes(struct rig *g, struct engine *en, u16 n)
+{
+    u8 *ram = (u8 *)g->ram + 0x10000;
+    const u64 at = 0x20000;
+    const u32 len = 16;
+    const u16 write = 2;
+    memcpy(ram, &at, 8);
+    memcpy(ram + 8, &len, 4);
+    memcpy(ram + 12, &write, 2);
+    memcpy(ram + 0x1002, &n, 2);
+    poke(g, en, VIRTIO_MMIO_BASE + VIRTIO_MMIO_STRIDE + 0x50, 4, 0);
+}
+
+/* A level: it comes again after each EOI until the driver has acknowledged it, and not after that. */
+static void windows_interrupt_by_level(void **state)
+{
+    static const u32 steps[][2] = {{0x70, 0},       {0x70, 3},       {0x24, 1},       {0x20, 1},
+                                   {0x70, 11},      {0x38, 8},       {0x80, 0x10000}, {0x84, 0},
+                                   {0x90, 0x11000}, {0xa0, 0x12000}, {0x44, 1},       {0x70, 15}};
+    const u64 window = VIRTIO_MMIO_BASE + VIRTIO_MMIO_STRIDE;
+    struct rig *g = open_rig_with(MMIO);
+    struct engine *en = grab(g);
+    assert_int_equal(peek(g, en, window + 8, 4), 4);
+    assert_int_equal(peek(g, en, window - VIRTIO_MMIO_STRIDE + 8, 4), 0);
+    poke(g, en, 0xfee000f0, 4, 0x1ff);
+    poke(g, en, 0xfec00000, 4, 0x10 + 2 * GSI_VIRTIO_MMIO(1));
+    poke(g, en, 0xfec00010, 4, 0x51 | 1 << 15);
+    for (unsigned i = 0; i < ARRAY_LEN(steps); i++)
+        poke(g, en, window + steps[i][0], 4, steps[i][1]);
+    assert_int_equal(peek(g, en, window + 0x70, 4), 15);
+    halt_with_interrupts(g);
+    run(g);
+    assert_int_equal(g->vectors[0x51], 0);
+    for (u16 n = 1; n <= 3; n++) {
+        ask_for_bytes(g, en, n);
+        for (unsigned i = 1; i <= 3; i++) {
+            halt_with_interrupts(g);
+            run(g);
+            assert_int_equal(g->vectors[0x51], 4 * (n - 1) + i);
+            halt_with_interrupts(g);
+            run(g); /* in service */
+            assert_int_equal(g->vectors[0x51], 4 * (n - 1) + i);
+            poke(g, en, 0xfee000b0, 4, 0);
+        }
+        halt_with_interrupts(g);
+        run(g);
+        assert_int_equal(peek(g, en, window + 0x60, 4), 1);
+        poke(g, en, window + 0x64, 4, 1);
+        poke(g, en, 0xfee000b0, 4, 0);
+        halt_with_interrupts(g);
+        run(g);
+        assert_int_equal(g->vectors[0x51], 4 * n);
+    }
+    close_rig(g);
 }
 
 /* Booting resets the machine and takes the CPU's state from a record; the TSC goes on. */
@@ -831,10 +943,13 @@ int main(void)
         T(kvmclock_follows),
         T(pv_eoi_in_guest_memory),
         T(console_both_ways),
+        T(two_consoles),
         T(power_button_interrupts),
         T(statistics_pass_through),
         T(explanations_pass_through),
         cmocka_unit_test(saved_boards_go_on_alike),
+        T(transports_do_not_mix),
+        cmocka_unit_test(windows_interrupt_by_level),
         T(load_checks_everything_first),
         T(boot_sets_the_cpu),
         T(load_revives),

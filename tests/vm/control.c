@@ -220,6 +220,46 @@ static void typing(void **state)
 }
 
 /* The log has every byte in order though a watcher never reads. */
+/* The terminal's size: taken at any rate, from whoever types; a frame that is none ends the connection. */
+static void sizes(void **state)
+{
+    struct machine m;
+    struct error e = {0};
+    json_t *j, *r = json_pack("{s:s,s:b}", "do", "console", "input", 1);
+    u8 size[4] = {80, 0, 25, 0};
+    struct control_frame f;
+    PREPARE(&m, spin);
+    strcpy(m.cfg.console, "virtio");
+    machine_launch(&m);
+    int a = dial(&m), b = dial(&m), n;
+    assert_int_equal(control_call(a, r, &j, &e), 0);
+    assert_true(json_is_true(json_object_get(j, "size")));
+    json_decref(j);
+    assert_int_equal(control_call(b, r, &j, &e), 0);
+    assert_false(json_is_true(json_object_get(j, "size"))); /* it may not type, so nobody asks it */
+    json_decref(j);
+    for (unsigned i = 0; i < 3000; i++) { /* more than there is room for messages */
+        size[0] = (u8)i;
+        assert_int_equal(control_frame_send(a, CONTROL_SIZE, size, 4), 0);
+        if (i % 100 == 0)
+            assert_int_equal(control_frame_send(b, CONTROL_SIZE, size, 4), 0);
+    }
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "pause"), 0);
+    for (unsigned i = 0; i < 300; i++)
+        assert_int_equal(control_frame_send(a, CONTROL_SIZE, size, 4), 0);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "resume"), 0);
+    assert_int_equal(control_frame_send(b, CONTROL_SIZE, size, 3), 0);
+    while ((n = control_frame_receive(b, &f)) == 1)
+        assert_int_not_equal(f.kind, CONTROL_END);
+    assert_int_equal(n, 0);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "stats"), 0); /* the others are served */
+    assert_int_equal(control_frame_send(a, CONTROL_SIZE, size, 4), 0);
+    json_decref(r);
+    close(a);
+    close(b);
+    end(&m);
+}
+
 static void slow_watcher(void **state)
 {
     struct machine m;
@@ -280,14 +320,46 @@ static void looking_inside(void **state)
     end(&m);
 }
 
+/* Memory that the machine is to have, of a guest that can not give any back. */
+static void memory(void **state)
+{
+    struct machine m;
+    json_t *j;
+    PREPARE(&m, idle);
+    m.cfg.memory = 128u << 20;
+    machine_launch(&m);
+    assert_int_equal(machine_do(&m, &j, "{s:s,s:b}", "do", "balloon", "refresh", 1), 0);
+    static const char *const sizes[] = {"memory", "memory_target", "memory_actual"};
+    for (unsigned i = 0; i < ARRAY_LEN(sizes); i++)
+        assert_int_equal(json_integer_value(json_object_get(j, sizes[i])), m.cfg.memory);
+    assert_true(json_is_false(json_object_get(j, "driver")));
+    assert_int_equal(json_object_size(json_object_get(j, "guest")), 0);
+    s64 host = json_integer_value(json_object_get(j, "host"));
+    assert_true(host >= 4096 && host < 128 << 20);
+    json_decref(j);
+    static const struct {
+        json_int_t size;
+        int answer;
+    } cases[] = {{128 << 20, -ENODEV},       {64 << 20, -ENODEV},  {(64 << 20) - 1, -ERANGE}, {0, -ERANGE},
+                 {(128 << 20) + 1, -ERANGE}, {1ll << 50, -ERANGE}, {INT64_MAX, -ERANGE},      {-1, -EINVAL},
+                 {INT64_MIN, -EINVAL}};
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
+        assert_int_equal(machine_do(&m, NULL, "{s:s,s:I}", "do", "balloon", "memory", cases[i].size), cases[i].answer);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s}", "do", "balloon", "memory", "64M"), -EINVAL);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:f}", "do", "balloon", "memory", 1e8), -EINVAL);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "pause"), 0);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:b}", "do", "balloon", "refresh", 1), 0);
+    end(&m);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
         return cell_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(garbage),        cmocka_unit_test(endless_line), cmocka_unit_test(rude_clients),
-        cmocka_unit_test(private_socket), cmocka_unit_test(typing),       cmocka_unit_test(slow_watcher),
-        cmocka_unit_test(looking_inside),
+        cmocka_unit_test(garbage),        cmocka_unit_test(endless_line),   cmocka_unit_test(rude_clients),
+        cmocka_unit_test(private_socket), cmocka_unit_test(typing),         cmocka_unit_test(slow_watcher),
+        cmocka_unit_test(sizes),          cmocka_unit_test(looking_inside), cmocka_unit_test(memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

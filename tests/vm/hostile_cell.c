@@ -111,7 +111,8 @@ static void answer_explain(struct liar *l, const struct link_msg *m)
 static void answer(struct liar *l)
 {
     struct link_msg m;
-    struct engine_stats s;
+    struct link_stats s;
+    struct balloon_ask asked;
     if (link_read(&l->link, LINK_MSG_DOWN, &m, sizeof(m)) <= 0)
         return;
     l->last_id = m.id;
@@ -121,6 +122,15 @@ static void answer(struct liar *l)
         return;
     }
     struct link_msg a = {.kind = UP_DONE, .id = m.id, .len = m.kind == DOWN_STATS ? sizeof(s) : 0};
+    if (m.kind == DOWN_BALLOON) { /* as the other, of any bytes */
+        link_read(&l->link, LINK_DATA_DOWN, &asked, sizeof(asked));
+        a.len = any(l, 20) ? sizeof(s.balloon) : any(l, sizeof(s));
+    }
+    if (m.kind == DOWN_LOG_TAKE) {
+        struct log_ask pages = {0};
+        link_read(&l->link, LINK_DATA_DOWN, &pages, sizeof(pages));
+        a.len = any(l, 20) ? (u32)MIN(pages.pages / 8, sizeof(s)) : any(l, sizeof(s));
+    }
     if (m.kind == DOWN_HALT)
         a = (struct link_msg){.kind = UP_STOPPED, .event = BOARD_RESET};
     if (m.kind == DOWN_BOOT || (!m.id && m.kind != DOWN_HALT))
@@ -308,11 +318,18 @@ static void lie_sockets(struct liar *l)
     link_knock(&l->link);
 }
 
+/* Pages of guest memory vanish, those that its disk reads and writes as well. */
+static void give_pages(struct liar *l)
+{
+    for (u32 n = any(l, 30); n; n--)
+        host_give_back(LINK_FD_RAM, NULL, (u64)any(l, 4096) * PAGE_SIZE, (u64)(1 + any(l, 64)) * PAGE_SIZE);
+}
+
 /* How a liar spends its time. The seed decides how many of these, from the left, it uses: each is worse than the last. */
-static void (*const deeds[])(struct liar *) = {answer,    answer,      answer,    rest,          rest,     rest,
-                                               swallow,   lie_door,    die,       use_disk,      use_net,  use_sockets,
-                                               use_share, lie_net,     lie_share, lie_politely,  lie_disk, lie_sockets,
-                                               lie_bytes, lie_message, lie_index, lie_everywhere};
+static void (*const deeds[])(struct liar *) = {
+    answer,       answer,   answer,      rest,        rest,        rest,      swallow,       lie_door,
+    die,          use_disk, use_net,     use_sockets, give_pages,  use_share, lie_net,       lie_share,
+    lie_politely, lie_disk, lie_sockets, lie_bytes,   lie_message, lie_index, lie_everywhere};
 #define MILDEST 9u
 
 static int liar_main(const char *name)
@@ -343,10 +360,22 @@ static int liar_main(const char *name)
 
 /* --- the test --- */
 
+/* Its log is taken, and the connection closed whatever comes of it. */
+static void follow_log(int fd)
+{
+    json_t *start = json_pack("{s:s,s:s}", "do", "log", "action", "start");
+    json_t *take = json_pack("{s:s,s:s,s:i,s:i}", "do", "log", "action", "take", "first", 64, "pages", 512);
+    control_send(fd, start, NULL);
+    control_send(fd, take, NULL);
+    json_decref(start);
+    json_decref(take);
+}
+
 static void pester(struct machine *m)
 {
     struct error e = {0};
-    static const char *const verbs[] = {"status", "stats", "explain", "pause", "inspect", "resume", "reset", "save"};
+    static const char *const verbs[] = {"status", "stats",   "explain", "pause", "inspect",
+                                        "resume", "balloon", "reset",   "save"};
     int console = control_connect(m->socket, &e);
     if (console >= 0) {
         json_t *j = json_pack("{s:s,s:b,s:i}", "do", "console", "input", 1, "replay", 100);
@@ -373,9 +402,10 @@ static void pester(struct machine *m)
         int fd = control_connect(m->socket, NULL);
         if (fd < 0)
             break;
-        json_t *j = json_pack("{s:s}", "do", verbs[i]);
+        json_t *j = json_pack("{s:s,s:b}", "do", verbs[i], "refresh", 1);
         control_send(fd, j, NULL);
         json_decref(j);
+        follow_log(fd);
         poll(NULL, 0, LIFE_MS / (int)ARRAY_LEN(verbs));
         close(fd);
     }

@@ -21,8 +21,12 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#define RAM_SIZE (4u * 4096)
+
 struct fixture {
     int mine, peer, other; /* events */
+    int ram, link;         /* guest memory, and what is not */
+    u8 *mapped;            /* ram */
     u32 sealed;            /* for another thread */
 };
 
@@ -46,6 +50,17 @@ static void may_work(struct fixture *f)
     int word = 1;
     syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, NULL);
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1);
+}
+
+/* A cell gives pages of guest memory back. */
+static void may_give_back(struct fixture *f)
+{
+    u8 *p = f->mapped;
+    memset(p, 1, RAM_SIZE);
+    if (!host_give_back(f->ram, p, 4096, 2 * 4096))
+        _exit(2);
+    if (p[4095] != 1 || p[4096] || p[3 * 4096 - 1] || p[3 * 4096] != 1)
+        _exit(3);
 }
 
 /* Any way of taking memory, in pieces that a host has: it has to end at HOST_CELL_MEMORY. */
@@ -107,7 +122,7 @@ static void *other_thread(void *arg)
     const struct fixture *f = arg;
     while (!__atomic_load_n(&f->sealed, __ATOMIC_ACQUIRE))
         __builtin_ia32_pause();
-    open("/", O_RDONLY);
+    setsid(); /* what no kind may */
     return NULL;
 }
 /* The seal is on the threads that were there before it, too. */
@@ -135,6 +150,18 @@ static void try_dup(struct fixture *f)
 static void try_poison(struct fixture *f)
 {
     madvise(page_of(), 4096, 100 /* MADV_HWPOISON */);
+}
+static void try_hole_elsewhere(struct fixture *f)
+{
+    host_give_back(f->link, NULL, 0, 4096);
+}
+static void try_take_room(struct fixture *f)
+{
+    fallocate(f->ram, 0, 0, 4096);
+}
+static void try_remove_pages(struct fixture *f)
+{
+    madvise(page_of(), 4096, MADV_REMOVE);
 }
 static void try_x32(struct fixture *f)
 {
@@ -208,7 +235,7 @@ static const char *const kinds[KINDS] = {"cell", "keeper", "user network", "tap"
 
 static int seal(enum kind kind, const struct fixture *f)
 {
-    const struct host_cell_seal c = {.wake_self = f->mine, .wake_peer = f->peer};
+    const struct host_cell_seal c = {.wake_self = f->mine, .wake_peer = f->peer, .ram = f->ram};
     const struct host_keeper_seal k = {.listener = 90, .dir = 91, .log = 92, .end = 93, .ram = 94, .cell = 95};
     switch (kind) {
     case CELL:
@@ -252,6 +279,9 @@ static const struct {
     TRY(ioctl, 0),
     TRY(dup, ONLY(USER)),
     TRY(poison, 0),
+    TRY(hole_elsewhere, ONLY(SHARE)),
+    TRY(take_room, ONLY(SHARE)),
+    TRY(remove_pages, 0),
     TRY(x32, 0),
     TRY(int80, 0),
     TRY(prctl, 0),
@@ -272,10 +302,15 @@ static const struct {
 /* Seal, do it, exit 0. Returns the signal that ended the process, 0 for none. */
 static int sealed(enum kind kind, void (*fn)(struct fixture *))
 {
-    struct fixture f = {host_event_create(NULL), host_event_create(NULL), host_event_create(NULL), 0};
+    struct fixture f = {.mine = host_event_create(NULL),
+                        .peer = host_event_create(NULL),
+                        .other = host_event_create(NULL),
+                        .ram = host_memfd("ram", RAM_SIZE, NULL),
+                        .link = host_memfd("link", 4096, NULL)};
     int status;
+    f.mapped = host_map_shared(f.ram, RAM_SIZE, NULL);
     pid_t pid = fork();
-    assert_true(pid >= 0);
+    assert_true(pid >= 0 && f.mapped);
     if (pid == 0) {
         for (int sig = 1; sig < NSIG; sig++)
             signal(sig, SIG_DFL); /* cmocka's handlers */
@@ -290,6 +325,9 @@ static int sealed(enum kind kind, void (*fn)(struct fixture *))
     close(f.mine);
     close(f.peer);
     close(f.other);
+    host_unmap(f.mapped, RAM_SIZE);
+    close(f.ram);
+    close(f.link);
     if (WIFEXITED(status) && WEXITSTATUS(status))
         fail_msg("the process ended with status %d", WEXITSTATUS(status));
     return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -305,6 +343,11 @@ static void work_goes_on(void **state)
 static void cell_has_bounds(void **state)
 {
     assert_int_equal(sealed(CELL, may_not_grow), 0);
+}
+
+static void cell_gives_back(void **state)
+{
+    assert_int_equal(sealed(CELL, may_give_back), 0);
 }
 
 static void nothing_else(void **state)
@@ -425,6 +468,7 @@ static void config_json(void **state)
     strcpy(c.append, "console=ttyS0 \"quoted\"");
     c.no_reboot = true;
     c.code_cache = 64u << 20;
+    strcpy(c.virtio, "mmio");
     assert_int_equal(vm_disk_parse(&c.disks[0], "/data/a.img,cache=none,readonly", &e), 0);
     assert_int_equal(vm_disk_parse(&c.disks[1], "/data/b,format=raw", &e), 0);
     c.n_disks = 2;
@@ -432,6 +476,15 @@ static void config_json(void **state)
     json_t *j = vm_config_to_json(&c);
     assert_int_equal(vm_config_from_json(&d, j, &e), 0);
     assert_memory_equal(&c, &d, sizeof(c));
+    strcpy(d.virtio, "isa");
+    assert_int_equal(vm_config_check(&d, &e), -EINVAL);
+    assert_non_null(strstr(e.msg, "--virtio isa"));
+    json_object_del(j, "virtio"); /* of a machine that was made before there was a choice */
+    assert_int_equal(vm_config_from_json(&d, j, &e), 0);
+    assert_string_equal(d.virtio, "pci");
+    json_object_set_new(j, "virtio", json_string("a-transport"));
+    assert_int_equal(vm_config_from_json(&d, j, &e), -EINVAL);
+    json_object_set_new(j, "virtio", json_string("mmio"));
     json_object_set_new(j, "memory", json_string("much"));
     assert_int_equal(vm_config_from_json(&d, j, &e), -EINVAL);
     json_object_set_new(j, "memory", json_integer(-1));
@@ -449,9 +502,9 @@ static void config_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(work_goes_on),    cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(one_directory),
-        cmocka_unit_test(cell_has_bounds), cmocka_unit_test(nothing_else),         cmocka_unit_test(log_keeps_the_end),
-        cmocka_unit_test(config_json),
+        cmocka_unit_test(work_goes_on),      cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(one_directory),
+        cmocka_unit_test(cell_has_bounds),   cmocka_unit_test(cell_gives_back),      cmocka_unit_test(nothing_else),
+        cmocka_unit_test(log_keeps_the_end), cmocka_unit_test(config_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

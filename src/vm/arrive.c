@@ -1,0 +1,412 @@
+#include "vm/arrive.h"
+#include "host/host.h"
+#include "migrate/handover.h"
+#include "migrate/stream.h"
+#include "vm/control.h"
+#include "vm/launch.h"
+#include "vm/meta.h"
+#include "vm/paths.h"
+#include "vm/resolve.h"
+#include "vm/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_LOCK   "reservations.lock"
+#define REASONS_MAX 16
+
+struct arrival {
+    struct channel *channel;
+    const struct arrive_options *o;
+    struct registry *registry;
+    enum handover_target state;
+    struct machine_row row; /* .id "": none yet */
+    struct vm_config config;
+    bool rm; /* the source was run with --rm */
+    char id[HANDOVER_ID + 1], host[HANDOVER_ID + 1];
+    int control, ram_fd;
+    u8 *ram;
+    struct stream_in in;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(const struct arrival *a, const char *fmt, ...)
+{
+    char line[700];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    a->o->say(a->o->ctx, line);
+}
+
+/* --- stages 0 and 1 --- */
+
+static u64 available(void)
+{
+    unsigned long long kb = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof(line), f) && sscanf(line, "MemAvailable: %llu", &kb) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return kb * 1024;
+}
+
+/* What a machine that is on its way may still take. */
+static u64 to_come(const struct machine_row *row, bool all)
+{
+    struct error e = {0};
+    struct stat st;
+    u64 size = 0;
+    json_t *j = NULL;
+    const char *state;
+    int fd = control_connect(row->socket, &e), ram;
+    if (fd < 0)
+        return 0;
+    if (snapshot_ask(fd, "status", &j, &e) == 0 && (state = json_string_value(json_object_get(j, "state"))) &&
+        (!strcmp(state, "incoming") || !strcmp(state, "prepared")) && (ram = control_memory(fd, &size, &e)) >= 0) {
+        if (!all && fstat(ram, &st) == 0)
+            size -= MIN(size, (u64)st.st_blocks * 512);
+        close(ram);
+    }
+    json_decref(j);
+    close(fd);
+    return size;
+}
+
+static void check_memory(const struct arrival *a, json_t *reasons)
+{
+    struct machine_row *rows;
+    size_t n;
+    struct error e = {0};
+    char text[200];
+    u64 room = a->o->memory ? a->o->memory : available(), taken = 0;
+    if (registry_list(a->registry, &rows, &n, &e) < 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].kind == KIND_MACHINE && rows[i].state == MACHINE_RUNNING)
+            taken += to_come(&rows[i], a->o->memory);
+    registry_rows_free(rows, n);
+    if (a->config.memory <= room - MIN(room, taken))
+        return;
+    snprintf(text, sizeof(text), "memory: %llu MiB are wanted, %llu are there, %llu of them promised to others",
+             (unsigned long long)(a->config.memory >> 20), (unsigned long long)(room >> 20),
+             (unsigned long long)(taken >> 20));
+    json_array_append_new(reasons, json_string(text));
+}
+
+/* Whether somebody is sending it. */
+static bool is_held(const struct machine_row *row)
+{
+    json_t *j = NULL;
+    struct error e = {0};
+    control_once(row->socket, json_pack("{s:s}", "do", "status"), &j, &e);
+    bool held = json_is_true(json_object_get(j, "held"));
+    json_decref(j);
+    return held;
+}
+
+/* A name that is taken by an earlier try of the same machine, which never ran and whose sender is gone, is free. */
+static void check_name(struct arrival *a, const char *uid, json_t *reasons)
+{
+    struct machine_row row;
+    struct error e = {0};
+    char text[200];
+    if (registry_find(a->registry, a->config.name, &row, NULL) < 0)
+        return;
+    json_t *j = row.config ? json_loads(row.config, 0, NULL) : NULL;
+    const char *of = json_string_value(json_object_get(j, "uid")),
+               *id = json_string_value(json_object_get(j, "incoming"));
+    bool free_now = false;
+    if (of && id && uid && !strcmp(of, uid))
+        free_now = !is_held(&row) && resolve_abort(id, &e) == WIRE_NEVER;
+    if (!free_now) {
+        snprintf(text, sizeof(text), "name %.70s: is taken here", a->config.name);
+        json_array_append_new(reasons, json_string(text));
+    }
+    json_decref(j);
+    registry_row_free(&row);
+}
+
+static int take_hello(struct arrival *a, const json_t *body, json_t *reasons, struct error *e)
+{
+    const char *id = json_string_value(json_object_get(body, "id"));
+    const char *uid = json_string_value(json_object_get(body, "uid"));
+    const char *name = json_string_value(json_object_get(body, "name"));
+    if (json_integer_value(json_object_get(body, "version")) != WIRE_VERSION)
+        return error_set(e, EPROTO, "its trapeze speaks another version of the protocol; this one speaks %d",
+                         WIRE_VERSION);
+    if (!handover_id_good(id) || !name || registry_check_name(name, NULL) < 0 || !uid)
+        return error_set(e, EPROTO, "an impossible HELO");
+    memcpy(a->id, id, sizeof(a->id));
+    a->rm = json_is_true(json_object_get(body, "rm"));
+    int r = vm_meta_check(json_object_get(body, "machine"), &a->config, reasons, e);
+    if (r < 0)
+        return r;
+    snprintf(a->config.name, sizeof(a->config.name), "%s", name);
+    check_name(a, uid, reasons);
+    check_memory(a, reasons);
+    return 0;
+}
+
+static int make_row(struct arrival *a, const json_t *body, struct error *e)
+{
+    json_t *j = vm_config_to_json(&a->config);
+    if (j) {
+        json_object_set_new(j, "incoming", json_string(a->id));
+        json_object_set(j, "uid", json_object_get(body, "uid"));
+    }
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    int r = text ? registry_create(a->registry, a->config.name, text, false, &a->row, e)
+                 : error_set(e, ENOMEM, "machine: out of memory");
+    free(text);
+    return r;
+}
+
+static int launch(struct arrival *a, struct error *e)
+{
+    pid_t keeper;
+    a->ram_fd = host_memfd("trapeze-ram", a->config.memory, e);
+    if (a->ram_fd < 0 || !(a->ram = host_map_shared(a->ram_fd, a->config.memory, e)))
+        return -ENOMEM;
+    const struct vm_incoming in = {.ram_fd = a->ram_fd, .id = a->id, .lifetime = a->o->lifetime};
+    int r = vm_launch_incoming(&a->config, &in, a->row.dir, &keeper, e);
+    if (r < 0)
+        return r;
+    a->row.keeper_pid = keeper;
+    a->row.keeper_start = paths_process_start(keeper);
+    a->row.state = MACHINE_RUNNING;
+    if ((r = registry_started(a->registry, a->row.id, keeper, e)) < 0)
+        return r;
+    a->control = control_connect(a->row.socket, e);
+    return a->control < 0 ? a->control : snapshot_ask(a->control, "hold", NULL, e);
+}
+
+/* Reservations are made one after the other: each sees those before it. */
+static int lock_reservations(struct error *e)
+{
+    char dir[PATH_MAX], path[PATH_MAX];
+    int r = paths_state_dir(dir, sizeof(dir), e);
+    if (r < 0 || (r = paths_join(path, sizeof(path), dir, FILE_LOCK, e)) < 0)
+        return r;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || flock(fd, LOCK_EX) < 0) {
+        r = error_set(e, errno, "%s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    return fd;
+}
+
+/* What came of the machine that did not come: row, directory and keeper go. */
+static void discard(struct arrival *a)
+{
+    struct error ignored = {0};
+    if (a->control >= 0)
+        close(a->control);
+    a->control = -1;
+    if (a->row.id[0])
+        resolve_abort(a->id, &ignored);
+}
+
+/* 0: it has a place here; 1: it has not, `reasons` say why. */
+static int reserve_locked(struct arrival *a, const json_t *body, json_t *reasons, struct error *e)
+{
+    struct error one = {0};
+    int r = take_hello(a, body, reasons, e);
+    if (r < 0 || json_array_size(reasons) || json_is_true(json_object_get(body, "dry")))
+        return r < 0 ? r : json_array_size(reasons) > 0;
+    if (make_row(a, body, &one) == 0 && launch(a, &one) == 0)
+        return 0;
+    json_array_append_new(reasons, json_string(one.msg));
+    discard(a);
+    return 1;
+}
+
+static int reserve(struct arrival *a, const json_t *body, struct error *e)
+{
+    json_t *reasons = json_array();
+    int lock = lock_reservations(e);
+    int r = lock < 0 ? lock : reasons ? reserve_locked(a, body, reasons, e) : -ENOMEM;
+    if (lock >= 0)
+        close(lock);
+    if (r < 0 && reasons) {
+        json_array_append_new(reasons, json_string(e->msg));
+        *e = (struct error){0};
+        r = 1;
+    }
+    if (r == 0) {
+        handover_target_step(&a->state, EVENT_HELLO);
+        r = wire_send(a->channel, WIRE_ACCEPT,
+                      json_pack("{s:s,s:s,s:I}", "id", a->id, "host", a->host, "lifetime", (json_int_t)a->o->lifetime),
+                      e);
+    } else if (r > 0) {
+        const char *first = json_string_value(json_array_get(reasons, 0));
+        error_set(e, EHOSTUNREACH, "%s: refused: %s", a->config.name[0] ? a->config.name : "a machine",
+                  first ? first : "?");
+        wire_send(a->channel, WIRE_REFUSE, json_pack("{s:O}", "reasons", reasons), &(struct error){0});
+        r = -EHOSTUNREACH;
+    }
+    json_decref(reasons);
+    return r;
+}
+
+/* --- stages 2 and 3 --- */
+
+static int get(void *ctx, void *buf, size_t len, struct error *e)
+{
+    const struct arrival *a = ctx;
+    return channel_receive(a->channel, buf, len, e);
+}
+
+static int answer_round(void *ctx, const char *text, struct error *e)
+{
+    const struct arrival *a = ctx;
+    json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    return json_is_object(j) ? wire_send(a->channel, WIRE_ROUND, j, e)
+                             : (json_decref(j), error_set(e, EPROTO, "%s: a round that can not be", a->channel->peer));
+}
+
+static int read_stream(struct arrival *a, struct rec_buf *state, struct error *e)
+{
+    char *text = NULL;
+    a->in = (struct stream_in){.get = get, .ctx = a, .round = answer_round};
+    int r = stream_open(&a->in, e);
+    if (r == 0 && a->in.head.ram_size != a->config.memory)
+        r = error_set(e, EPROTO, "%s: another size of memory than was promised", a->channel->peer);
+    if (r == 0 && (r = stream_get_config(&a->in, &text, e)) == 0)
+        r = stream_get_machine(&a->in, a->ram, state, e);
+    free(text);
+    return r;
+}
+
+static int load_state(struct arrival *a, const struct rec_buf *state, struct error *e)
+{
+    json_t *q = json_pack("{s:s,s:I}", "do", "load", "bytes", (json_int_t)state->len);
+    int r = q ? control_send(a->control, q, e) : error_set(e, ENOMEM, "request: out of memory");
+    json_decref(q);
+    size_t at = 0;
+    while (r == 0 && at < state->len) {
+        ssize_t n = write(a->control, state->data + at, state->len - at);
+        if (n < 0 && errno != EINTR)
+            r = error_set(e, errno, "keeper: %s", strerror(errno));
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return r < 0 ? r : control_receive(a->control, NULL, e);
+}
+
+static int fill(struct arrival *a, struct error *e)
+{
+    struct rec_buf state = {0};
+    int r = read_stream(a, &state, e);
+    if (r == 0)
+        r = load_state(a, &state, e);
+    rec_buf_free(&state);
+    stream_in_free(&a->in);
+    if (r < 0)
+        return r;
+    handover_target_step(&a->state, EVENT_COMPLETE);
+    return wire_send(a->channel, WIRE_READY, wire_id(a->id, NULL), e);
+}
+
+/* --- the source's word --- */
+
+/* Of COMMIT, ABORT or DONE, on whichever connection they come. WIRE_RUNS, WIRE_NEVER, 0 (done), -errno. */
+static int obey(struct arrival *a, int message, const json_t *body, struct error *e)
+{
+    const char *id = json_string_value(json_object_get(body, "id"));
+    if (!handover_id_good(id))
+        return error_set(e, EPROTO, "%s: no id of a handover", a->channel->peer);
+    if (message == WIRE_DONE) {
+        resolve_done(id);
+        return 0;
+    }
+    int word = message == WIRE_COMMIT ? resolve_commit(id, e) : resolve_abort(id, e);
+    if (word < 0)
+        return word;
+    if (word == WIRE_RUNS && message == WIRE_COMMIT && a->row.id[0] && !strcmp(id, a->id))
+        handover_target_step(&a->state, EVENT_COMMIT);
+    int r = wire_send(a->channel, (enum wire_message)word, wire_id(id, a->host), e);
+    return r < 0 ? r : word;
+}
+
+/* Until the source has nothing more to say. */
+static int listen_to(struct arrival *a, struct error *e)
+{
+    for (;;) {
+        json_t *body = NULL;
+        int m = wire_receive(a->channel, WIRE(WIRE_COMMIT) | WIRE(WIRE_ABORT) | WIRE(WIRE_DONE), &body, e);
+        int r = m < 0 ? m : obey(a, m, body, e);
+        json_decref(body);
+        if (r == WIRE_RUNS && m == WIRE_COMMIT && a->state == TARGET_RUNNING && a->row.id[0])
+            a->o->activated(a->o->ctx, &a->row);
+        if (r <= 0 || r == WIRE_NEVER)
+            return r == WIRE_NEVER ? 0 : r;
+    }
+}
+
+/* A machine that did not come whole, or whose source has lost its tongue. */
+static void lost(struct arrival *a, const struct error *why)
+{
+    if (handover_target_step(&a->state, EVENT_LOST) & ACT(ACT_DISCARD)) {
+        wire_send(a->channel, WIRE_NEVER,
+                  json_pack("{s:s,s:s,s:[s]}", "id", a->id, "host", a->host, "reasons", why->msg), &(struct error){0});
+        discard(a);
+        say(a, "%s: did not come: %s", a->config.name, why->msg);
+    } else if (a->state == TARGET_PREPARED) {
+        say(a, "%s: is here whole, and waits %llu s for the word of the host that sent it: %s", a->config.name,
+            (unsigned long long)a->o->lifetime, why->msg);
+    }
+}
+
+static int serve_machine(struct arrival *a, const json_t *hello, struct error *e)
+{
+    int r = reserve(a, hello, e);
+    if (r < 0 || !a->row.id[0])
+        return r;
+    say(a, "%s: is coming from %s", a->config.name, a->channel->peer);
+    r = fill(a, e);
+    if (r == 0)
+        r = listen_to(a, e);
+    if (a->state == TARGET_RUNNING) {
+        say(a, "%s: runs here", a->config.name);
+        return 0;
+    }
+    lost(a, e);
+    return r;
+}
+
+int arrive_serve(struct channel *c, const struct arrive_options *o, struct error *e)
+{
+    struct arrival a = {.channel = c, .o = o, .control = -1, .ram_fd = -1};
+    json_t *body = NULL;
+    int r = resolve_host(a.host, e);
+    if (r < 0 || (r = registry_open(&a.registry, e)) < 0)
+        return r;
+    int m = wire_receive(c, WIRE(WIRE_HELLO) | WIRE(WIRE_COMMIT) | WIRE(WIRE_ABORT) | WIRE(WIRE_DONE), &body, e);
+    if (m == WIRE_HELLO)
+        r = serve_machine(&a, body, e);
+    else if (m >= 0)
+        r = obey(&a, m, body, e);
+    if (m >= 0 && m != WIRE_HELLO && r > 0)
+        r = listen_to(&a, e);
+    json_decref(body);
+    if (a.control >= 0)
+        close(a.control);
+    host_unmap(a.ram, a.ram ? a.config.memory : 0);
+    if (a.ram_fd >= 0)
+        close(a.ram_fd);
+    registry_row_free(&a.row);
+    registry_close(a.registry);
+    return m < 0 ? m : MIN(r, 0);
+}

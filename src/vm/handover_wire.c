@@ -1,0 +1,51 @@
+#include "vm/handover_wire.h"
+#include "migrate/message.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define BODY_MAX (128u << 10)
+
+static const char types[WIRE_COUNT][5] = {
+#define X(id, type) [id] = type,
+    WIRE_MESSAGES(X)
+#undef X
+};
+
+int wire_send(struct channel *c, enum wire_message m, json_t *body, struct error *e)
+{
+    int r = body ? message_send_json(c, types[m], body, e) : error_set(e, ENOMEM, "message: out of memory");
+    json_decref(body);
+    return r < 0 ? r : channel_flush(c, e);
+}
+
+int wire_receive(struct channel *c, unsigned which, json_t **body, struct error *e)
+{
+    struct message_kind kinds[WIRE_COUNT];
+    enum wire_message of[WIRE_COUNT];
+    struct message m = {0};
+    unsigned n = 0;
+    for (unsigned i = 0; i < WIRE_COUNT; i++) {
+        if (!(which & WIRE(i)))
+            continue;
+        kinds[n] = (struct message_kind){.json = true, .most = BODY_MAX};
+        memcpy(kinds[n].type, types[i], sizeof(types[i]));
+        of[n++] = (enum wire_message)i;
+    }
+    int r = message_receive(c, kinds, n, &m, e);
+    *body = r == 0 ? json_incref(m.json) : NULL;
+    r = r == 0 ? (int)of[m.kind] : r;
+    message_free(&m);
+    return r;
+}
+
+json_t *wire_id(const char *id, const char *host)
+{
+    return host ? json_pack("{s:s,s:s}", "id", id, "host", host) : json_pack("{s:s}", "id", id);
+}
+
+bool wire_is_of(const json_t *body, const char *id)
+{
+    const char *of = json_string_value(json_object_get(body, "id"));
+    return of && !strcmp(of, id);
+}

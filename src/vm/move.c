@@ -1,0 +1,572 @@
+#include "vm/move.h"
+#include "host/host.h"
+#include "migrate/handover.h"
+#include "vm/control.h"
+#include "vm/meta.h"
+#include "vm/resolve.h"
+#include "vm/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S    1000000000ull
+#define NS_PER_MS   1000000ull
+#define CONNECT_MS  5000
+#define OVERHEAD    (4 * NS_PER_MS) /* of the downtime: state, records, messages */
+#define ABORT_MS    2000
+#define STOP_MS     10000           /* a target that does not get ready in that time has lost */
+#define ANSWER_MS   3000            /* after which a committed machine is asked about by a new connection */
+#define PATIENCE_NS (30 * NS_PER_S) /* of this process; the watcher has more */
+#define WATCH_NS    (3600 * NS_PER_S)
+#define WATCH_LOOKS 50
+#define FORECAST_MS 1000
+
+struct move {
+    const struct machine_row *row;
+    const struct move_options *o;
+    struct move_result *result;
+    struct vm_config config;
+    int control, log; /* connections to the keeper: log's too, for it ends with its own */
+    struct channel *channel;
+    enum handover_source state;
+    char id[HANDOVER_ID + 1], host[HANDOVER_ID + 1];
+    u8 *ram;
+    int ram_fd;
+    struct stream_out out;
+    struct precopy copy;
+    struct move_status status;
+    bool quick;                 /* it is only called off */
+    u64 start, stopped, waited; /* waited: ns in sending */
+    int lock;                   /* the right to decide */
+    int watcher;                /* pipe: whose end tells the watcher that this process is gone; -1: none */
+};
+
+static void enter(struct move *m, unsigned stage, const char *name)
+{
+    m->status.stage = name;
+    m->status.ns = host_ns(NULL) - m->start;
+    m->result->stage_ns[stage] = MAX(m->status.ns, 1);
+    m->o->tell(m->o->ctx, &m->status);
+}
+
+/* One step of the table; what is to be done. A step that can not be is a fault of this program. */
+static int step(struct move *m, enum handover_event ev)
+{
+    int acts = handover_source_step(&m->state, ev);
+    return MAX(acts, 0);
+}
+
+static int ask(struct move *m, json_t *request, struct error *e)
+{
+    int r = request ? control_call(m->control, request, NULL, e) : error_set(e, ENOMEM, "request: out of memory");
+    json_decref(request);
+    return r;
+}
+
+/* --- stages 0 and 1 --- */
+
+static json_t *hello(struct move *m, struct error *e)
+{
+    json_t *meta = vm_meta_json(&m->config, e);
+    if (!meta)
+        return NULL;
+    return json_pack("{s:i,s:s,s:s,s:s,s:b,s:b,s:o}", "version", WIRE_VERSION, "id", m->id, "uid", m->row->id, "name",
+                     m->row->name, "rm", m->row->auto_remove, "dry", m->o->dry_run, "machine", meta);
+}
+
+/* All its reasons in one line. */
+static int refused(struct move *m, const json_t *body, struct error *e)
+{
+    char text[900] = "";
+    size_t i, len = 0;
+    const json_t *reasons = json_object_get(body, "reasons"), *one;
+    json_array_foreach(reasons, i, one)
+    {
+        const char *why = json_string_value(one);
+        if (why && len < sizeof(text))
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%.300s", len ? "; " : "", why);
+    }
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 127)
+            *p = ' ';
+    return error_set(e, EHOSTUNREACH, "%s refuses: %s", m->o->to, *text ? text : "it gives no reason");
+}
+
+static int reserve(struct move *m, struct error *e)
+{
+    json_t *body = NULL, *h = hello(m, e);
+    int r = h ? wire_send(m->channel, WIRE_HELLO, h, e) : -EIO;
+    if (r == 0)
+        r = wire_receive(m->channel, WIRE(WIRE_ACCEPT) | WIRE(WIRE_REFUSE), &body, e);
+    const char *host = json_string_value(json_object_get(body, "host"));
+    if (r == WIRE_REFUSE) {
+        step(m, EVENT_REFUSE);
+        r = refused(m, body, e);
+    } else if (r == WIRE_ACCEPT && (!wire_is_of(body, m->id) || !handover_id_good(host))) {
+        r = error_set(e, EPROTO, "%s: an answer that can not be", m->o->to);
+    } else if (r == WIRE_ACCEPT) {
+        memcpy(m->host, host, sizeof(m->host));
+        step(m, EVENT_ACCEPT);
+        r = 0;
+    }
+    json_decref(body);
+    return r;
+}
+
+static int connect_target(struct move *m, struct error *e)
+{
+    struct channel_address a;
+    int r = channel_address_parse(&a, m->o->to, e);
+    return r < 0 ? r
+                 : channel_connect_cancel(&a, &m->o->security, m->quick ? ABORT_MS : CONNECT_MS,
+                                          m->quick ? -1 : m->o->cancel, &m->channel, e);
+}
+
+/* --- stage 2 --- */
+
+static int put(void *ctx, const void *data, size_t len, struct error *e)
+{
+    struct move *m = ctx;
+    u64 start = host_ns(NULL);
+    int r = channel_send(m->channel, data, len, e);
+    m->waited += host_ns(NULL) - start;
+    return r;
+}
+
+static u64 waited(void *ctx)
+{
+    const struct move *m = ctx;
+    return m->waited;
+}
+
+static int take_log(void *ctx, u64 *bits, struct error *e)
+{
+    struct move *m = ctx;
+    u64 pages = m->copy.pages, step_pages = 512u << 10;
+    u64 *some = malloc(MIN(step_pages, (pages + 63) & ~63ull) / 8);
+    int r = some ? 0 : error_set(e, ENOMEM, "migration: out of memory");
+    for (u64 at = 0; at < pages && r == 0; at += step_pages) {
+        u64 n = MIN(step_pages, pages - at), words = (n + 63) / 64;
+        r = control_log_take(m->log, at, words * 64, some, e);
+        for (u64 i = 0; r == 0 && i < words; i++)
+            bits[at / 64 + i] |= some[i];
+    }
+    free(some);
+    return r;
+}
+
+/* The target says when it has read so far: so the time of a round is that of the link. */
+static int end_round(void *ctx, const struct precopy_status *s, struct error *e)
+{
+    struct move *m = ctx;
+    char text[160];
+    json_t *body = NULL;
+    snprintf(text, sizeof(text), "{\"round\":%u,\"pages\":%llu}", s->round, (unsigned long long)s->pages);
+    int r = stream_put_round(&m->out, text, e);
+    if (r == 0 && (r = channel_flush(m->channel, e)) == 0)
+        r = wire_receive(m->channel, WIRE(WIRE_ROUND) | WIRE(WIRE_NEVER), &body, e);
+    if (r == WIRE_NEVER)
+        r = refused(m, body, e);
+    json_decref(body);
+    return MIN(r, 0);
+}
+
+static u64 now(void *ctx)
+{
+    return host_ns(ctx);
+}
+
+static void limit(void *ctx, u64 rate)
+{
+    const struct move *m = ctx;
+    channel_limit(m->channel, rate);
+}
+
+static void tell(void *ctx, const struct precopy_status *s)
+{
+    struct move *m = ctx;
+    m->status.copy = *s;
+    m->status.ns = host_ns(NULL) - m->start;
+    m->o->tell(m->o->ctx, &m->status);
+}
+
+static const struct precopy_ops copy_ops = {
+    .take = take_log, .round = end_round, .now = now, .waited = waited, .limit = limit, .tell = tell};
+
+static int map_memory(struct move *m, struct error *e)
+{
+    u64 size;
+    m->ram_fd = control_memory(m->control, &size, e);
+    if (m->ram_fd < 0)
+        return m->ram_fd;
+    if (size != m->config.memory)
+        return error_set(e, EPROTO, "the machine's keeper: a memory of another size");
+    m->ram = host_map_shared(m->ram_fd, size, e);
+    return m->ram ? 0 : -ENOMEM;
+}
+
+static int begin_stream(struct move *m, struct error *e)
+{
+    struct stream_head h = {
+        .page_size = PAGE_SIZE, .ram_size = m->config.memory, .created = (s64)(host_wall_ns() / (s64)NS_PER_S)};
+    char *text = snapshot_describe(&m->config, e);
+    int r = text ? 0 : -ENOMEM;
+    host_random(h.id, sizeof(h.id));
+    m->out = (struct stream_out){.put = put, .ctx = m};
+    if (r == 0 && (r = stream_begin(&m->out, &h, e)) == 0)
+        r = stream_put_config(&m->out, text, e);
+    free(text);
+    return r;
+}
+
+static int copy_while_it_runs(struct move *m, struct error *e)
+{
+    m->copy = (struct precopy){.ops = &copy_ops,
+                               .ctx = m,
+                               .out = &m->out,
+                               .ram = m->ram,
+                               .pages = m->config.memory / PAGE_SIZE,
+                               .fd = m->ram_fd,
+                               .downtime = m->o->downtime,
+                               .overhead = OVERHEAD,
+                               .cap = m->o->bandwidth,
+                               .max_ns = m->o->max_ns,
+                               .may_pack = !m->o->plain,
+                               .stop_anyway = m->o->stop_anyway};
+    int r = control_log_start(m->log, e);
+    return r < 0 ? r : precopy_run(&m->copy, e);
+}
+
+static void pause_ms(unsigned ms)
+{
+    const struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+/* What a migration would meet: how much is there, how much of it the guest writes in a second. */
+static int forecast(struct move *m, struct error *e)
+{
+    u64 pages = m->config.memory / PAGE_SIZE, words = (pages + 63) / 64, dirty = 0;
+    u64 *bits = calloc(words, sizeof(u64));
+    struct precopy_status *s = &m->copy.status;
+    m->copy.pages = pages;
+    int r = bits ? control_log_start(m->log, e) : error_set(e, ENOMEM, "migration: out of memory");
+    if (r == 0) {
+        pause_ms(FORECAST_MS);
+        r = take_log(m, bits, e);
+    }
+    for (u64 i = 0; r == 0 && i < words; i++)
+        dirty += (u64)__builtin_popcountll(bits[i]);
+    free(bits);
+    if (r < 0)
+        return r;
+    struct stat st;
+    s->pages = fstat(m->ram_fd, &st) == 0 ? (u64)st.st_blocks * 512 / PAGE_SIZE : pages;
+    s->dirty_rate = dirty * PAGE_SIZE * 1000 / FORECAST_MS;
+    s->bandwidth = m->o->bandwidth;
+    s->converges = !s->bandwidth || s->dirty_rate < s->bandwidth;
+    return 0;
+}
+
+/* --- stage 3 --- */
+
+/* Whether what was sent is what is there: finds a page whose change was missed. */
+static int verify(struct move *m, struct error *e)
+{
+    struct page_sums all;
+    u64 bad = 0, first = 0;
+    int r = sums_init(&all, m->copy.pages, e);
+    if (r < 0)
+        return r;
+    sums_note(&all, 0, all.n, m->ram);
+    for (u64 i = all.n; i-- > 0;)
+        if (all.sum[i] != m->out.sums.sum[i])
+            bad++, first = i;
+    sums_free(&all);
+    return bad ? error_set(e, EILSEQ, "%llu pages were changed without being noticed, the first is page %llu",
+                           (unsigned long long)bad, (unsigned long long)first)
+               : 0;
+}
+
+static int send_rest(struct move *m, struct error *e)
+{
+    u8 *state = NULL;
+    size_t len = 0;
+    int r = precopy_last(&m->copy, e);
+    if (r == 0)
+        r = snapshot_get_state(m->control, &state, &len, e);
+    if (r == 0 && m->o->verify)
+        r = verify(m, e);
+    if (r == 0 && (r = stream_put_state(&m->out, state, len, e)) == 0 && (r = stream_put_end(&m->out, e)) == 0)
+        r = channel_flush(m->channel, e);
+    free(state);
+    return r;
+}
+
+static int await_ready(struct move *m, struct error *e)
+{
+    json_t *body = NULL;
+    int r = wire_receive(m->channel, WIRE(WIRE_READY) | WIRE(WIRE_NEVER), &body, e);
+    if (r == WIRE_NEVER)
+        r = refused(m, body, e);
+    else if (r == WIRE_READY && !wire_is_of(body, m->id))
+        r = error_set(e, EPROTO, "%s: an answer that can not be", m->o->to);
+    json_decref(body);
+    return MIN(r, 0);
+}
+
+static int stop_and_copy(struct move *m, struct error *e)
+{
+    m->stopped = host_ns(NULL);
+    step(m, EVENT_STOP);
+    channel_until(m->channel, STOP_MS);
+    int r = snapshot_ask(m->control, "hold", NULL, e);
+    if (r == 0 && m->config.n_disks)
+        r = snapshot_ask(m->control, "sync", NULL, e);
+    if (r == 0 && (r = send_rest(m, e)) == 0)
+        r = await_ready(m, e);
+    channel_until(m->channel, 0);
+    return r;
+}
+
+/* --- stages 4 and 5 --- */
+
+/* Ask again and again, on connections of their own, for so long. WIRE_RUNS, WIRE_NEVER, or -errno of the last try. */
+static int ask_again(const struct machine_row *row, u64 ns, struct error *e)
+{
+    u64 end = host_ns(NULL) + ns;
+    int r = -ETIMEDOUT;
+    for (unsigned wait = 50; host_ns(NULL) < end; wait = MIN(wait * 2, 5000u)) {
+        *e = (struct error){0};
+        r = resolve_ask(row, ANSWER_MS, e);
+        if (r >= 0)
+            return r;
+        pause_ms(wait);
+    }
+    return r;
+}
+
+/* A process of its own that outlives this one: it sleeps until the pipe ends without a word, then asks. */
+static int leave_watcher(struct move *m, struct error *e)
+{
+    int p[2];
+    if (pipe2(p, O_CLOEXEC) < 0)
+        return error_set(e, errno, "pipe: %s", strerror(errno));
+    const int keep[] = {p[0], m->lock};
+    int forked = host_fork_detached(keep, ARRAY_LEN(keep), e);
+    if (forked == 1) {
+        char word;
+        struct error ignored = {0};
+        host_process_name("trapeze-watcher");
+        /* The keeper may have the order to commit still before it: what is not there yet is waited for a moment. */
+        for (int i = 0; read(p[0], &word, 1) != 1 && i < WATCH_LOOKS && ask_again(m->row, WATCH_NS, &ignored) == 0; i++)
+            pause_ms(100);
+        _exit(0);
+    }
+    close(p[0]);
+    if (forked < 0) {
+        close(p[1]);
+        return forked;
+    }
+    m->watcher = p[1];
+    return 0;
+}
+
+static void dismiss_watcher(struct move *m)
+{
+    if (m->watcher >= 0 && write(m->watcher, "d", 1) != 1)
+        return; /* it is gone already */
+}
+
+static int commit(struct move *m, struct error *e)
+{
+    struct handover_record was;
+    const struct channel_security *s = &m->o->security;
+    int r = handover_read_at(m->row->dir, &was, e);
+    if (r == 0 && was.role == HANDOVER_RUNS) /* it came here once: its word goes elsewhere */
+        r = resolve_remember(was.id, e);
+    if (r < 0 || (r = leave_watcher(m, e)) < 0)
+        return r;
+    r = ask(m,
+            json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "do", "handover", "action", "commit", "id", m->id, "host",
+                      m->host, "to", m->o->to, "tls", s->tls_dir ? s->tls_dir : "", "insecure", s->insecure),
+            e);
+    if (r == 0)
+        step(m, EVENT_RECORDED);
+    return r;
+}
+
+/* Send COMMIT on the connection that there is. WIRE_RUNS, WIRE_NEVER, -errno. */
+static int commit_there(struct move *m, struct error *e)
+{
+    json_t *body = NULL;
+    m->channel->silence_ms = ANSWER_MS;
+    m->channel->cancel = -1; /* too late for that */
+    int r = wire_send(m->channel, WIRE_COMMIT, wire_id(m->id, NULL), e);
+    if (r == 0)
+        r = wire_receive(m->channel, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, e);
+    if (r >= 0 && !wire_is_of(body, m->id))
+        r = error_set(e, EPROTO, "%s: an answer that can not be", m->o->to);
+    json_decref(body);
+    return r;
+}
+
+/* It has been recorded: from here on only the target's word counts. */
+static int activate(struct move *m, struct error *e)
+{
+    struct error lost = {0};
+    int r = commit_there(m, &lost);
+    if (r >= 0) {
+        m->result->downtime = host_ns(NULL) - m->stopped;
+        int settled = resolve_settle(m->row, m->id, r == WIRE_RUNS, e);
+        if (settled == 0)
+            wire_send(m->channel, WIRE_DONE, wire_id(m->id, NULL), &lost);
+    } else {
+        step(m, EVENT_LOST);
+        r = ask_again(m->row, PATIENCE_NS, &lost);
+        m->result->downtime = host_ns(NULL) - m->stopped;
+    }
+    if (r < 0)
+        return error_set(
+            e, EINPROGRESS,
+            "it has been handed over, but %s has not said that it runs there: %s. It stands still here and goes on "
+            "when "
+            "that is known; a process that was left behind asks for an hour, `trapeze system recover` after that",
+            m->o->to, lost.msg);
+    dismiss_watcher(m);
+    step(m, r == WIRE_RUNS ? EVENT_RUNS : EVENT_NEVER);
+    return r == WIRE_RUNS ? 0 : error_set(e, ECONNABORTED, "%s gave it up; it goes on here", m->o->to);
+}
+
+/* --- the whole --- */
+
+static int get_ready(struct move *m, struct error *e)
+{
+    int r = snapshot_get_config(m->control, &m->config, e);
+    if (r == 0)
+        r = connect_target(m, e);
+    if (r == 0 && (r = reserve(m, e)) == 0 && !m->o->dry_run)
+        r = ask(m, json_pack("{s:s,s:s}", "do", "handover", "action", "prepare"), e);
+    return r < 0 || (r = map_memory(m, e)) < 0 || m->o->dry_run ? r : begin_stream(m, e);
+}
+
+static int go_through(struct move *m, struct error *e)
+{
+    enter(m, 0, "pre-migration");
+    enter(m, 1, "reservation");
+    int r = get_ready(m, e);
+    if (r < 0)
+        return r;
+    enter(m, 2, "pre-copy");
+    if (m->o->dry_run)
+        return forecast(m, e);
+    if ((r = copy_while_it_runs(m, e)) < 0)
+        return r;
+    enter(m, 3, "stop-and-copy");
+    if ((r = stop_and_copy(m, e)) < 0)
+        return r;
+    enter(m, 4, "commitment");
+    if ((r = commit(m, e)) < 0)
+        return r;
+    enter(m, 5, "activation");
+    return activate(m, e);
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The same word on a connection of its own: a target that has everything would wait for it all its lifetime. */
+static void abort_anew(struct move *m)
+{
+    struct error ignored = {0};
+    struct channel *old = m->channel;
+    json_t *body = NULL;
+    m->channel = NULL;
+    m->quick = true;
+    if (connect_target(m, &ignored) == 0) {
+        channel_until(m->channel, ABORT_MS);
+        if (wire_send(m->channel, WIRE_ABORT, wire_id(m->id, NULL), &ignored) == 0)
+            wire_receive(m->channel, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, &ignored);
+        json_decref(body);
+        channel_close_after(m->channel, 200);
+    }
+    m->channel = old;
+}
+
+/* Before the record: the target is told, if it can be; the machine goes on when the connection that holds it closes. */
+static void call_off(struct move *m)
+{
+    struct error ignored = {0};
+    bool stopped = m->state == SOURCE_STOPPED;
+    dismiss_watcher(m);
+    if (!m->channel || !(step(m, EVENT_LOST) & ACT(ACT_SEND_ABORT)))
+        return;
+    close_fd(m->control); /* the machine goes on at once */
+    m->control = -1;
+    m->channel->cancel = -1;
+    channel_until(m->channel, 500);
+    if (wire_send(m->channel, WIRE_ABORT, wire_id(m->id, NULL), &ignored) < 0 || stopped)
+        abort_anew(m);
+}
+
+static void fill_result(struct move *m)
+{
+    const struct precopy_status *s = &m->copy.status;
+    struct move_result *r = m->result;
+    r->ns = host_ns(NULL) - m->start;
+    r->bytes = m->channel ? m->channel->sent : 0;
+    r->pages = s->sent;
+    for (u64 i = 0; m->out.sums.sum && i < m->out.sums.n; i++)
+        r->resident += m->out.sums.sum[i] == m->out.sums.zero ? 0 : PAGE_SIZE;
+    r->rounds = s->round;
+    r->dirty_rate = s->dirty_rate;
+    r->bandwidth = s->bandwidth;
+    r->expected = s->expected;
+    r->moved = m->state == SOURCE_MOVED;
+}
+
+static int open_all(struct move *m, struct error *e)
+{
+    m->lock = resolve_lock(m->row->dir, e);
+    if (m->lock < 0)
+        return m->lock;
+    m->control = control_connect(m->row->socket, e);
+    if (m->control < 0)
+        return m->control;
+    m->log = control_connect(m->row->socket, e);
+    return m->log < 0 ? m->log : 0;
+}
+
+int move_run(const struct machine_row *row, const struct move_options *o, struct move_result *result, struct error *e)
+{
+    struct move m = {
+        .row = row, .o = o, .result = result, .control = -1, .log = -1, .ram_fd = -1, .lock = -1, .watcher = -1};
+    *result = (struct move_result){0};
+    m.start = host_ns(NULL);
+    resolve_new_id(m.id);
+    int r = open_all(&m, e);
+    if (r == 0)
+        r = go_through(&m, e);
+    if (m.state < SOURCE_COMMITTED)
+        call_off(&m);
+    fill_result(&m);
+    host_unmap(m.ram, m.ram ? m.config.memory : 0);
+    precopy_free(&m.copy);
+    stream_out_free(&m.out);
+    channel_close_after(m.channel, 200);
+    close_fd(m.ram_fd);
+    close_fd(m.log);
+    close_fd(m.control);
+    close_fd(m.lock);
+    close_fd(m.watcher);
+    return r;
+}
