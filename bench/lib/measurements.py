@@ -156,24 +156,29 @@ def kit(peer, args):
     return reading
 
 
-def disk(peer, args):
+def disk(peer, args, more=(), name="disk"):
     """The kit's rows about disks: rates. The image is the same for all, and past the host's page cache."""
     reading = Reading()
     device, options = peer.disk(args.image)
-    with peer.start("block", f"{device}:{args.disk_seconds}", options) as run:
+    with peer.start("block", f"{device}:{args.disk_seconds}", [*options, *more]) as run:
         ended = run.wait_for(r"^KIT DONE status=(\d+)", args.timeout)
     for _, line in run.lines:
         m = re.match(r"blk_(\w+) +(?:([0-9.]+) (MB/s|op/s)|BAD)", line)
         if m and m[2]:
-            reading.values["disk/" + m[1]] = float(m[2])
+            reading.values[f"{name}/{m[1]}"] = float(m[2])
         elif m:
             reading.wrong.append(line)
     if not ended or ended[1][1] != "0":
-        reading.wrong.append("disk: " + (f"status {ended[1][1]}" if ended else "did not end"))
+        reading.wrong.append(f"{name}: " + (f"status {ended[1][1]}" if ended else "did not end"))
     return reading
 
 
-MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, pv, disk, kit)}
+def mmio(peer, args):
+    """The same disk in a window of memory."""
+    return disk(peer, args, ["--virtio", "mmio"], "mmio")
+
+
+MEASUREMENTS = {f.__name__: f for f in (boot, simple, idle, programs, cache, cpus, pv, disk, mmio, kit)}
 # those that are not for every peer
 ONLY_FOR = {"boot": ("trapeze", "tcg"), "idle": ("trapeze", "tcg"), "cache": ("trapeze",),
-            "pv": ("trapeze",)}
+            "pv": ("trapeze",), "mmio": ("trapeze",)}

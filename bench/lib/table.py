@@ -178,6 +178,17 @@ def disk_rows(results, _):
     return rows + [busy_row(results, "disk")]
 
 
+def mmio_rows(results, _):
+    rows = []
+    for name in ("read4k", "read4k_32", "sync4k"):
+        over = {way: results.best("trapeze", f"{way}/{name}", statistics.median) for way in ("disk", "mmio")}
+        unit, text = DISK_ROWS[name]
+        rows.append(Row(f"disk over MMIO: {text}", unit, {"trapeze": over["mmio"]}))
+        part = over["mmio"] / over["disk"] if over["mmio"] and over["disk"] else None
+        rows.append(Row("    part of the rate over PCI", "", {"trapeze": part}))
+    return rows
+
+
 def slower_row(results, text, names):
     """How many of the rows are slower than TCG by more than they may. Rows that are missing have a line of their own."""
     notes = []
@@ -219,7 +230,7 @@ def wrong_row(results):
 
 
 ROWS = {"boot": boot_rows, "simple": simple_rows, "idle": idle_rows, "programs": programs_rows, "cache": cache_rows, "cpus": cpus_rows, "pv": pv_rows,
-        "disk": disk_rows, "kit": kit_rows}
+        "disk": disk_rows, "mmio": mmio_rows, "kit": kit_rows}
 assert ROWS.keys() == MEASUREMENTS.keys()
 
 
