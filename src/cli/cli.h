@@ -28,13 +28,17 @@ enum option_id {
     OPT_VERSION,
     OPT_NAME,
     OPT_MEMORY,
+    OPT_MEMORY_UPDATE, /* has no preset */
+    OPT_CPUS_UPDATE,
     OPT_CPUS,
     OPT_CPU,
     OPT_ENGINE,
     OPT_CODE_CACHE,
+    OPT_VIRTIO,
     OPT_KERNEL,
     OPT_INITRD,
     OPT_APPEND,
+    OPT_CONSOLE,
     OPT_DISK,
     OPT_NETWORK,
     OPT_SHARE,
@@ -67,7 +71,39 @@ enum option_id {
     OPT_CAP_DROP,
     OPT_ENTRYPOINT,
     OPT_HOSTNAME,
+    OPT_DNS,
+    OPT_ADD_HOST,
+    OPT_SUBNET,
     OPT_SIGNAL,
+    OPT_DISK_SIZE,
+    OPT_SSH_KEY,
+    OPT_IMAGE_NAME, /* --name of `image build` */
+    OPT_SIZE,
+    OPT_MIRROR,
+    OPT_INCLUDE,
+    OPT_LISTEN,
+    OPT_TLS,
+    OPT_INSECURE,
+    OPT_LIFETIME,
+    OPT_MEMORY_ROOM, /* --memory of `receive`: no preset */
+    OPT_QUIET,
+    OPT_DOWNTIME,
+    OPT_BANDWIDTH,
+    OPT_MAX_TIME,
+    OPT_STOP_ANYWAY,
+    OPT_NO_PACKING,
+    OPT_DRY_RUN,
+    OPT_VERIFY,
+    OPT_TAG, /* from here: of `image build` for containers */
+    OPT_FILE,
+    OPT_BUILD_ARG,
+    OPT_TARGET,
+    OPT_NO_CACHE,
+    OPT_QUIET_BUILD,
+    OPT_NETWORK_BUILD,
+    OPT_AUTHOR, /* of `commit` */
+    OPT_MESSAGE,
+    OPT_CHANGE,
     OPT_COUNT
 };
 
@@ -77,6 +113,8 @@ enum option_kind {
     OPTION_STRING, /* anything */
     OPTION_SIZE,   /* 512M: number[] in bytes */
     OPTION_NUMBER, /* decimal: number[] */
+    OPTION_TIME,   /* 50ms, 10s, 5m, 1h: number[] in milliseconds */
+    OPTION_RATE,   /* 1G: number[] in bits a second */
     OPTION_CHOICE, /* one of `choices`: number[] is its place in the list */
     OPTION_LIST,   /* as OPTION_TEXT, and may be given several times: many[] */
     OPTION_KEY,    /* ^X or none: number[] is the control character, 0 for none */
@@ -109,7 +147,7 @@ struct args {
     int n_many;
 };
 
-#define VERB_OPTIONS 32
+#define VERB_OPTIONS 48
 
 struct verb {
     const char *name;
@@ -151,6 +189,10 @@ int cli_status_of(const struct error *e);
 /* --- values (value.c) --- */
 
 /* "512M" into bytes: decimal digits and one of K, M, G, T (powers of 1024). 0, or -EINVAL, -ERANGE. */
+/* 50ms, 10s, 5m, 1h: milliseconds. */
+int cli_time(const char *s, u64 *out);
+/* Bits a second, decimal: 800M, 1G. */
+int cli_rate(const char *s, u64 *out);
 int cli_size(const char *s, u64 *out);
 /* Decimal digits only. 0, or -EINVAL, -ERANGE. */
 int cli_number(const char *s, u64 *out);
@@ -189,15 +231,25 @@ void cli_man(FILE *out, const struct verb *v);
 
 int verb_run(const struct args *a, struct error *e);
 int verb_image(const struct args *a, struct error *e);
+int verb_network(const struct args *a, struct error *e);
 int verb_ps(const struct args *a, struct error *e);
 int verb_exec(const struct args *a, struct error *e);
 int verb_attach(const struct args *a, struct error *e);
 int verb_wait(const struct args *a, struct error *e);
 int verb_cp(const struct args *a, struct error *e);
+int verb_migrate(const struct args *a, struct error *e);
+int verb_receive(const struct args *a, struct error *e);
+int verb_system(const struct args *a, struct error *e);
+int verb_snapshot(const struct args *a, struct error *e);
+int verb_suspend(const struct args *a, struct error *e);
 int verb_start(const struct args *a, struct error *e);
+int verb_commit(const struct args *a, struct error *e);
+int verb_export(const struct args *a, struct error *e);
+int verb_top(const struct args *a, struct error *e);
 int verb_stop(const struct args *a, struct error *e);
 int verb_kill(const struct args *a, struct error *e);
 int verb_pause(const struct args *a, struct error *e);
+int verb_update(const struct args *a, struct error *e);
 int verb_resume(const struct args *a, struct error *e);
 int verb_inspect(const struct args *a, struct error *e);
 int verb_stats(const struct args *a, struct error *e);

@@ -1,9 +1,15 @@
 #include "cli/machine.h"
+#include "base/bytes.h"
 #include "box/box.h"
+#include "cli/agent_call.h"
+#include "cli/bar.h"
 #include "cli/terminal.h"
+#include "host/host.h"
 #include "vm/control.h"
 #include "vm/launch.h"
 #include "vm/paths.h"
+#include "vm/resolve.h"
+#include "vm/snapshot.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,13 +18,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#define CLOCK_SECONDS 2
+#define RESOLVE_MS    1000 /* for a host that a machine went to */
+
 struct registry *machine_registry(struct error *e)
 {
     struct registry *r;
     if (registry_open(&r, e) < 0)
         return NULL;
-    if (box_sweep(r, e) == 0 && registry_sweep(r, e) == 0)
+    if (box_sweep(r, e) == 0 && registry_sweep(r, e) == 0) {
+        resolve_sweep(r, RESOLVE_MS);
         return r;
+    }
     registry_close(r);
     return NULL;
 }
@@ -122,16 +133,77 @@ int machine_print_log(const struct machine_row *row, struct error *e)
     return rc;
 }
 
-int machine_launch(struct registry *r, const struct vm_config *c, struct machine_row *row, struct error *e)
+static int launch(struct registry *r, const struct vm_config *c, const struct vm_incoming *in, struct machine_row *row,
+                  struct error *e)
 {
     pid_t keeper;
-    int rc = vm_launch(c, row->dir, &keeper, e);
+    int rc = vm_launch_incoming(c, in, row->dir, &keeper, e);
     if (rc < 0)
         return rc;
     row->keeper_pid = keeper;
     row->keeper_start = paths_process_start(keeper);
     row->state = MACHINE_RUNNING;
     return registry_started(r, row->id, keeper, e);
+}
+
+int machine_launch(struct registry *r, const struct vm_config *c, struct machine_row *row, struct error *e)
+{
+    return launch(r, c, NULL, row, e);
+}
+
+bool machine_suspended(const struct machine_row *row)
+{
+    char path[PATH_MAX];
+    return row->kind == KIND_MACHINE && row->state == MACHINE_EXITED && !strcmp(row->reason, VM_REASON_SUSPENDED) &&
+           paths_join(path, sizeof(path), row->dir, SNAPSHOT_SUSPENDED, NULL) == 0 && access(path, R_OK) == 0;
+}
+
+/* Read the snapshot and let the machine go on; its row is ours from `*taken` on. */
+static int restore(struct registry *r, struct machine_row *row, struct snapshot *s, const char *consumed, bool *taken,
+                   struct error *e)
+{
+    struct bar bar;
+    struct vm_config c;
+    struct vm_incoming in;
+    const struct snapshot_progress p = {bar_begin_pages(&bar, row->name), &bar};
+    int rc = snapshot_config(s, &c, e);
+    snprintf(c.name, sizeof(c.name), "%s", row->name); /* the row has it */
+    if (rc < 0 || (rc = snapshot_check(s, &c, e)) < 0 || (rc = snapshot_load(s, &p, &in, e)) < 0)
+        return rc;
+    in.consumed = consumed;
+    if ((rc = registry_restart(r, row, e)) < 0)
+        return rc;
+    *taken = true;
+    return launch(r, &c, &in, row, e);
+}
+
+int machine_restore(struct registry *r, struct machine_row *row, const char *name, bool consume, struct error *e)
+{
+    char reason[sizeof(row->reason)];
+    int code = row->exit_code;
+    struct snapshot s;
+    bool taken = false;
+    snprintf(reason, sizeof(reason), "%s", row->reason);
+    int dir = open(row->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return error_set(e, errno, "%s: %s", row->dir, strerror(errno));
+    int rc = snapshot_open(&s, dir, name, e);
+    if (rc == 0)
+        rc = restore(r, row, &s, consume ? name : NULL, &taken, e);
+    terminal_status("");
+    if (rc < 0 && taken)
+        registry_ended(r, row->id, code, reason, NULL); /* as it was */
+    snapshot_close(&s);
+    close(dir);
+    error_prefix(e, "machine %s", row->name);
+    return rc;
+}
+
+void machine_set_clock(const struct machine_row *row)
+{
+    u8 now[8];
+    put_le64(now, (u64)host_wall_ns());
+    agent_call(row, AGENT_TIME, now, sizeof(now), CLOCK_SECONDS, NULL);
 }
 
 int machine_each(const struct args *a, const struct machine_acts *acts, struct error *e)

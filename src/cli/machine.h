@@ -45,6 +45,18 @@ struct vm_config;
  */
 int machine_launch(struct registry *r, const struct vm_config *c, struct machine_row *row, struct error *e);
 
+/* Whether it has ended, and can go on where it was: by machine_restore from SNAPSHOT_SUSPENDED. */
+bool machine_suspended(const struct machine_row *row);
+
+/*
+ * Let a machine that has ended go on from the file `name` in its directory, which is used up if `consume`. When it fails the machine
+ * is what it was, and so is the file.
+ */
+int machine_restore(struct registry *r, struct machine_row *row, const char *name, bool consume, struct error *e);
+
+/* The guest's clock stood still: where an agent is, it is set. A guest without one finds out by itself, or does not. */
+void machine_set_clock(const struct machine_row *row);
+
 /* What a verb does to one of each kind. NULL: not to such ones. */
 typedef int machine_act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e);
 struct machine_acts {

@@ -2,6 +2,7 @@
 #include "backend/net/net.h"
 #include "backend/share/share.h"
 #include "cli/cli.h"
+#include "network/network.h"
 #include "vm/launch.h"
 
 #include <errno.h>
@@ -50,6 +51,8 @@ int main(int argc, const char **argv)
         return net_main(argc, (char **)argv);
     if (argc > 1 && !strcmp(argv[1], SHARE_ARG)) /* and of a shared directory */
         return share_main(argc, (char **)argv);
+    if (argc > 1 && !strcmp(argv[1], NETWORK_NAMES_ARG)) /* and of who answers for the names of containers */
+        return network_names_main(argc, (char **)argv);
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         cli_help_overview(stderr);

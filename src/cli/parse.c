@@ -16,11 +16,11 @@ const struct verb *cli_find_verb(const char *name)
 static const struct {
     const char *words, *part;
 } later[] = {
-    {"checkpoint|clone|migrate|receive|snapshot|suspend|swing", "migration and snapshots"},
-    {"attach|build|commit|enter|network|pull|push|volume", "containers and images"},
+    {"checkpoint|clone|swing", "migration and snapshots"},
+    {"enter|volume", "parts of containers"},
     {"disk", "disk tools"},
     {"screenshot|sendkey", "displays"},
-    {"events|lab|rename|system|top|update|wait|--mitigations", "this"},
+    {"events|lab|rename|--mitigations", "this"},
 };
 
 /* Whether `word` is one of them: fills `e`. */
@@ -133,6 +133,14 @@ static int set_value(struct args *a, enum option_id id, const char *s, struct er
     case OPTION_NUMBER:
         if (cli_number(s, &a->number[id]) < 0)
             return bad_value(o, s, "not a whole number", e);
+        return check_bounds(a, id, s, e);
+    case OPTION_TIME:
+        if (cli_time(s, &a->number[id]) < 0)
+            return bad_value(o, s, "not a time; write a whole number and ms, s, m or h, as in 50ms", e);
+        return check_bounds(a, id, s, e);
+    case OPTION_RATE:
+        if (cli_rate(s, &a->number[id]) < 0)
+            return bad_value(o, s, "no bits a second; write a whole number and K, M, G or T, as in 1G", e);
         return check_bounds(a, id, s, e);
     case OPTION_CHOICE:
         a->number[id] = (u64)cli_choice(o->choices, s);

@@ -10,19 +10,13 @@
 
 static int check(const struct args *a, struct error *e)
 {
-    static const enum option_id machines[] = {OPT_KERNEL, OPT_INITRD,     OPT_APPEND,    OPT_DISK,    OPT_CPU,
-                                              OPT_ENGINE, OPT_CODE_CACHE, OPT_NO_REBOOT, OPT_TIME_RUN};
+    static const enum option_id machines[] = {OPT_KERNEL,    OPT_INITRD,     OPT_APPEND,    OPT_DISK,     OPT_CPU,
+                                              OPT_ENGINE,    OPT_CODE_CACHE, OPT_NO_REBOOT, OPT_TIME_RUN, OPT_SSH_KEY,
+                                              OPT_DISK_SIZE, OPT_CONSOLE,    OPT_VIRTIO};
     for (size_t i = 0; i < ARRAY_LEN(machines); i++)
         if (a->given[machines[i]])
             return error_set(e, EINVAL, "--%s: is for machines; %.60s is taken for an image of a container",
                              cli_options[machines[i]].name, a->operands[0]);
-    if (!strncmp(a->operands[0], "vm:", 3))
-        return error_set(e, ENOTSUP,
-                         "%.100s: machines from images are not there yet; start one with `trapeze run --kernel FILE`",
-                         a->operands[0]);
-    if (a->given[OPT_PUBLISH])
-        return error_set(e, ENOTSUP,
-                         "--publish: containers have no bridge network yet; --network host uses this host's");
     return a->given[OPT_NAME] ? registry_check_name(a->text[OPT_NAME], e) : 0;
 }
 
@@ -78,6 +72,9 @@ static int run(const struct args *a, const char **room, struct error *e)
                             .cpus = a->given[OPT_CPUS] ? a->number[OPT_CPUS] : 0,
                             .escape = (u8)a->number[OPT_ESCAPE]};
     o.env = list_of(a, OPT_ENV, room, &n);
+    o.ports = list_of(a, OPT_PUBLISH, room, &n);
+    o.dns = list_of(a, OPT_DNS, room, &n);
+    o.hosts = list_of(a, OPT_ADD_HOST, room, &n);
     o.volumes = list_of(a, OPT_VOLUME, room, &n);
     o.cap_add = list_of(a, OPT_CAP_ADD, room, &n);
     o.cap_drop = list_of(a, OPT_CAP_DROP, room, &n);

@@ -44,6 +44,8 @@ struct session {
     bool interactive;             /* a person at a terminal in raw mode */
     bool input;                   /* standard input is still read */
     bool full;                    /* the connection takes no more input at the moment */
+    bool sizes;                   /* the guest wants to know how large the terminal is */
+    bool size_due;                /* ... and has not been told yet */
     bool output;                  /* standard output still takes bytes */
     bool done;
     u8 in[FRAME_HEADER + CONTROL_FRAME_MAX];
@@ -58,7 +60,7 @@ struct session {
 
 static void session_signals(sigset_t *set)
 {
-    static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT};
+    static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGWINCH};
     sigemptyset(set);
     for (size_t i = 0; i < ARRAY_LEN(handled); i++)
         sigaddset(set, handled[i]);
@@ -115,6 +117,10 @@ static void stop_machine(struct session *s, int sig)
 static void on_signal(struct session *s, int sig)
 {
     struct error e;
+    if (sig == SIGCONT || sig == SIGWINCH)
+        s->size_due = s->sizes;
+    if (sig == SIGWINCH)
+        return;
     if (sig == SIGCONT) {
         /* The shell may have put its own settings back while we were stopped. */
         if (s->interactive) {
@@ -253,6 +259,24 @@ static void read_input(struct session *s)
         finish(s, SESSION_LEFT);
 }
 
+/* The terminal's size, when the connection has room for it. */
+static void send_size(struct session *s)
+{
+    u16 cols, rows;
+    u8 size[4];
+    struct pollfd room = {s->keeper, POLLOUT, 0};
+    s->full = poll(&room, 1, 0) == 0;
+    if (s->full)
+        return;
+    s->size_due = false;
+    if (!terminal_size(&cols, &rows))
+        return;
+    put_le16(size, cols);
+    put_le16(size + 2, rows);
+    if (control_frame_send(s->keeper, CONTROL_SIZE, size, sizeof(size)) < 0)
+        finish(s, SESSION_LOST);
+}
+
 /* --- the loop --- */
 
 /* Input is read only when the connection has room for it, so that sending never blocks. */
@@ -280,6 +304,8 @@ static void turn(struct session *s)
         take_signal(s);
     if (!s->done && p[POLL_OUTPUT].revents)
         write_output(s);
+    if (!s->done && s->size_due && !s->full)
+        send_size(s);
     if (!s->done && p[POLL_INPUT].revents)
         turn_input(s);
     if (!s->done && p[POLL_KEEPER].revents & ~POLLOUT)
@@ -292,7 +318,7 @@ static void turn(struct session *s)
 static int attach(struct session *s, struct error *e)
 {
     json_t *reply = NULL;
-    int input = 0;
+    int input = 0, sizes = 0;
     s->keeper = machine_connect(s->cfg->row, 10, e);
     if (s->keeper < 0)
         return s->keeper;
@@ -305,7 +331,8 @@ static int attach(struct session *s, struct error *e)
         error_prefix(e, "machine %s: console", s->cfg->row->name);
         return rc;
     }
-    json_unpack(reply, "{s?b}", "input", &input);
+    json_unpack(reply, "{s?b, s?b}", "input", &input, "size", &sizes); /* older keepers know no sizes */
+    s->sizes = sizes;
     json_decref(reply);
     s->result->read_only = s->cfg->input && !input;
     if (s->result->read_only)
@@ -331,6 +358,9 @@ static int begin(struct session *s, struct error *e)
     int rc = attach(s, e);
     s->input = s->cfg->input && may_read_input();
     s->interactive = rc == 0 && s->input && terminal_interactive();
+    s->sizes &= s->interactive;
+    if (s->sizes)
+        send_size(s);
     return s->interactive ? terminal_raw(e) : rc;
 }
 

@@ -33,6 +33,16 @@ unsigned terminal_columns(void)
     return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
 }
 
+bool terminal_size(u16 *cols, u16 *rows)
+{
+    struct winsize w;
+    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &w) < 0 || !w.ws_col || !w.ws_row)
+        return false;
+    *cols = w.ws_col;
+    *rows = w.ws_row;
+    return true;
+}
+
 void terminal_restore(void)
 {
     if (!terminal.raw)

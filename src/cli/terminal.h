@@ -19,6 +19,9 @@ bool terminal_colours(void);
 /* Columns of the terminal at standard output; 0 when it is none. */
 unsigned terminal_columns(void);
 
+/* Size of the terminal at standard input, in characters; false when it is none, or does not say. */
+bool terminal_size(u16 *cols, u16 *rows);
+
 /*
  * Raw mode on standard input: every byte goes to the guest. Also arms the fatal signals (SIGSEGV, SIGBUS, SIGILL, SIGFPE,
  * SIGABRT) and exit() to restore it. 0 or -errno.

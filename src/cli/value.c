@@ -40,6 +40,35 @@ int cli_size(const char *s, u64 *out)
     return 0;
 }
 
+int cli_time(const char *s, u64 *out)
+{
+    static const struct {
+        const char *unit;
+        u64 ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+    u64 v;
+    int r = digits(&s, &v);
+    for (size_t i = 0; r == 0 && i < ARRAY_LEN(units); i++)
+        if (!strcmp(s, units[i].unit))
+            return __builtin_mul_overflow(v, units[i].ms, out) ? -ERANGE : 0;
+    return r < 0 ? r : -EINVAL;
+}
+
+int cli_rate(const char *s, u64 *out)
+{
+    static const char units[] = "KMGT";
+    u64 v, scale = 1000;
+    int r = digits(&s, &v);
+    if (r < 0)
+        return r;
+    const char *unit = *s ? strchr(units, toupper((unsigned char)*s)) : NULL;
+    if (!unit || s[1])
+        return -EINVAL;
+    for (const char *p = units; p < unit; p++)
+        scale *= 1000;
+    return __builtin_mul_overflow(v, scale, out) ? -ERANGE : 0;
+}
+
 int cli_key(const char *s, u8 *out)
 {
     if (!strcmp(s, "none")) {

@@ -1,10 +1,13 @@
 /* `trapeze image ACTION`: a table of actions on the store. */
 #include "box/box.h"
+#include "cli/bar.h"
 #include "cli/cli.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
+#include "cli/vm_image.h"
 #include "image/image.h"
 #include "image/remote.h"
+#include "image/vmimage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,15 +23,19 @@ struct answer {
     json_t *list;
 };
 
+static void say(const struct answer *answer, const char *text)
+{
+    if (answer->list)
+        json_array_append_new(answer->list, json_string(text));
+    else
+        puts(text);
+}
+
 static void say_name(void *arg, const char *name)
 {
-    const struct answer *answer = arg;
     char shown[REFERENCE_TEXT];
     reference_short(name, shown);
-    if (answer->list)
-        json_array_append_new(answer->list, json_string(shown));
-    else
-        puts(shown);
+    say(arg, shown);
 }
 
 static int full_name(const char *typed, char out[REFERENCE_TEXT], struct error *e)
@@ -54,7 +61,8 @@ static void print_row(json_t *row)
     const char *name = json_string_value(json_object_get(row, "name"));
     const char *created = json_string_value(json_object_get(row, "created"));
     reference_short(name, shown);
-    printf("%-40s %-12.12s %10s  %.10s%s\n", *shown ? shown : "-", json_string_value(json_object_get(row, "id")),
+    printf("%-40s %-10s %-12.12s %10s  %.10s%s\n", *shown ? shown : "-",
+           json_string_value(json_object_get(row, "kind")), json_string_value(json_object_get(row, "id")),
            cli_size_name((u64)json_integer_value(json_object_get(row, "size")), size), created ? created : "",
            json_is_true(json_object_get(row, "damaged")) ? " damaged" : "");
 }
@@ -65,9 +73,12 @@ static int list_images(const struct args *a, const struct image_store *s, struct
     json_t *row, *list = image_list(s, e);
     if (!list)
         return -EIO;
+    int r = vm_image_add_rows(list, e);
+    if (r < 0)
+        return json_decref(list), r;
     if (answer->list)
         return json_array_extend(answer->list, list), json_decref(list), 0;
-    printf("%-40s %-12s %10s  %s\n", "NAME", "ID", "SIZE", "CREATED");
+    printf("%-40s %-10s %-12s %10s  %s\n", "NAME", "KIND", "ID", "SIZE", "CREATED");
     json_array_foreach(list, i, row) print_row(row);
     json_decref(list);
     return 0;
@@ -93,37 +104,6 @@ static int import(const struct args *a, const struct image_store *s, struct answ
     if (r == 0)
         say_name(answer, name);
     return r;
-}
-
-/* A bar for who sits at a terminal; rate over all of it. */
-struct bar {
-    const char *name;
-    struct timespec start;
-    bool shown;
-};
-
-static void show_bar(void *arg, u64 done, u64 total)
-{
-    struct bar *b = arg;
-    struct timespec now;
-    char line[160], a[24], c[24], rate[24], cells[21];
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double seconds = (double)(now.tv_sec - b->start.tv_sec) + (double)(now.tv_nsec - b->start.tv_nsec) / 1e9;
-    unsigned full = total ? (unsigned)(MIN(done, total) * 20 / total) : 20;
-    for (unsigned i = 0; i < 20; i++)
-        cells[i] = i < full ? '#' : '.';
-    cells[20] = 0;
-    snprintf(line, sizeof(line), "%.30s [%s] %s of %s, %s/s", b->name, cells, cli_size_name(done, a),
-             cli_size_name(total, c), cli_size_name(seconds > 0.2 ? (u64)((double)done / seconds) : 0, rate));
-    b->shown = true;
-    terminal_status(line);
-}
-
-static image_progress *bar_begin(struct bar *b, const char *name)
-{
-    *b = (struct bar){.name = name};
-    clock_gettime(CLOCK_MONOTONIC, &b->start);
-    return isatty(STDERR_FILENO) ? show_bar : NULL;
 }
 
 static int pull(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
@@ -270,13 +250,23 @@ static int rm_one(const char *typed, const struct image_store *s, struct answer 
     return r;
 }
 
+static int rm_machine(const char *typed, struct answer *answer, struct error *e)
+{
+    char shown[VMIMAGE_NAME + sizeof(VMIMAGE_REF)];
+    int r = vm_image_rm(typed, shown, sizeof(shown), e);
+    if (r == 0)
+        say(answer, shown);
+    return r;
+}
+
 /* And then what nothing needs. */
 static int rm(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e)
 {
     struct image_gc gc;
     int r = 0;
     for (int k = 1; r == 0 && k < a->n_operands; k++)
-        r = rm_one(a->operands[k], s, answer, e);
+        r = vmimage_is_ref(a->operands[k]) ? rm_machine(a->operands[k], answer, e)
+                                           : rm_one(a->operands[k], s, answer, e);
     return r < 0 ? r : collect(s, false, &gc, e);
 }
 
@@ -301,6 +291,8 @@ static int prune(const struct args *a, const struct image_store *s, struct answe
     int r = forget_unnamed(s, e);
     if (r == 0)
         r = collect(s, true, &gc, e);
+    if (r == 0)
+        r = vm_image_sweep(e);
     if (r < 0)
         return r;
     if (answer->list)
@@ -348,19 +340,38 @@ static const struct action *find_action(const struct args *a, struct error *e)
                   actions[i].operands);
         return NULL;
     }
-    if (cli_choice("build|export", name) >= 0)
-        error_set(e, ENOTSUP, "image %s: not there yet", name);
+    if (!strcmp(name, "export"))
+        error_set(e, EINVAL, "image export: `trapeze export CONTAINER` writes files, `image save` an image");
     else
         error_set(e, EINVAL, "image %.60s: no such action; `trapeze image --help` lists them", name);
     return NULL;
 }
 
+/* Images of machines are no blobs: most actions can not mean them. */
+static int check_names(const struct action *action, const struct args *a, struct error *e)
+{
+    if (cli_choice("pull|push|import|save|tag", action->name) < 0)
+        return 0;
+    for (int i = 1; i < a->n_operands; i++)
+        if (vmimage_is_ref(a->operands[i]))
+            return error_set(e, ENOTSUP,
+                             "image %s: %.100s: images of machines can be built, listed and removed, nothing else yet",
+                             action->name, a->operands[i]);
+    return 0;
+}
+
 int verb_image(const struct args *a, struct error *e)
 {
+    if (vm_image_is_build(a))
+        return verb_image_build(a, e);
+    if (!strcmp(a->verb->name, "image") && !strcmp(a->operands[0], "build"))
+        return verb_build(a, e);
     struct answer answer = {.list = a->number[OPT_FORMAT] ? json_array() : NULL};
     struct image_store store;
     const struct action *action = find_action(a, e);
-    int r = action ? image_store_open(&store, NULL, action->exclusive, e) : -EINVAL;
+    int r = action ? check_names(action, a, e) : -EINVAL;
+    if (r == 0)
+        r = image_store_open(&store, NULL, action->exclusive, e);
     if (r == 0) {
         r = action->run(a, &store, &answer, e);
         image_store_close(&store);

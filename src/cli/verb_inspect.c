@@ -31,6 +31,8 @@ static int merge_live(json_t *o, const struct machine_row *row, struct error *e)
     if (rc < 0)
         return rc;
     json_object_del(stats, "ok");
+    json_object_set(o, "balloon", json_object_get(stats, "balloon"));
+    json_object_del(stats, "balloon");
     return json_object_set_new(o, "stats", stats);
 }
 

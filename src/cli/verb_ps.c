@@ -2,7 +2,9 @@
 #include "box/box.h"
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cli/memory.h"
 #include "vm/config.h"
+#include "vm/launch.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,9 +16,12 @@
 struct line {
     const struct machine_row *row;
     struct vm_config config;
+    json_int_t target, actual; /* of its memory, while it says so: else what it was started with */
     char state[32];
     char engine[16];
     char end[256];
+    char from[PATH_MAX]; /* the image, or a machine's kernel */
+    json_t *ports;       /* of a container, as they were given; or NULL */
 };
 
 static void ask_state(struct line *l)
@@ -26,6 +31,9 @@ static void ask_state(struct line *l)
     struct error e = {0};
     snprintf(l->engine, sizeof(l->engine), "%s", engine);
     snprintf(l->state, sizeof(l->state), "%s", registry_state_name(l->row->state));
+    if (machine_suspended(l->row))
+        snprintf(l->state, sizeof(l->state), VM_REASON_SUSPENDED);
+    l->target = l->actual = (json_int_t)l->config.memory;
     if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
         return;
     if (machine_call(l->row, PATIENCE, json_pack("{s:s}", "do", "status"), &reply, &e) < 0) {
@@ -33,22 +41,23 @@ static void ask_state(struct line *l)
             snprintf(l->state, sizeof(l->state), "no answer");
         return;
     }
-    if (json_unpack(reply, "{s:s, s?s}", "state", &state, "engine", &engine) == 0) {
+    if (json_unpack(reply, "{s:s, s?s, s?I, s?I}", "state", &state, "engine", &engine, "memory_target", &l->target,
+                    "memory_actual", &l->actual) == 0) {
         snprintf(l->state, sizeof(l->state), "%s", state);
         snprintf(l->engine, sizeof(l->engine), "%s", engine);
     }
     json_decref(reply);
 }
 
-/* A container's image stands where a machine's kernel does; memory 0 is no limit. */
+/* Memory 0 is no limit. */
 static void fill_container(struct line *l, json_t *config)
 {
-    const char *image = json_string_value(json_object_get(config, "image"));
     snprintf(l->engine, sizeof(l->engine), "container");
     snprintf(l->state, sizeof(l->state), "%s",
              machine_lives(l->row) ? box_state(l->row) : registry_state_name(l->row->state));
-    snprintf(l->config.kernel, sizeof(l->config.kernel), "%s", image ? image : "");
-    l->config.memory = (u64)json_integer_value(json_object_get(config, "memory"));
+    l->ports = json_incref(json_object_get(config, "ports"));
+    l->target = l->actual = json_integer_value(json_object_get(config, "memory"));
+    l->config.memory = (u64)l->actual;
 }
 
 static void fill_line(struct line *l, const struct machine_row *row)
@@ -56,6 +65,8 @@ static void fill_line(struct line *l, const struct machine_row *row)
     memset(l, 0, sizeof(*l));
     l->row = row;
     json_t *config = json_loads(row->config, 0, NULL);
+    const char *image = json_string_value(json_object_get(config, "image"));
+    snprintf(l->from, sizeof(l->from), "%s", image ? image : "");
     if (row->ended)
         machine_end_text(row, l->end, sizeof(l->end));
     if (row->kind == KIND_CONTAINER) {
@@ -65,6 +76,8 @@ static void fill_line(struct line *l, const struct machine_row *row)
     }
     vm_config_init(&l->config);
     vm_config_from_json(&l->config, config, NULL);
+    if (!image)
+        memcpy(l->from, l->config.kernel, sizeof(l->from));
     json_decref(config);
     ask_state(l);
 }
@@ -83,22 +96,37 @@ static const char *age(s64 then, char out[32])
     return out;
 }
 
+/* As they were given: what is published while it runs. */
+static const char *ports_of(const struct line *l, char out[256])
+{
+    size_t i, n = 0;
+    json_t *port;
+    out[0] = 0;
+    json_array_foreach(l->row->ended ? NULL : l->ports, i, port)
+    {
+        if (n < 256)
+            n += (size_t)snprintf(out + n, 256 - n, " %s", json_string_value(port));
+    }
+    return out;
+}
+
 static void print_line(const struct line *l)
 {
-    char size[24], when[32];
-    printf("%-20s %-10s %-9s %9s  %-8s %s\n", l->row->name, l->state, l->engine,
-           l->config.memory ? cli_size_name(l->config.memory, size) : "-", age(l->row->created, when),
-           l->row->ended ? l->end : l->config.kernel);
+    char size[64], when[32], ports[256];
+    printf("%-20s %-10s %-9s %9s  %-8s %s%s\n", l->row->name, l->state, l->engine,
+           l->config.memory ? memory_size_name((u64)MAX(0, l->actual), (u64)MAX(0, l->target), size) : "-",
+           age(l->row->created, when), l->row->ended ? l->end : l->from, ports_of(l, ports));
 }
 
 static json_t *json_line(const struct line *l)
 {
     const struct machine_row *r = l->row;
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:s}", "kind", registry_kind_name(r->kind), "name", r->name,
-        "id", r->id, "state", l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->engine,
-        "memory", (json_int_t)l->config.memory, "created", cli_json_time(r->created), "ended", cli_json_time(r->ended),
-        "exit_code", r->ended ? json_integer(r->exit_code) : json_null(), "reason", r->reason);
+        "{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:o*}", "kind", registry_kind_name(r->kind),
+        "name", r->name, "id", r->id, "state", l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine",
+        l->engine, "memory", (json_int_t)l->config.memory, "memory_target", l->target, "memory_actual", l->actual,
+        "created", cli_json_time(r->created), "ended", cli_json_time(r->ended), "exit_code",
+        r->ended ? json_integer(r->exit_code) : json_null(), "reason", r->reason, "ports", json_incref(l->ports));
 }
 
 static void show(const struct args *a, const struct machine_row *rows, size_t n, json_t *list)
@@ -112,6 +140,7 @@ static void show(const struct args *a, const struct machine_row *rows, size_t n,
             json_array_append_new(list, json_line(&l));
         else
             print_line(&l);
+        json_decref(l.ports);
     }
 }
 

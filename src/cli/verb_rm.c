@@ -21,6 +21,10 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
                              row->name, row->name, row->name);
         rc = end_machine(row, e);
     }
+    if (rc == 0 && machine_suspended(row) && !a->given[OPT_FORCE])
+        return error_set(e, EINVAL,
+                         "machine %s: is suspended; `trapeze resume %s` lets it go on, `trapeze rm -f %s` forgets it",
+                         row->name, row->name, row->name);
     return rc < 0 ? rc : registry_remove(r, row, e);
 }
 

@@ -10,6 +10,7 @@
 #include "cli/run_container.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
+#include "cli/vm_image.h"
 #include "vm/config.h"
 #include "vm/launch.h"
 #include "vm/paths.h"
@@ -117,6 +118,32 @@ static int copy_networks(struct vm_config *c, const struct args *a, struct error
     return MIN(rc, 0);
 }
 
+bool run_names_console(const char *append)
+{
+    for (const char *p = append; (p = strstr(p, "console=")); p++)
+        if (p == append || p[-1] == ' ')
+            return true;
+    return false;
+}
+
+/*
+ * Without --append the guest is told where its console is. One that is given stays as it is, but that a guest whose keys come from a
+ * virtio console is told so if nothing else is said there.
+ */
+static int default_append(struct vm_config *c, const struct args *a, struct error *e)
+{
+    bool virtio = vm_config_virtio_console(c);
+    size_t len = strlen(c->append);
+    if (a->given[OPT_APPEND] && (!virtio || run_names_console(c->append)))
+        return 0;
+    int n =
+        snprintf(c->append + len, sizeof(c->append) - len, "%sconsole=%s", len ? " " : "", virtio ? "hvc0" : "ttyS0");
+    return (size_t)n < sizeof(c->append) - len
+               ? 0
+               : error_set(e, EINVAL,
+                           "--append: %zu bytes leave no room for console=hvc0; say there what the console is", len);
+}
+
 static int make_config(struct vm_config *c, const struct args *a, struct error *e)
 {
     static const struct {
@@ -125,8 +152,9 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
         int (*copy)(char *out, size_t size, const struct args *a, enum option_id id, struct error *e);
     } texts[] = {
 #define TEXT(id, member, copy) {id, offsetof(struct vm_config, member), sizeof(((struct vm_config *)0)->member), copy}
-        TEXT(OPT_NAME, name, copy_text),     TEXT(OPT_CPU, cpu_model, copy_text), TEXT(OPT_ENGINE, engine, copy_text),
-        TEXT(OPT_KERNEL, kernel, copy_path), TEXT(OPT_INITRD, initrd, copy_path), TEXT(OPT_APPEND, append, copy_text),
+        TEXT(OPT_NAME, name, copy_text),       TEXT(OPT_CPU, cpu_model, copy_text), TEXT(OPT_ENGINE, engine, copy_text),
+        TEXT(OPT_KERNEL, kernel, copy_path),   TEXT(OPT_INITRD, initrd, copy_path), TEXT(OPT_APPEND, append, copy_text),
+        TEXT(OPT_CONSOLE, console, copy_text), TEXT(OPT_VIRTIO, virtio, copy_text),
 #undef TEXT
     };
     vm_config_init(c);
@@ -141,44 +169,72 @@ static int make_config(struct vm_config *c, const struct args *a, struct error *
     c->cpus = (unsigned)a->number[OPT_CPUS];
     c->code_cache = a->number[OPT_CODE_CACHE];
     c->no_reboot = a->given[OPT_NO_REBOOT];
-    int rc = copy_disks(c, a, e);
-    if (rc < 0 || (rc = copy_shares(c, a, e)) < 0)
+    int rc = run_image_is(a) ? 0 : default_append(c, a, e);
+    if (rc < 0 || (rc = copy_disks(c, a, e)) < 0 || (rc = copy_shares(c, a, e)) < 0 ||
+        (rc = copy_networks(c, a, e)) < 0)
         return rc;
-    return copy_networks(c, a, e);
+    return run_image_config(c, a, e);
 }
 
 /* Refuse what the options can not mean together, or not yet. */
 static int check_options(const struct args *a, struct error *e)
 {
-    static const enum option_id containers[] = {OPT_INTERACTIVE, OPT_TTY,     OPT_ENV,      OPT_VOLUME,
-                                                OPT_WORKDIR,     OPT_USER,    OPT_HOSTNAME, OPT_ENTRYPOINT,
-                                                OPT_READ_ONLY,   OPT_CAP_ADD, OPT_CAP_DROP};
-    if (!a->given[OPT_KERNEL])
+    static const enum option_id containers[] = {OPT_INTERACTIVE, OPT_TTY,        OPT_ENV,       OPT_VOLUME,
+                                                OPT_WORKDIR,     OPT_ENTRYPOINT, OPT_READ_ONLY, OPT_CAP_ADD,
+                                                OPT_CAP_DROP,    OPT_DNS,        OPT_ADD_HOST};
+    if (!a->given[OPT_KERNEL] && !run_image_is(a))
         return error_set(e, EINVAL,
                          "run: an image or --kernel FILE is missing; `trapeze run --help` shows how it is used");
     for (size_t i = 0; i < ARRAY_LEN(containers); i++)
         if (a->given[containers[i]])
-            return error_set(e, EINVAL, "--%s: is for containers; --kernel starts a machine",
-                             cli_options[containers[i]].name);
+            return error_set(e, EINVAL, "--%s: is for containers; %s starts a machine", cli_options[containers[i]].name,
+                             run_image_is(a) ? a->operands[0] : "--kernel");
     if (a->given[OPT_NAME])
         return registry_check_name(a->text[OPT_NAME], e);
     return 0;
 }
 
-static int create_row(struct registry *r, const struct args *a, struct vm_config *c, struct machine_row *row,
-                      struct error *e)
+/* As the registry keeps it; free it. `whole`: all that it needs is there, `start` may use it. */
+static char *config_text(const struct vm_config *c, const struct args *a, bool whole, struct error *e)
 {
     json_t *o = vm_config_to_json(c);
     if (o)
         json_object_del(o, "name"); /* the row has it */
+    if (o && run_image_is(a))
+        json_object_set_new(o, "image", json_string(a->operands[0])); /* for people: `ps`, `inspect` */
+    if (o && !whole)
+        json_object_set_new(o, "unfinished", json_true());
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     if (!text)
-        return error_set(e, EINVAL, "options: names and texts must be UTF-8");
+        error_set(e, EINVAL, "options: names and texts must be UTF-8");
+    return text;
+}
+
+static int create_row(struct registry *r, const struct args *a, struct vm_config *c, struct machine_row *row,
+                      struct error *e)
+{
+    char *text = config_text(c, a, !run_image_is(a), e);
+    if (!text)
+        return -EINVAL;
     int rc = registry_create(r, a->text[OPT_NAME], text, a->given[OPT_RM], row, e);
     free(text);
     if (rc == 0)
         snprintf(c->name, sizeof(c->name), "%s", row->name);
+    return rc;
+}
+
+/* What is made of an image is only named when there is a directory to make it in. */
+static int prepare(struct registry *r, const struct args *a, struct vm_config *c, const struct machine_row *row,
+                   struct error *e)
+{
+    if (!run_image_is(a))
+        return 0;
+    int rc = run_image_prepare(c, a, row, e);
+    char *text = rc == 0 ? config_text(c, a, true, e) : NULL;
+    if (rc == 0)
+        rc = text ? registry_configure(r, row->id, text, e) : -EINVAL;
+    free(text);
     return rc;
 }
 
@@ -189,7 +245,9 @@ static int start(struct registry *r, const struct args *a, struct vm_config *c, 
     int rc = create_row(r, a, c, row, e);
     if (rc < 0)
         return rc;
-    rc = machine_launch(r, c, row, e);
+    rc = prepare(r, a, c, row, e);
+    if (rc == 0)
+        rc = machine_launch(r, c, row, e);
     if (rc < 0) {
         registry_remove(r, row, NULL);
         registry_row_free(row);
@@ -197,12 +255,12 @@ static int start(struct registry *r, const struct args *a, struct vm_config *c, 
     return rc;
 }
 
-static void say_stage(const struct vm_config *c, const char *stage, bool person)
+static void say_stage(const struct args *a, const char *stage, bool person)
 {
     char line[PATH_MAX + 64];
     if (!person)
         return;
-    snprintf(line, sizeof(line), "%s %s ..", stage, c->kernel);
+    snprintf(line, sizeof(line), "%s %s ..", stage, run_image_is(a) ? a->operands[0] : a->text[OPT_KERNEL]);
     terminal_status(line);
 }
 
@@ -289,8 +347,7 @@ static int give_up(struct registry *r, const struct machine_row *row, const stru
 }
 
 /* At the console until the end. */
-static int attend(struct registry *r, const struct args *a, const struct vm_config *c, const struct machine_row *row,
-                  bool person, struct error *e)
+static int attend(struct registry *r, const struct args *a, const struct machine_row *row, bool person, struct error *e)
 {
     struct session_result res;
     const struct session_config s = {.row = row,
@@ -299,7 +356,7 @@ static int attend(struct registry *r, const struct args *a, const struct vm_conf
                                      .replay = 1u << 20,
                                      .stop_on_signal = true,
                                      .stop_seconds = (unsigned)a->number[OPT_TIME_RUN]};
-    say_stage(c, "booting", person);
+    say_stage(a, "booting", person);
     bool attached = session_run(&s, &res, e) == 0;
     if (!attached) {
         if (machine_await_end(row, 1, NULL) < 0)
@@ -333,7 +390,7 @@ int verb_run(const struct args *a, struct error *e)
     struct vm_config c;
     struct machine_row row;
     bool person = terminal_interactive() && !a->given[OPT_DETACH];
-    if (a->n_operands)
+    if (a->n_operands && !run_image_is(a))
         return run_container(a, e);
     if (check_options(a, e) < 0 || make_config(&c, a, e) < 0 || vm_config_check(&c, e) < 0)
         return CLI_USAGE;
@@ -341,7 +398,7 @@ int verb_run(const struct args *a, struct error *e)
     if (!r)
         return CLI_HOST;
     session_block_signals();
-    say_stage(&c, "loading", person);
+    say_stage(a, run_image_is(a) ? "copying" : "loading", person);
     int rc = start(r, a, &c, &row, e), status;
     terminal_status("");
     if (rc < 0) {
@@ -351,7 +408,7 @@ int verb_run(const struct args *a, struct error *e)
     }
     if (person)
         say_how_to_leave(a, &row);
-    status = a->given[OPT_DETACH] ? print_started(a, &row, e) : attend(r, a, &c, &row, person, e);
+    status = a->given[OPT_DETACH] ? print_started(a, &row, e) : attend(r, a, &row, person, e);
     registry_row_free(&row);
     registry_close(r);
     return status;

@@ -2,9 +2,12 @@
 #include "cli/machine.h"
 #include "vm/config.h"
 #include "vm/launch.h"
+#include "vm/paths.h"
+#include "vm/snapshot.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static int config_of(const struct machine_row *row, struct vm_config *c, struct error *e)
 {
@@ -13,6 +16,11 @@ static int config_of(const struct machine_row *row, struct vm_config *c, struct 
     if (!o)
         return error_set(e, EINVAL, "machine %s: its configuration can't be read: %s; `trapeze rm %s`, and run it anew",
                          row->name, why.text, row->name);
+    if (json_object_get(o, "unfinished")) {
+        json_decref(o);
+        return error_set(e, EINVAL, "machine %s: its files were not all copied; `trapeze rm %s`, and run it anew",
+                         row->name, row->name);
+    }
     json_object_set_new(o, "name", json_string(row->name)); /* the row has it */
     vm_config_init(c);
     int rc = vm_config_from_json(c, o, e);
@@ -20,12 +28,26 @@ static int config_of(const struct machine_row *row, struct vm_config *c, struct 
     return rc < 0 ? rc : vm_config_check(c, e);
 }
 
+/* Before anything writes to its disks: its old memory would not fit them any more. */
+static void forget_suspended(const struct machine_row *row)
+{
+    char path[PATH_MAX];
+    if (paths_join(path, sizeof(path), row->dir, SNAPSHOT_SUSPENDED, NULL) == 0)
+        unlink(path);
+}
+
 static int act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
 {
     struct vm_config c;
+    if (machine_suspended(row) && !a->given[OPT_FORCE])
+        return error_set(e, EEXIST,
+                         "machine %s: is suspended; `trapeze resume %s` lets it go on, `trapeze start -f %s` boots it "
+                         "anew and forgets what it had in memory",
+                         row->name, row->name, row->name);
     int rc = config_of(row, &c, e);
     if (rc < 0 || (rc = registry_restart(r, row, e)) < 0)
         return rc;
+    forget_suspended(row);
     rc = machine_launch(r, &c, row, e);
     if (rc < 0)
         registry_ended(r, row->id, VM_EXIT_CONFIG, e->msg, NULL);

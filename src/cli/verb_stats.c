@@ -5,6 +5,8 @@
  */
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cli/memory.h"
+#include "cli/stats_container.h"
 #include "cli/terminal.h"
 #include "engine/engine.h"
 
@@ -215,13 +217,14 @@ static void print_group(const struct sample *s, const struct group *g)
     }
 }
 
-static void print_all(const struct machine_row *row, const struct sample *s)
+static void print_all(const struct machine_row *row, const struct sample *s, const json_t *balloon)
 {
     printf("machine %s: %s, engine %s, %.1f s since its start\n", row->name, s->state, s->engine, s->uptime);
     printf("%.1f million instructions a second on average; %.3f %% ran without the monitor\n", mips(s),
            100 * without_monitor(s));
     for (size_t i = 0; i < ARRAY_LEN(groups); i++)
         print_group(s, &groups[i]);
+    memory_print(balloon);
     puts("\nWhat was counted 0 times is left out; --format json has it all.");
 }
 
@@ -301,9 +304,14 @@ static int show(const struct args *a, const struct machine_row *row, struct erro
     int rc = take_sample(row, &s, e);
     if (rc < 0)
         return cli_status_of(e);
-    if (a->number[OPT_FORMAT])
-        return cli_json_print(sample_json(row, &s), e);
-    print_all(row, &s);
+    json_t *balloon = memory_ask(row, !strcmp(s.state, "running"));
+    if (a->number[OPT_FORMAT]) {
+        json_t *o = sample_json(row, &s);
+        json_object_set_new(o, "balloon", balloon ? balloon : json_null());
+        return cli_json_print(o, e);
+    }
+    print_all(row, &s, balloon);
+    json_decref(balloon);
     return CLI_OK;
 }
 
@@ -316,7 +324,9 @@ int verb_stats(const struct args *a, struct error *e)
     }
     if (machine_find(a->operands[0], &row, e) < 0)
         return cli_status_of(e);
-    int status = a->given[OPT_INTERVAL] ? watch(a, &row, e) : show(a, &row, e);
+    int status = row.kind == KIND_CONTAINER ? stats_container(a, &row, e)
+                 : a->given[OPT_INTERVAL]   ? watch(a, &row, e)
+                                            : show(a, &row, e);
     registry_row_free(&row);
     return status;
 }

@@ -47,10 +47,9 @@ def unknown_options(place):
 
 
 def not_there_yet(place):
-    place.refused("migrate", "web", names=["migrate", "not there yet", "`trapeze --help`"])
-    place.refused("help", "snapshot", names=["snapshot", "not there yet"])
-    place.refused("top", names=["top: this is not there yet"])
-    place.refused("run", "vm:debian", names=["vm:debian", "not there yet"], status=125)
+    place.refused("swing", "web", names=["swing", "not there yet", "`trapeze --help`"])
+    place.refused("help", "clone", names=["clone", "not there yet"])
+    place.refused("events", names=["events: this is not there yet"])
     engines = json.loads(place.good("version", "--format", "json"))["engines"]
     for engine in {"bt", "kvm"} - set(engines):
         place.refused(*place.guest("p", "--engine", engine), names=[engine, "not there yet; use --engine "])
@@ -64,7 +63,7 @@ def bad_names(place):
 
 
 def no_such_machine(place):
-    for verb in ("stop", "kill", "pause", "resume", "inspect", "stats", "explain", "console", "rm", "logs"):
+    for verb in ("stop", "kill", "pause", "resume", "inspect", "stats", "explain", "console", "rm", "logs", "suspend"):
         place.refused(verb, "nobody", names=["nobody", "no such machine"])
 
 

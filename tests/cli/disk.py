@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from harness import LINUX, Skip, run_tests
+from harness import LINUX, TRAPEZE, Skip, run_tests
 
 MIB = 1 << 20
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # e2fsck, debugfs
@@ -40,12 +40,12 @@ def md5_in_image(path, name):
     return subprocess.run(["md5sum", dump], check=True, stdout=subprocess.PIPE, text=True).stdout[:32]
 
 
-def self_checks(*options, cpus=1):
+def self_checks(*options, cpus=1, more=()):
     def test(place):
         need_guest()
         path = image(place)
         status, out, err = place.run(*linux(place, SELFTEST, "--rm", "--no-reboot", "--cpus", str(cpus), "--disk",
-                                            ",".join([path, *options])),
+                                            ",".join([path, *options]), *more),
                                      timeout=120)
         out = out.replace("\r", "")
         assert status == 0 and re.search(r"^selftest: [1-9]\d+ ok, 0 bad$", out, re.M), (status, out[-3000:], err)
@@ -56,6 +56,27 @@ def self_checks(*options, cpus=1):
         assert os.stat(path).st_size == 48 * MIB
     test.__name__ = "_".join(["self_checks", *options, f"{cpus}_cpus"]).replace("=", "_").replace(",", "_")
     return test
+
+
+def ordinary_user(place):
+    """The kernel does in workers what would wait; they count as processes of the user, unless he is root."""
+    if os.geteuid() != 0:
+        raise Skip("only root can play another user; the other tests are run as one")
+    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    words = linux(place, SELFTEST, "--rm", "--no-reboot", "--disk", image(place))
+    files = [TRAPEZE, LINUX, os.path.join(os.path.dirname(LINUX), "initrd.cpio")] if LINUX else []
+    need_guest()
+    if not all(subprocess.run([*user, "test", "-r", f]).returncode == 0 for f in files):
+        raise Skip("others can not read the program or the guest")
+    own = os.path.join(place.path, "own")
+    os.mkdir(own)
+    for path in (own, os.path.join(place.path, "disk.img")):
+        os.chown(path, 65534, 65534)
+    os.chmod(place.path, 0o755)
+    p = subprocess.run([*user, TRAPEZE, *words], input=b"", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       env={**place.env, "XDG_STATE_HOME": own}, timeout=120)
+    out = p.stdout.decode(errors="replace").replace("\r", "")
+    assert p.returncode == 0 and re.search(r"^selftest: [1-9]\d+ ok, 0 bad$", out, re.M), (p.returncode, out[-3000:], p.stderr)
 
 
 def errors_are_named(place):
@@ -247,7 +268,7 @@ def pause_and_reset(place):
 
 
 if __name__ == "__main__":
-    SAMPLE = [errors_are_named, users_are_locked_out, self_checks(), self_checks(cpus=2), bad_disks, no_space_left, block_devices,
+    SAMPLE = [errors_are_named, users_are_locked_out, self_checks(), self_checks(cpus=2), ordinary_user, bad_disks, no_space_left, block_devices,
               pause_and_reset]
     ALL = [self_checks("cache=none"), self_checks("cache=writeback"), self_checks("cache=writethrough")]
     sys.exit(run_tests(SAMPLE if sys.argv[1] == "check" else ALL))

@@ -14,19 +14,24 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
+        self.place = place
+        self.process = None
+        if words:
+            self.start(*words)
 
+    def start(self, *words):
         def take_terminal():
             os.setsid()
             os.close(os.open(os.ttyname(0), os.O_RDWR))  # a session leader's first terminal becomes its own
 
-        self.process = subprocess.Popen([TRAPEZE, *words], env=place.env, stdin=self.slave, stdout=self.slave,
+        self.process = subprocess.Popen([TRAPEZE, *words], env=self.place.env, stdin=self.slave, stdout=self.slave,
                                         stderr=self.slave, preexec_fn=take_terminal)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
+        if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         os.close(self.master)

@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""migrate.py check|all: machines that move between two hosts, which are two state directories; a wire with faults lies between.
+
+Each fault has one of the results of docs/migration.md: S, the source's machine runs on, nothing is left at the target, and a retry
+succeeds; D, it runs at the target, and is no more at the source. `all` forces each fault at each message, and prints a table.
+"""
+import os
+import random
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../migrate"))
+from harness import LINUX, Place, Skip, run_tests
+from wire import Wire
+
+PATIENCE = 20
+# What each side says, in this order.
+UP = ["HELO", "TRPZ", "CONF", "PAGE", "ROUN", "MACH", "DGST", "TEND", "COMT"]
+DOWN = ["OKAY", "ROUN", "REDY", "RUNS"]
+AFTER_COMMIT = {"up:COMT", "down:RUNS", "up:DONE"}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Hosts:
+    """The source is the test's own place; the target is another, with a receiver, and perhaps a wire before it."""
+
+    def __init__(self, place, rules=(), *options):
+        self.a, self.b = place, Place()
+        self.at = f"127.0.0.1:{free_port()}"
+        self.wire = None
+        self.listen(*options)
+        self.to = self.at
+        if rules:
+            self.wire = Wire(f"127.0.0.1:{free_port()}", self.at, rules)
+            self.to = self.wire.start()
+
+    def listen(self, *options):
+        self.receiver = self.b.start("receive", "--listen", self.at, "--quiet", *options, stderr=open(os.devnull, "w"))
+        self.a.until(self.answers, "the receiver")
+
+    def answers(self):
+        try:
+            socket.create_connection(("127.0.0.1", int(self.at.split(":")[1])), 1).close()
+            return True
+        except OSError:
+            return False
+
+    def migrate(self, *options, name="web"):
+        return self.a.run("migrate", name, self.to, *options)
+
+    def states(self, place):
+        return [m["state"] for m in place.machines("-a")]
+
+    def runs_at(self, place):
+        return self.states(place) == ["running"]
+
+    def is_s(self):
+        return self.runs_at(self.a) and not self.states(self.b) and not self.b.files()
+
+    def is_d(self):
+        return self.runs_at(self.b) and self.states(self.a) == ["exited"]
+
+    def never_two(self):
+        both = [m for p in (self.a, self.b) for m in p.machines() if m["state"] == "running"]
+        assert len(both) <= 1, both
+
+    def end(self):
+        for place in (self.a, self.b):
+            for m in place.machines("-a"):
+                place.run("rm", "-f", m["name"])
+        self.receiver.send_signal(signal.SIGTERM)
+        self.receiver.wait(PATIENCE)
+        if self.wire:
+            self.wire.end()
+        self.b.check_clean()
+        self.b.close()
+
+
+def small(place, what="i"):
+    place.good(*place.guest(what, "-d", "--name", "web"))
+    place.until(lambda: place.good("logs", "web"), "the guest's first output")
+
+
+def await_result(h, expected):
+    """S or D, and never two on the way."""
+    good = h.is_s if expected == "S" else h.is_d
+    deadline = time.monotonic() + PATIENCE
+    while not good():
+        h.never_two()
+        assert time.monotonic() < deadline, f"not {expected}: {h.states(h.a)} and {h.states(h.b)}"
+        time.sleep(0.05)
+    h.never_two()
+
+
+def retry(h):
+    """After S nothing is in the way of another try."""
+    h.to = h.at
+    status, out, err = h.migrate()
+    assert status == 0, err
+    await_result(h, "D")
+
+
+# --- what it is for ---
+
+WORK = """
+cat >/tmp/work <<'END'
+n=0; last=0
+while :; do
+    n=$((n + 1)); echo $n >/tmp/n
+    [ "$(cat /tmp/n)" = $n ] || echo "lost $n" >>/tmp/wrong
+    now=$(cut -d. -f1 /proc/uptime)
+    [ $now -ge $last ] || echo "time went back from $last to $now" >>/tmp/wrong
+    last=$now
+done
+END
+sh /tmp/work >/dev/null 2>&1 &
+"""
+
+
+def work_goes_on(place):
+    """A guest of two processors at work, there and back again; all of memory is compared each time."""
+    if not LINUX:
+        raise Skip("no default guest: TRAPEZE_GUEST is not set")
+    h = Hosts(place)
+    back = Hosts.__new__(Hosts)
+    back.a, back.b, back.at, back.wire = h.b, h.a, f"127.0.0.1:{free_port()}", None
+    back.listen()
+    back.to = back.at
+    initrd = os.path.join(os.path.dirname(LINUX), "initrd.cpio")
+    place.good("run", "-d", "--name", "web", "--kernel", LINUX, "--initrd", initrd, "--memory", "256M", "--cpus", "2",
+               "--append", "console=ttyS0 quiet panic=-1")
+    place.until(lambda: place.run("exec", "web", "true")[0] == 0, "the agent")
+    place.good("exec", "web", "sh", "-c", WORK)
+    last = 0
+    for hop in range(2 * HOPS):
+        here, way = (h.a, h) if hop % 2 == 0 else (h.b, back)
+        status, out, err = way.migrate("--verify", "--downtime", "500ms", "--stop-if-not-converging")
+        assert status == 0, err
+        here.good("rm", "web")
+        there = way.b
+        assert there.run("exec", "web", "cat", "/tmp/wrong")[0] != 0, there.good("exec", "web", "cat", "/tmp/wrong")
+        there.until(lambda: int(there.good("exec", "web", "cat", "/tmp/n") or 0) > last, "the work to go on")
+        last = int(there.good("exec", "web", "cat", "/tmp/n") or 0)
+    back.receiver.send_signal(signal.SIGTERM)
+    back.receiver.wait(PATIENCE)
+    h.end()
+
+
+def what_is_refused(place):
+    """Before anything is touched, with all reasons; the machine runs on."""
+    h = Hosts(place, (), "--memory", "8M")
+    small(place)
+    status, _, err = h.migrate()
+    assert status != 0 and "memory" in err and "16 MiB" in err, err
+    h.b.good(*h.b.guest("i", "-d", "--name", "web"))
+    status, _, err = h.migrate()
+    assert status != 0 and "memory" in err and "name web: is taken" in err, err
+    h.b.good("rm", "-f", "web")
+    place.refused("migrate", "web", f"127.0.0.1:{free_port()}", names=["machine web", "nobody listens"])
+    place.refused("migrate", "web", "203.0.113.1:7000", names=["--tls", "--insecure"])
+    place.refused("migrate", "none", h.at, names="none")
+    assert h.is_s()
+    h.end()
+
+
+def start_after(place):
+    """What has moved is not started here again, and can be forgotten."""
+    h = Hosts(place)
+    small(place)
+    status, out, err = h.migrate()
+    assert status == 0 and "web: runs at " + h.at in out, (out, err)
+    assert h.is_d()
+    place.refused("start", "web", names=["web", "has moved to " + h.at], status=3)
+    place.good("rm", "web")
+    h.end()
+
+
+def cancelled(place):
+    """Interrupt in the middle of copying."""
+    h = Hosts(place, ["up:PAGE:1:delay=3000"])
+    small(place)
+    p = place.start("migrate", "web", h.to, stderr=open(os.devnull, "w"))
+    place.until(lambda: h.wire.fired, "the fault")
+    p.send_signal(signal.SIGINT)
+    assert p.wait(PATIENCE) != 0
+    await_result(h, "S")
+    retry(h)
+    h.end()
+
+
+# --- faults ---
+
+def one_fault(place, rule, expected):
+    h = Hosts(place, [rule])
+    small(place)
+    status, out, err = h.migrate("--max-time", "5s")
+    assert h.wire.fired, f"{rule}: did not happen"
+    await_result(h, expected)
+    assert (status == 0) == (expected == "D"), (status, err)
+    if expected == "S":
+        retry(h)
+    h.end()
+
+
+def killed_at(place, rule, who, expected):
+    """While that message is on its way `who` is killed."""
+    h = Hosts(place, [rule])
+    small(place)
+    verb = place.start("migrate", "web", h.to, stderr=open(os.devnull, "w"), stdout=open(os.devnull, "w"))
+    place.until(lambda: h.wire.fired, "the fault")
+    if who == "verb":
+        verb.kill()
+    elif who == "receiver":  # and what it has forked for the connection
+        for pid in h.b.processes():
+            with open(f"/proc/{pid}/comm") as f:
+                if f.read().strip() == "trapeze":
+                    os.kill(pid, signal.SIGKILL)
+        h.receiver.wait()
+        h.listen()
+    elif who == "source":
+        os.kill(place.keeper("web"), signal.SIGKILL)
+    elif who == "target":
+        os.kill(h.b.keeper("web"), signal.SIGKILL)
+    verb.wait(PATIENCE)
+    if expected == "gone":  # the guest has died with its host
+        place.until(lambda: h.states(place) in (["dead"], ["exited"]) and not h.states(h.b), "the end of both")
+    elif expected == "waits":  # for its lifetime, or for another try
+        place.until(lambda: h.runs_at(place) and h.states(h.b) == ["prepared"], "the source's machine to run")
+    else:
+        await_result(h, expected)
+    if expected in ("S", "waits"):
+        retry(h)
+    h.end()
+
+
+def result_at(direction, kind):
+    return "D" if f"{direction}:{kind}" in AFTER_COMMIT else "S"
+
+
+def all_faults():
+    """[(function of a place, name)]"""
+    out = []
+    for direction, kinds in (("up", UP), ("down", DOWN)):
+        for kind in kinds:
+            for action in ("cut", "cut-after", "truncate", "flip"):
+                expected = result_at(direction, kind)
+                if action == "cut-after" and kind == "REDY":
+                    expected = "any"
+                out.append((f"{direction}:{kind}:1:{action}", expected))
+    return [(lambda place, r=r, x=x: one_fault(place, r, x), f"{r} {x}") for r, x in out if x != "any"]
+
+
+def all_kills():
+    rows = [("down:OKAY:1:delay=2000", "verb", "S"), ("up:PAGE:1:delay=2000", "verb", "S"),
+            ("up:MACH:1:delay=2000", "verb", "S"), ("down:REDY:1:delay=2000", "verb", "waits"),
+            ("up:COMT:1:delay=2000", "verb", "D"), ("down:RUNS:1:delay=2000", "verb", "D"),
+            ("up:PAGE:1:delay=2000", "receiver", "S"), ("down:REDY:1:delay=2000", "receiver", "S"),
+            ("up:COMT:1:delay=2000", "receiver", "D"), ("down:RUNS:1:delay=2000", "receiver", "D"),
+            ("up:PAGE:1:delay=2000", "source", "gone"), ("up:COMT:1:delay=2000", "source", "D"),
+            ("up:PAGE:1:delay=2000", "target", "S"), ("down:REDY:1:delay=2000", "target", "S"),
+            ("up:COMT:1:delay=2000", "target", "S")]
+    return [(lambda place, r=r: killed_at(place, *r), f"{r[1]} killed at {r[0]} {r[2]}") for r in rows]
+
+
+def named(pairs):
+    for f, name in pairs:
+        f.__name__ = name.replace(" ", "_")
+    return [f for f, _ in pairs]
+
+
+if __name__ == "__main__":
+    long = sys.argv[1] == "all"
+    only = sys.argv[2:]
+    HOPS = 25 if long else 1
+    faults, kills = named(all_faults()), named(all_kills())
+    basic = [work_goes_on, what_is_refused, start_after, cancelled]
+    if not long:
+        basic = basic[1:]
+        random.seed(20261123)
+        faults = random.sample([f for f in faults if f.__name__.endswith(":cut_S")], 5)
+        kills = [k for k in kills if k.__name__.startswith(("verb_killed_at_down:REDY", "verb_killed_at_up:COMT", "target_killed_at_down"))]
+    tests = [*basic, *faults, *kills]
+    sys.exit(run_tests([t for t in tests if not only or any(word in t.__name__ for word in only)]))

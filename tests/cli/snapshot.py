@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""snapshot.py check|all: machines suspended, resumed, kept in snapshots and brought back; Debian's kernel with work on its hands."""
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+from harness import LINUX, Skip, run_tests
+
+SUSPENDED = "suspended.stream"
+
+
+def linux(place, name, *options):
+    """Start the default guest, and wait for its agent."""
+    if not LINUX:
+        raise Skip("no default guest: TRAPEZE_GUEST is not set")
+    initrd = os.path.join(os.path.dirname(LINUX), "initrd.cpio")
+    place.good("run", "-d", "--name", name, "--kernel", LINUX, "--initrd", initrd, "--memory", "256M", "--append",
+               "console=ttyS0 quiet panic=-1", *options)
+    ready(place, name)
+
+
+def ready(place, name):
+    place.until(lambda: place.run("exec", name, "true")[0] == 0, f"the agent of {name}")
+
+
+def directory(place):
+    (only,) = place.files()
+    return os.path.join(place.path, "trapeze", "machines", only)
+
+
+def small(place, what="b", *options):
+    place.good(*place.guest(what, "-d", "--name", "web", *options))
+    place.until(lambda: place.good("logs", "web") == ">", "the guest's first output")
+
+
+def in_guest(place, name, script):
+    return place.good("exec", name, "sh", "-c", script).strip()
+
+
+# A process that counts, and complains in a file if it ever sees its memory or the clock wrong.
+WORK = """
+cat >/tmp/work <<'END'
+n=0; last=0
+while :; do
+    n=$((n + 1)); echo $n >/tmp/n
+    [ "$(cat /tmp/n)" = $n ] || echo "lost $n" >>/tmp/wrong
+    now=$(cut -d. -f1 /proc/uptime)
+    [ $now -ge $last ] || echo "time went back from $last to $now" >>/tmp/wrong
+    last=$now
+done
+END
+sh /tmp/work >/dev/null 2>&1 &
+"""
+
+
+def work_goes_on(place):
+    """On several processors, with a disk and a network: nothing is lost, time does not go back."""
+    disk = os.path.join(place.path, "d.img")
+    with open(disk, "wb") as f:
+        f.truncate(64 << 20)
+    linux(place, "web", "--cpus", "2", "--network", "user", "--disk", disk)
+    in_guest(place, "web", WORK)
+    in_guest(place, "web", "echo kept on the disk >/dev/vda; sync")
+    for turn in range(3):
+        before = int(in_guest(place, "web", "cat /tmp/n || cat /tmp/n"))
+        boot = in_guest(place, "web", "cat /proc/sys/kernel/random/boot_id")
+        place.good("suspend", "web")
+        (row,) = place.machines("-a")
+        assert row["state"] == "suspended" and not place.processes(), row
+        place.good("resume", "web")
+        assert not os.path.exists(os.path.join(directory(place), SUSPENDED))
+        assert in_guest(place, "web", "cat /proc/sys/kernel/random/boot_id") == boot
+        place.until(lambda: int(in_guest(place, "web", "cat /tmp/n || cat /tmp/n") or 0) > before, "the work to go on")
+    assert in_guest(place, "web", "cat /tmp/wrong 2>/dev/null; true") == ""
+    assert in_guest(place, "web", "head -n 1 /dev/vda") == "kept on the disk"
+    assert abs(float(in_guest(place, "web", "date +%s")) - time.time()) < 30
+    place.good("rm", "-f", "web")
+
+
+def back_and_forth(place):
+    linux(place, "web", "--network", "none")
+    in_guest(place, "web", "echo first >/tmp/state")
+    assert place.good("snapshot", "create", "web", "one") == "one\n"
+    in_guest(place, "web", "echo second >/tmp/state")
+    (tag,) = place.good("snapshot", "create", "web").split()
+    place.refused("snapshot", "create", "web", "one", names=["one", "is there already"])
+    in_guest(place, "web", "echo third >/tmp/state")
+    rows = json.loads(place.good("snapshot", "list", "--format", "json", "web"))
+    assert [r["tag"] for r in rows] == sorted(["one", tag]), rows
+    assert all(r["memory"] == 256 << 20 and r["bytes"] > 1 << 20 for r in rows), rows
+    place.refused("snapshot", "restore", "web", "one", names=["web", "it runs"])
+    place.good("snapshot", "restore", "-f", "web", "one")
+    assert in_guest(place, "web", "cat /tmp/state") == "first"
+    place.good("kill", "web")
+    place.good("snapshot", "restore", "web", tag)
+    assert in_guest(place, "web", "cat /tmp/state") == "second"
+    place.good("suspend", "web")
+    place.refused("snapshot", "restore", "web", tag, names="is suspended")
+    place.good("snapshot", "restore", "-f", "web", "one")
+    assert in_guest(place, "web", "cat /tmp/state") == "first"
+    place.good("snapshot", "rm", "web", "one", tag)
+    assert json.loads(place.good("snapshot", "list", "--format", "json", "web")) == []
+    place.good("rm", "-f", "web")
+
+
+def damage_is_found(place):
+    """A changed byte anywhere, a file cut short, bytes behind the end: refused, and the machine stays suspended."""
+    small(place)
+    place.good("suspend", "web")
+    path = os.path.join(directory(place), SUSPENDED)
+    with open(path, "rb") as f:
+        whole = f.read()
+    rng = random.Random(1)
+    places = [0, 8, 20, len(whole) - 1] + [rng.randrange(len(whole)) for _ in range(12)]
+    for at in places:
+        with open(path, "wb") as f:
+            f.write(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1:])
+        place.refused("resume", "web", names=["web", SUSPENDED])
+    for data in (whole[:-1], whole[:len(whole) // 2], b"", whole + b"x"):
+        with open(path, "wb") as f:
+            f.write(data)
+        place.refused("resume", "web", names=["web", SUSPENDED])
+    (row,) = place.machines("-a")
+    assert row["state"] == "suspended", row
+    with open(path, "wb") as f:
+        f.write(whole)
+    place.good("resume", "web")
+    place.good("stop", "web")
+    place.good("rm", "web")
+
+
+def what_is_refused(place):
+    small(place)
+    place.refused("resume", "nobody", names="nobody")
+    place.refused("snapshot", "dance", "web", names=["dance", "no such action"])
+    place.refused("snapshot", "restore", "web", names="snapshot restore NAME TAG")
+    place.refused("snapshot", "create", "web", "../x", names="../x")
+    place.refused("snapshot", "restore", "web", "none", names=["none", "web"])
+    place.refused("snapshot", "rm", "web", "none", names="none")
+    place.good("suspend", "web")
+    place.good("suspend", "web")  # it is already
+    place.refused("start", "web", names=["is suspended", "resume"])
+    place.refused("rm", "web", names=["is suspended", "rm -f"])
+    place.refused("snapshot", "create", "web", "x", names="does not run")
+    place.good("start", "-f", "web")
+    assert not os.path.exists(os.path.join(directory(place), SUSPENDED))
+    place.good("kill", "web")
+    place.refused("suspend", "web", names="does not run")
+    place.good("rm", "web")
+    place.good(*place.guest("b", "-d", "--name", "web", "--rm"))
+    place.refused("suspend", "web", names="--rm")
+    place.good("kill", "web")
+
+
+def disks_that_changed(place):
+    disk = os.path.join(place.path, "d.img")
+    with open(disk, "wb") as f:
+        f.truncate(1 << 20)
+    small(place, "b", "--disk", disk)
+    place.refused("snapshot", "create", "web", names=[disk, "suspend"], status=3)
+    place.good("suspend", "web")
+    os.utime(disk, ns=(1, 1))
+    place.refused("resume", "web", names=[disk, "changed since"], status=1)
+    os.remove(disk)
+    place.refused("resume", "web", names=disk)
+    place.good("rm", "-f", "web")
+
+
+def verbs_that_are_killed(place):
+    """Whenever the verb is killed: either it had not come far, and the machine runs; or it is suspended, whole."""
+    small(place)
+    done = 0
+    for i in range(KILLS):
+        p = place.start("suspend", "web")
+        time.sleep(i * 0.12 / KILLS)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+        place.until(lambda: [m["state"] for m in place.machines("-a")] in (["running"], ["suspended"]), "a state")
+        (row,) = place.machines("-a")
+        if row["state"] == "suspended":
+            done += 1
+            place.good("resume", "web")
+        (row,) = place.machines()
+        assert row["state"] == "running", row
+    left = set(os.listdir(directory(place))) - {"console.log", "control", "end.json", "handover", "lock", SUSPENDED + ".part"}
+    assert not left or left == {SUSPENDED}, left
+    print(f"# {done} of {KILLS} were suspended before they were killed")
+    place.good("suspend", "web")
+    assert not os.path.exists(os.path.join(directory(place), SUSPENDED + ".part"))
+    place.good("resume", "web")
+    place.good("stop", "web")
+    place.good("rm", "web")
+
+
+KILLS = 200 if sys.argv[1:] == ["all"] else 15
+
+if __name__ == "__main__":
+    sys.exit(run_tests([work_goes_on, back_and_forth, damage_is_found, what_is_refused, disks_that_changed,
+                        verbs_that_are_killed]))
