@@ -40,6 +40,11 @@ bench: guest
 	@$(MAKE) --no-print-directory all
 	@if [ -x bench/run ]; then bench/run; else echo "make bench: not there yet: bench/run comes with the kit" >&2; exit 1; fi
 
+bench-migrate: guest
+	@$(MAKE) --no-print-directory all
+	@tools/deps bench/packages.txt
+	@bench/migration/run
+
 # Suites of their own: each begins with the issue that brings it.
 later-guests     := other guests than Debian's kernel
 later-kvm        := the KVM engine
@@ -58,5 +63,5 @@ format:
 clean:
 	@rm -rf $(BUILD)
 
-.PHONY: all deps guest run test test-long bench format clean \
+.PHONY: all deps guest run test test-long bench bench-migrate format clean \
 	test-guests test-kvm test-migrate test-containers test-suites

@@ -33,7 +33,8 @@ static struct board *make_board(void)
                                .tsc_hz = 1000000000,
                                .host_ns = no_time,
                                .host_tsc = no_time,
-                               .console_out = no_console};
+                               .console_out = no_console,
+                               .virtio_console = true};
     struct board *b = NULL;
     struct error e = {0};
     if (board_create(&b, &cfg, &e))

@@ -50,6 +50,7 @@ struct disk_options {
     const char *path;
     bool read_only;
     enum disk_cache cache;
+    bool unlocked; /* by disk_lock later: somebody else has it until then */
 };
 
 struct disk;
@@ -61,9 +62,14 @@ struct disk;
  */
 int disk_open(struct disk **out, const struct disk_options *o, struct error *e);
 void disk_close(struct disk *d);
+/* Lock an image that is open, or give the lock up. 0, -EBUSY, -errno; at once. */
+int disk_lock(const struct disk *d, struct error *e);
+void disk_unlock(const struct disk *d);
 
 /* Sectors, and flags but those the owner decides; the serial is left alone. */
 void disk_describe(const struct disk *d, struct disk_info *info);
+/* Put all that was written on stable storage, and wait for it. 0 or -errno. */
+int disk_sync(const struct disk *d);
 /* The mode in use: never DISK_CACHE_AUTO. */
 enum disk_cache disk_cache_mode(const struct disk *d);
 

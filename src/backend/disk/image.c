@@ -97,13 +97,18 @@ static bool once_more(int *tries)
     return true;
 }
 
-static int lock(const struct disk *d, struct error *e)
+static int set_lock(const struct disk *d, short type)
 {
-    struct flock l = {.l_type = d->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET};
+    return fcntl(d->fd, F_OFD_SETLK, &l);
+}
+
+static int lock(const struct disk *d, bool patient, struct error *e)
+{
     int r, tries = 0;
     do
-        r = fcntl(d->fd, F_OFD_SETLK, &l);
-    while (r < 0 && (errno == EAGAIN || errno == EACCES) && once_more(&tries));
+        r = set_lock(d, d->read_only ? F_RDLCK : F_WRLCK);
+    while (r < 0 && (errno == EAGAIN || errno == EACCES) && patient && once_more(&tries));
     if (r == 0)
         return 0;
     if (errno == EAGAIN || errno == EACCES)
@@ -156,7 +161,7 @@ static int open_direct(struct disk *d, struct error *e)
     return 0;
 }
 
-static int open_image(struct disk *d, struct error *e)
+static int open_image(struct disk *d, bool unlocked, struct error *e)
 {
     /* O_EXCL: a block device that the host has mounted, or that another writer holds under another name, is refused. */
     int flags = (d->read_only ? O_RDONLY : O_RDWR | O_EXCL) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
@@ -173,7 +178,7 @@ static int open_image(struct disk *d, struct error *e)
         return error_set(e, errno, "disk %s: %s; check what --disk names", d->path, strerror(errno));
     int r = measure(d, e);
     if (r == 0)
-        r = lock(d, e);
+        r = unlocked ? 0 : lock(d, true, e);
     return r < 0 ? r : open_direct(d, e);
 }
 
@@ -187,12 +192,22 @@ int disk_open(struct disk **out, const struct disk_options *o, struct error *e)
         return error_set(e, ENOMEM, "disk %s: out of memory", o->path);
     }
     *d = (struct disk){.path = path, .fd = -1, .direct_fd = -1, .read_only = o->read_only, .cache = o->cache};
-    int r = open_image(d, e);
+    int r = open_image(d, o->unlocked, e);
     if (r < 0)
         disk_close(d);
     else
         *out = d;
     return r;
+}
+
+int disk_lock(const struct disk *d, struct error *e)
+{
+    return lock(d, false, e);
+}
+
+void disk_unlock(const struct disk *d)
+{
+    set_lock(d, F_UNLCK);
 }
 
 void disk_close(struct disk *d)
@@ -213,6 +228,11 @@ void disk_describe(const struct disk *d, struct disk_info *info)
     info->flags = DISK_CAN_DISCARD;
     info->flags |= d->read_only ? DISK_READ_ONLY : 0;
     info->flags |= d->cache != DISK_CACHE_WRITETHROUGH && !d->read_only ? DISK_WRITE_CACHE : 0;
+}
+
+int disk_sync(const struct disk *d)
+{
+    return fdatasync(d->fd) < 0 ? -errno : 0;
 }
 
 enum disk_cache disk_cache_mode(const struct disk *d)
