@@ -588,6 +588,58 @@ static void convert_flags(const ZydisDecodedInstruction *zi, struct isa_insn *in
     insn->flags_written = (u16)(f->modified | f->set_0 | f->set_1 | f->undefined);
 }
 
+/* ---- what AMD's processors decode in other ways ---- */
+
+/* The host's vendor is the guest's in every model (machine/cpu/model.c): part of the code is executed as it is. */
+static bool on_amd(void)
+{
+    return __builtin_cpu_is("amd");
+}
+
+/*
+ * Not there: PREFETCH and PREFETCHW of a register, which are NOPs elsewhere (AMD64 manual vol. 3, PREFETCH); VPEXTRD and VPINSRD with
+ * VEX.W outside 64-bit mode, where others ignore W. Seen on family 1Ah.
+ */
+static bool amd_lacks(enum isa_mode mode, const ZydisDecodedInstruction *zi)
+{
+    bool prefetch = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && zi->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+                    zi->opcode == 0x0d && zi->raw.modrm.mod == 3;
+    bool element = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && zi->raw.vex.W && mode != ISA_MODE_64 &&
+                   (zi->mnemonic == ZYDIS_MNEMONIC_VPEXTRD || zi->mnemonic == ZYDIS_MNEMONIC_VPINSRD);
+    return prefetch || element;
+}
+
+/* F3 or F2, the last one that there is; 0. */
+static u8 last_repeat(const ZydisDecodedInstruction *zi)
+{
+    u8 last = 0;
+    for (u8 i = 0; i < zi->raw.prefix_count; i++)
+        if (zi->raw.prefixes[i].value == 0xf2 || zi->raw.prefixes[i].value == 0xf3)
+            last = zi->raw.prefixes[i].value;
+    return last;
+}
+
+/* A repeat prefix decides which of LOOPE and LOOPNE it is, instead of the opcode. */
+static void amd_fix(const ZydisDecodedInstruction *zi, struct isa_insn *insn)
+{
+    bool loop = insn->mnemonic == ZYDIS_MNEMONIC_LOOPE || insn->mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+    u8 repeat = loop ? last_repeat(zi) : 0;
+    if (repeat)
+        insn->mnemonic = repeat == 0xf3 ? ZYDIS_MNEMONIC_LOOPE : ZYDIS_MNEMONIC_LOOPNE;
+}
+
+/* REX.B makes XCHG R8, RAX of 90, also behind F3, where others see PAUSE. Decode it without F3; 0 or a ZyanStatus. */
+static ZyanStatus amd_pause(const ZydisDecoder *dec, ZydisDecodedInstruction *zi,
+                            ZydisDecodedOperand zo[ZYDIS_MAX_OPERAND_COUNT], const u8 *bytes)
+{
+    u8 plain[ISA_MAX_LEN];
+    memcpy(plain, bytes, zi->length);
+    for (u8 i = 0; i < zi->length; i++)
+        if (plain[i] == 0xf3)
+            plain[i] = 0x3e; /* which means nothing in 64-bit mode */
+    return decode_full(dec, plain, zi->length, zi, zo);
+}
+
 /* ---- the whole ---- */
 
 static void convert(struct decoding *d)
@@ -610,6 +662,8 @@ static void convert(struct decoding *d)
     convert_operands(d);
     if (isa_is_string(insn))
         fix_string(zi, insn);
+    if (on_amd())
+        amd_fix(zi, insn);
     fix_by_mnemonic(insn);
     insn->uses_x87 |= touches_x87(zi);
     insn->uses_mxcsr = touches_mxcsr(d);
@@ -643,8 +697,12 @@ int isa_decode(enum isa_mode mode, const u8 *bytes, size_t avail, struct isa_ins
     avail = MIN(avail, ISA_MAX_LEN);
     decoder_init(&dec, mode);
     ZyanStatus s = decode_full(&dec, bytes, avail, &zi, zo);
+    if (ZYAN_SUCCESS(s) && zi.mnemonic == ZYDIS_MNEMONIC_PAUSE && zi.raw.rex.B && on_amd())
+        s = amd_pause(&dec, &zi, zo, bytes);
     if (!ZYAN_SUCCESS(s))
         return failure(s, avail);
+    if (on_amd() && amd_lacks(mode, &zi))
+        return ISA_DECODE_UD;
     memset(insn, 0, sizeof(*insn));
     insn->len = zi.length;
     insn->mode = (u8)mode;

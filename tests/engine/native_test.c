@@ -345,7 +345,9 @@ static unsigned compare(struct fixture *f, const struct isa_insn *insn, const st
         bad += differences(f, insn, e, "a general register");
     if ((exec_state.rflags & FL_ARITH) != (cpu_rflags(c) & FL_ARITH))
         bad += differences(f, insn, e, "a flag");
-    for (unsigned i = 0; i < (exec_width == 64 ? 32 : 16); i++)
+    /* What a gather that faults leaves of its destination above, and of its mask, is the processor's affair: AMD's differ from ours. */
+    bool gather = !exec_done && insn->mem.vsib && __builtin_cpu_is("amd");
+    for (unsigned i = 0; i < (exec_width == 64 ? 32 : 16) && !gather; i++)
         if (memcmp(c->fpu.zmm[i].b, exec_state.v[i].b, exec_width))
             bad += differences(f, insn, e, "a vector register");
     if (exec_width == 64 && memcmp(c->fpu.k, exec_state.k, sizeof(c->fpu.k)))

@@ -276,7 +276,7 @@ static void xcr0(void)
     write_cr4(cr4);
 }
 
-static void msr_bits(u32 msr, u64 value, const char *name)
+static struct state write_msr(u32 msr, u64 value)
 {
     struct state s = ring(0, do_wrmsr);
 
@@ -284,7 +284,24 @@ static void msr_bits(u32 msr, u64 value, const char *name)
     s.rax = (u32)value;
     s.rdx = value >> 32;
     run(&s);
+    return s;
+}
+
+static void msr_bits(u32 msr, u64 value, const char *name)
+{
+    const struct state s = write_msr(msr, value);
+
     expect(name, &s, GP, 0, do_wrmsr);
+}
+
+/* Others than Intel's ignore it (AMD64 manual vol. 2, TSC_AUX). */
+static void tsc_aux(void)
+{
+    u32 r[4];
+
+    cpuid(0, 0, r);
+    const bool intel = r[1] == 0x756e6547; /* "Genu" */
+    check("TSC_AUX, upper half", write_msr(0xc0000103, 1ull << 32).vector, intel ? GP : END_VECTOR);
 }
 
 /* What LAR, LSL, VERR, VERW say of a descriptor, present or not: 32 types, all DPLs, all RPLs, all rings. */
@@ -343,7 +360,7 @@ int main(void)
     msr_bits(0x277, 0x0007040600070402, "PAT, a type that is none");
     msr_bits(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | 1, "APIC base, a reserved bit");
     msr_bits(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | 1ull << 60, "APIC base, beyond the physical width");
-    msr_bits(0xc0000103, 1ull << 32, "TSC_AUX, upper half");
+    tsc_aux();
     looking_at_descriptors();
     return 0;
 }

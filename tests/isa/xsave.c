@@ -9,6 +9,7 @@
 #include "isa/isa_internal.h"
 #include "machine/cpu/cpu_features.h"
 
+#include <cpuid.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -166,10 +167,41 @@ static void handler(int sig)
                      : "memory", "eax", "edx")
 
 /*
+ * Where components lie in the standard format is the processor's affair: AMD's have no place for MPX between AVX and AVX-512. Ours is
+ * one layout (machine/cpu/cpu.h), which the guest is told of. Bytes of the one from the other, all of them: the hole goes behind.
+ */
+#define HOLE   832u
+#define PARTS  1088u
+#define BEHIND 2688u
+static bool has_hole(void)
+{
+    u32 a, b, c, d;
+    return !__get_cpuid_count(0xd, 5, &a, &b, &c, &d) || b != HOLE;
+}
+static void to_host(u8 *im)
+{
+    u8 hole[PARTS - HOLE];
+    if (has_hole())
+        return;
+    memcpy(hole, im + HOLE, sizeof(hole));
+    memmove(im + HOLE, im + PARTS, BEHIND - PARTS);
+    memcpy(im + BEHIND - sizeof(hole), hole, sizeof(hole));
+}
+static void from_host(u8 *im)
+{
+    u8 hole[PARTS - HOLE];
+    if (has_hole())
+        return;
+    memcpy(hole, im + BEHIND - sizeof(hole), sizeof(hole));
+    memmove(im + PARTS, im + HOLE, BEHIND - PARTS);
+    memcpy(im + HOLE, hole, sizeof(hole));
+}
+
+/*
  * Load `in` (standard format), execute the instruction on `mem`, store all state to `out`, put the old state back. false
  * if the instruction faulted (then `out` is not filled).
  */
-static bool native(enum form f, bool w, u64 rfbm, const u8 *in, u8 *mem, u8 *out)
+static bool execute(enum form f, bool w, u64 rfbm, const u8 *in, u8 *mem, u8 *out)
 {
     static u8 own_buf[AREA] __attribute__((aligned(64)));
     u8 *own = own_buf;
@@ -218,6 +250,22 @@ static bool native(enum form f, bool w, u64 rfbm, const u8 *in, u8 *mem, u8 *out
         }
     }
     sigaction(SIGSEGV, &old, NULL);
+    return ok;
+}
+
+/* The same with images in our layout. */
+static bool native(enum form f, bool w, u64 rfbm, const u8 *in, u8 *mem, u8 *out)
+{
+    static u8 loaded[AREA] __attribute__((aligned(64)));
+    bool standard = f == SAVE || f == SAVEOPT || (f == RSTOR && !(mem[527] & 0x80)); /* XCOMP_BV bit 63 */
+    memcpy(loaded, in, AREA);
+    to_host(loaded);
+    if (standard)
+        to_host(mem);
+    bool ok = execute(f, w, rfbm, loaded, mem, out);
+    if (standard)
+        from_host(mem);
+    from_host(out);
     return ok;
 }
 
