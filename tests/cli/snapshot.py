@@ -56,6 +56,13 @@ sh /tmp/work >/dev/null 2>&1 &
 """
 
 
+def count(place, name):
+    """How far its work is. The file is empty for a moment at each step."""
+    seen = []
+    place.until(lambda: seen.append(in_guest(place, name, "cat /tmp/n; true").strip()) or seen[-1], "a number")
+    return int(seen[-1])
+
+
 def work_goes_on(place):
     """On several processors, with a disk and a network: nothing is lost, time does not go back."""
     disk = os.path.join(place.path, "d.img")
@@ -65,7 +72,7 @@ def work_goes_on(place):
     in_guest(place, "web", WORK)
     in_guest(place, "web", "echo kept on the disk >/dev/vda; sync")
     for turn in range(3):
-        before = int(in_guest(place, "web", "cat /tmp/n || cat /tmp/n"))
+        before = count(place, "web")
         boot = in_guest(place, "web", "cat /proc/sys/kernel/random/boot_id")
         place.good("suspend", "web")
         (row,) = place.machines("-a")
@@ -73,7 +80,7 @@ def work_goes_on(place):
         place.good("resume", "web")
         assert not os.path.exists(os.path.join(directory(place), SUSPENDED))
         assert in_guest(place, "web", "cat /proc/sys/kernel/random/boot_id") == boot
-        place.until(lambda: int(in_guest(place, "web", "cat /tmp/n || cat /tmp/n") or 0) > before, "the work to go on")
+        place.until(lambda: count(place, "web") > before, "the work to go on")
     assert in_guest(place, "web", "cat /tmp/wrong 2>/dev/null; true") == ""
     assert in_guest(place, "web", "head -n 1 /dev/vda") == "kept on the disk"
     assert abs(float(in_guest(place, "web", "date +%s")) - time.time()) < 30
