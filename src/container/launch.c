@@ -11,6 +11,7 @@
 #include "container/sys.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/close_range.h>
@@ -175,6 +176,12 @@ int launch_add_env(struct spec_process *p, struct arena *arena, const char *cons
 }
 
 /* --- making --- */
+
+static bool has_ended(int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
 
 /* Everything that must be there before the process is born. */
 struct birth {
@@ -344,8 +351,11 @@ static int bring_up(struct launch *l, const struct container_launch *how, struct
         if (r == 0)
             sync_send(l->sync, SYNC_GO, 0, NULL);
     }
-    if (r == 0 && how->connect)
+    if (r == 0 && how->connect) {
         r = how->connect(how->connect_arg, pid, e);
+        if (r < 0 && has_ended(l->pidfd)) /* so there was nothing to connect: its own words say why */
+            r = sync_expect(l->sync, SYNC_READY, e);
+    }
     if (r == 0 && b->init.wait_hooks) {
         r = sync_expect(l->sync, SYNC_HOOKS, e);
         if (r == 0)

@@ -619,6 +619,27 @@ static u8 last_repeat(const ZydisDecodedInstruction *zi)
     return last;
 }
 
+/*
+ * Flags that the manuals call undefined and these processors leave as they were, where others give them a value of their own. So they
+ * are read: an engine that has no use for what is overwritten must keep them (seen on family 1Ah).
+ */
+static u16 amd_keeps(u16 mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_MUL:
+    case ZYDIS_MNEMONIC_IMUL:
+        return FL_PF | FL_AF | FL_ZF | FL_SF;
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+        return FL_CF | FL_OF;
+    case ZYDIS_MNEMONIC_TZCNT:
+    case ZYDIS_MNEMONIC_LZCNT:
+        return FL_OF;
+    default:
+        return 0;
+    }
+}
+
 /* A repeat prefix decides which of LOOPE and LOOPNE it is, instead of the opcode. */
 static void amd_fix(const ZydisDecodedInstruction *zi, struct isa_insn *insn)
 {
@@ -626,6 +647,7 @@ static void amd_fix(const ZydisDecodedInstruction *zi, struct isa_insn *insn)
     u8 repeat = loop ? last_repeat(zi) : 0;
     if (repeat)
         insn->mnemonic = repeat == 0xf3 ? ZYDIS_MNEMONIC_LOOPE : ZYDIS_MNEMONIC_LOOPNE;
+    insn->flags_read |= amd_keeps(insn->mnemonic);
 }
 
 /* REX.B makes XCHG R8, RAX of 90, also behind F3, where others see PAUSE. Decode it without F3; 0 or a ZyanStatus. */

@@ -256,6 +256,7 @@ static void take_x87(struct cpu_fpu *f, bool w, const struct image *im)
         memcpy(f->fx + OFF_ST + 16 * i, im->b + OFF_ST + 16 * i, 10);
         memset(f->fx + OFF_ST + 16 * i + 10, 0, 6);
     }
+    cpu_fpu_settle_pointers(f);
 }
 
 static void init_x87(struct cpu_fpu *f)

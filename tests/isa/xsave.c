@@ -673,16 +673,17 @@ static void test_no_osfxsr(void **state)
 static void test_x87_pointers(void **state)
 {
     struct bench *b = *state;
+    const bool amd = __builtin_cpu_is("amd"); /* machine/cpu/cpu.h, cpu_fpu_settle_pointers */
     enter64(b);
     memset(b->mem, 0, AREA);
     memset(b->mem + 8, 0x9a, 16);
     assert_int_equal(run(b, FXRSTOR, true, 0), CPU_OK);
     assert_int_equal(run(b, FXSAVE, true, 0), CPU_OK);
     for (int i = 8; i < 24; i++)
-        assert_int_equal(b->mem[i], i % 8 >= 6 ? 0xff : 0x9a);
+        assert_int_equal(b->mem[i], amd ? 0 : i % 8 >= 6 ? 0xff : 0x9a);
     assert_int_equal(run(b, FXSAVE, false, 0), CPU_OK);
     for (int i = 8; i < 24; i++)
-        assert_int_equal(b->mem[i], i % 8 >= 4 ? 0 : 0x9a);
+        assert_int_equal(b->mem[i], amd || i % 8 >= 4 ? 0 : 0x9a);
 }
 
 int main(void)

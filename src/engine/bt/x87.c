@@ -203,6 +203,7 @@ void bt_x87_saved(struct bt_state *st)
     struct bt *bt = st->bt;
     u8 *fx = st->cpu->fpu.fx;
     const struct guest_mem *mem = bt->ip.mem;
+    cpu_fpu_settle_pointers(&st->cpu->fpu);
     u64 fip = get64(fx + FX_FIP), fdp = get64(fx + FX_FDP), code = (u64)(uintptr_t)bt->code.rx;
     struct isa_insn insn;
     bool known = false;

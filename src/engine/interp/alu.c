@@ -50,6 +50,19 @@
         return a;                                                                             \
     }
 
+/* All flags go in: of those that are undefined some processors (AMD's) keep some. */
+#define DEFINE_ALU_KEEP(name, T, bits, suffix)                                                \
+    static inline T alu_##name##_##bits(struct cpu *c, T a, T b)                              \
+    {                                                                                         \
+        u32 ax = c->arith;                                                                    \
+        __asm__("addb $127, %%al\n\tsahf\n\t" #name suffix " %[b], %[a]\n\tlahf\n\tseto %%al" \
+                : "+&a"(ax), [a] "+r"(a)                                                      \
+                : [b] "r"(b)                                                                  \
+                : "cc");                                                                      \
+        c->arith = (u16)ax;                                                                   \
+        return a;                                                                             \
+    }
+
 #define FOR_SIZES(M, ...)        \
     M(__VA_ARGS__, u8, 8, "b")   \
     M(__VA_ARGS__, u16, 16, "w") \
@@ -66,7 +79,7 @@ FOR_SIZES(DEFINE_ALU, sub)
 FOR_SIZES(DEFINE_ALU, and)
 FOR_SIZES(DEFINE_ALU, or)
 FOR_SIZES(DEFINE_ALU, xor)
-FOR_SIZES3(DEFINE_ALU, imul)
+FOR_SIZES3(DEFINE_ALU_KEEP, imul)
 FOR_SIZES(DEFINE_ALU_CARRY, adc)
 FOR_SIZES(DEFINE_ALU_CARRY, sbb)
 FOR_SIZES(DEFINE_ALU1, inc)
@@ -305,15 +318,16 @@ FOR_SIZES3(DEFINE_IMUL3, imul)
 #define DEFINE_WIDE_MUL(name, T, bits, suffix)                                         \
     static inline void alu_##name##_##bits(struct cpu *c, T b)                         \
     {                                                                                  \
-        T lo = REG(T, c, 8 * RAX), hi;                                                 \
-        u32 fl;                                                                        \
-        __asm__(INSN_##name suffix " %[b]\n\tpushfq\n\tpopq %q[f]"                     \
-                : "+a"(lo), "=&d"(hi), [f] "=&r"(fl)                                   \
-                : [b] "r"(b)                                                           \
-                : "cc", "memory");                                                     \
-        put##bits(c, 8 * RAX, lo);                                                     \
+        u64 ax = c->arith, in = REG(T, c, 8 * RAX), lo;                                \
+        T hi;                                                                          \
+        __asm__("addb $127, %%al\n\tsahf\n\tmovq %[in], %%rax\n\t" INSN_##name suffix  \
+                " %[b]\n\tmovq %%rax, %[lo]\n\tlahf\n\tseto %%al"                      \
+                : "+&a"(ax), "=&d"(hi), [lo] "=&r"(lo)                                 \
+                : [b] "r"(b), [in] "r"(in)                                             \
+                : "cc");                                                               \
+        put##bits(c, 8 * RAX, (T)lo);                                                  \
         put##bits(c, 8 * RDX, hi);                                                     \
-        c->arith = cpu_flags_to_arith(fl);                                             \
+        c->arith = (u16)ax;                                                            \
     }                                                                                  \
     static void name##_r_##bits(struct interp *ip, const struct op *op)                \
     {                                                                                  \

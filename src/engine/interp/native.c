@@ -135,6 +135,7 @@ void native_x87_pointers(const struct native *n, struct cpu *c, const struct nat
                          const struct isa_insn *insn, const u8 *operand, u64 ea)
 {
     u64 fip, fdp;
+    cpu_fpu_settle_pointers(&c->fpu);
     memcpy(&fip, c->fpu.fx + 8, sizeof(fip));
     memcpy(&fdp, c->fpu.fx + 16, sizeof(fdp));
     if (fip != s->rip)

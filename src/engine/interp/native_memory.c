@@ -84,6 +84,7 @@ static void env_stored(struct cpu *c, u8 env, const u8 *before, u8 *image, unsig
         memset(c->fpu.fx + FX_POINTERS, 0, FX_POINTERS_SIZE);
     else
         memcpy(c->fpu.fx + FX_POINTERS, before, FX_POINTERS_SIZE);
+    cpu_fpu_settle_pointers(&c->fpu);
 }
 
 static void env_loaded(struct cpu *c, const u8 *image, unsigned size)
@@ -97,6 +98,7 @@ static void env_loaded(struct cpu *c, const u8 *image, unsigned size)
         fx[FX_FOP] = image[l.fop];
         fx[FX_FOP + 1] = image[l.fop + 1] & 7;
     }
+    cpu_fpu_settle_pointers(&c->fpu);
 }
 
 #define UNWRITTEN 0xa5

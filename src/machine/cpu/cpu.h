@@ -16,6 +16,8 @@
 #include "base/record.h"
 #include "base/types.h"
 
+#include <string.h>
+
 enum cpu_gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, CPU_GPRS };
 
 enum cpu_seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, CPU_SEGS };
@@ -203,6 +205,17 @@ struct cpu_msrs {
     /* KVM's paravirtual registers (machine/cpu/kvmpv.h) */
     u64 kvm_system_time, kvm_wall_clock, kvm_pv_eoi, kvm_async_pf, kvm_steal_time, kvm_poll_control;
 };
+
+/*
+ * The x87 part was loaded, or an instruction has changed it: AMD's processors save the pointers to the last instruction only while an
+ * exception is pending (AMD64 manual vol. 5, FXSAVE), so they are lost with every change of contexts, of which an engine makes more or
+ * less than another. There the guest's are always 0.
+ */
+static inline void cpu_fpu_settle_pointers(struct cpu_fpu *f)
+{
+    if (__builtin_cpu_is("amd"))
+        memset(f->fx + 6, 0, 18); /* FOP, FIP, FDP */
+}
 
 /* What keeps an event from being taken at the next boundary. */
 #define SHADOW_STI   1u
