@@ -250,6 +250,7 @@ int verb_stop(const struct args *a, struct error *e);
 int verb_kill(const struct args *a, struct error *e);
 int verb_pause(const struct args *a, struct error *e);
 int verb_update(const struct args *a, struct error *e);
+int verb_swing(const struct args *a, struct error *e);
 int verb_resume(const struct args *a, struct error *e);
 int verb_inspect(const struct args *a, struct error *e);
 int verb_stats(const struct args *a, struct error *e);

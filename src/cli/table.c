@@ -463,6 +463,8 @@ static const char *const examples_suspend[] = {"trapeze suspend web && trapeze r
 static const char *const examples_snapshot[] = {"trapeze snapshot create web before", "as it is now, under that tag",
                                                 "trapeze snapshot restore -f web before",
                                                 "back to that, whatever it does now", NULL};
+static const char *const examples_swing[] = {"trapeze swing --engine interp web", "watch it slowly",
+                                             "trapeze swing --engine auto web", "as fast as this host can", NULL};
 static const char *const examples_update[] = {
     "trapeze update --memory 256M web", "have the guest give memory back until it has 256 MiB",
     "trapeze update --memory 1G web", "let it have 1 GiB again, with which it was started", NULL};
@@ -770,6 +772,17 @@ const struct verb cli_verbs[] = {
              "CONTAINER ps` asks the container itself, where it has such a program.)",
      .options = {OPT_FORMAT},
      .run = verb_top},
+    {.name = "swing",
+     .operands = "NAME...",
+     .min_operands = 1,
+     .max_operands = -1,
+     .summary = "change the engine of a machine while it runs",
+     .text = "Its processors stop between two instructions, the other engine takes them, and they go on: a fraction of "
+             "a millisecond. "
+             "Memory, devices, connections and consoles stay where they are. The next start takes the same engine.",
+     .examples = examples_swing,
+     .options = {OPT_ENGINE},
+     .run = verb_swing},
     {.name = "update",
      .operands = "NAME...",
      .min_operands = 1,

@@ -262,3 +262,11 @@ struct coherence_seat *coherence_join(struct coherence *co, unsigned id, const s
     s->engine = engine;
     return s;
 }
+
+void coherence_sit(struct coherence_seat *s, const struct coherence_ops *ops, void *engine)
+{
+    host_lock_take(&s->lock);
+    s->ops = ops;
+    s->engine = engine;
+    host_lock_release(&s->lock);
+}

@@ -93,6 +93,9 @@ void coherence_fini(struct coherence *co);
 /* The seat of CPU `id`, for an engine that is made now. */
 struct coherence_seat *coherence_join(struct coherence *co, unsigned id, const struct coherence_ops *ops, void *engine);
 
+/* Another engine takes the seat: it has given up all its code and entries, and no CPU runs. */
+void coherence_sit(struct coherence_seat *s, const struct coherence_ops *ops, void *engine);
+
 /* Are there other CPUs? */
 static inline bool coherence_shared(const struct coherence_seat *s)
 {

@@ -182,6 +182,11 @@ struct engine_ops {
     void (*run)(struct engine *en, struct cpu *c, u64 budget, struct stop *stop);
     /* The CPU's state was changed from outside (load, reset): drop what was derived from it. */
     void (*state_changed)(struct engine *en, struct cpu *c);
+    /*
+     * It is to run its CPU from now on, in place of another engine, which has been told of a change of state and so holds nothing.
+     * Before that it has seen nothing of what was done to memory.
+     */
+    void (*sit)(struct engine *en);
     /* Forget all translations of addresses, as MOV CR3 and INVLPG do for some. Between two runs. */
     void (*flush_tlb)(struct engine *en);
     void (*stats)(const struct engine *en, struct engine_stats *out);

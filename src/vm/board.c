@@ -352,6 +352,27 @@ static void create_clock(struct board *b, const struct board_config *cfg)
     vtimer_init(&b->clock, &b->refresh, refresh_clock, b);
 }
 
+/* The one to begin with is the first. */
+static void list_engines(struct board *b, const struct board_config *cfg)
+{
+    const struct engine_ops *other;
+    unsigned n = 0;
+    b->engines[n++] = cfg->engine;
+    for (size_t i = 0; cfg->can_swing && (other = engine_at(i)) && n < ENGINES_MAX; i++)
+        if (other != cfg->engine && engine_find(other->name))
+            b->engines[n++] = other;
+}
+
+static void seat_engines(struct board *b, unsigned which)
+{
+    b->engine_ops = b->engines[which];
+    for (unsigned i = 0; i < b->n_cpus; i++) {
+        b->cpu[i].engine = b->cpu[i].engines[which];
+        if (b->engine_ops->sit)
+            b->engine_ops->sit(b->cpu[i].engine);
+    }
+}
+
 static int create_engines(struct board *b, const struct board_config *cfg, struct error *e)
 {
     struct engine_config ec = {.mem = &b->mem,
@@ -361,8 +382,12 @@ static int create_engines(struct board *b, const struct board_config *cfg, struc
                                .code_cache = cfg->code_cache,
                                .test = cfg->engine_test};
     int r = coherence_init(&b->coherence, &b->mem, b->n_cpus, e);
-    for (ec.cpu = 0; ec.cpu < b->n_cpus && r == 0; ec.cpu++)
-        r = cfg->engine->create(&b->cpu[ec.cpu].engine, &ec, e);
+    list_engines(b, cfg);
+    for (unsigned k = 0; b->engines[k] && k < ENGINES_MAX; k++)
+        for (ec.cpu = 0; ec.cpu < b->n_cpus && r == 0; ec.cpu++)
+            r = b->engines[k]->create(&b->cpu[ec.cpu].engines[k], &ec, e);
+    if (r == 0)
+        seat_engines(b, 0);
     return r;
 }
 
@@ -410,7 +435,6 @@ int board_create(struct board **out, const struct board_config *cfg, struct erro
         return error_set(e, ENOMEM, "machine: no memory for its CPUs");
     }
     memset(b->cpu, 0, b->n_cpus * sizeof(*b->cpu));
-    b->engine_ops = cfg->engine;
     b->console_out = cfg->console_out;
     b->console_in = cfg->console_in;
     b->console_ctx = cfg->console_ctx;
@@ -428,8 +452,9 @@ void board_destroy(struct board *b)
     if (!b)
         return;
     for (unsigned i = 0; i < b->n_cpus; i++)
-        if (b->cpu[i].engine)
-            b->engine_ops->destroy(b->cpu[i].engine);
+        for (unsigned k = 0; k < ENGINES_MAX; k++)
+            if (b->cpu[i].engines[k])
+                b->engines[k]->destroy(b->cpu[i].engines[k]);
     coherence_fini(&b->coherence);
     for (unsigned i = 0; i < device_table_len && i < MAX_DEVICES; i++)
         if (b->dev[i])
@@ -601,16 +626,41 @@ u32 board_exit_value(const struct board *b)
     return b->exit_value;
 }
 
+static void add_stats(struct engine_stats *sum, const struct engine_ops *ops, const struct engine *en)
+{
+    struct engine_stats one;
+    ops->stats(en, &one);
+#define X(name, text) sum->name += one.name;
+    ENGINE_COUNTERS(X)
+#undef X
+}
+
 void board_stats(const struct board *b, struct engine_stats *out)
 {
+    struct engine_stats now = {0};
     *out = (struct engine_stats){0};
     for (unsigned i = 0; i < b->n_cpus; i++) {
-        struct engine_stats one;
-        b->engine_ops->stats(b->cpu[i].engine, &one);
-#define X(name, text) out->name += one.name;
-        ENGINE_COUNTERS(X)
-#undef X
+        add_stats(&now, b->engine_ops, b->cpu[i].engine);
+        for (unsigned k = 0; k < ENGINES_MAX && b->engines[k]; k++)
+            add_stats(out, b->engines[k], b->cpu[i].engines[k]);
     }
+    out->code_bytes = now.code_bytes; /* no counts: what is */
+    out->code_limit = now.code_limit;
+}
+
+int board_swing(struct board *b, const char *engine, struct error *e)
+{
+    unsigned k = 0;
+    while (k < ENGINES_MAX && b->engines[k] && strcmp(b->engines[k]->name, engine))
+        k++;
+    if (k == ENGINES_MAX || !b->engines[k])
+        return error_set(e, EINVAL, "engine %.40s: this machine was started without it", engine);
+    if (b->engines[k] == b->engine_ops)
+        return 0;
+    engines_changed(b); /* the old one lets go of all it holds */
+    seat_engines(b, k);
+    engines_changed(b);
+    return 0;
 }
 
 int board_explain(struct board *b, u64 va, bool at_rip, struct engine_explain *out, struct error *e)

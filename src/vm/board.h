@@ -23,6 +23,7 @@ struct board_config {
     int ram_fd;
     const char *cpu_model;           /* --cpu */
     const struct engine_ops *engine; /* --engine */
+    bool can_swing;                  /* the others that this host has are made, too, for board_swing */
     size_t code_cache;
     u32 engine_test;  /* ENGINE_TEST_*: for tests */
     bool virtio_mmio; /* virtio devices in windows of memory instead of on the PCI bus (--virtio mmio) */
@@ -175,6 +176,12 @@ enum board_event board_event(struct board *b, char *text, size_t len);
 void board_kick(struct board *b);
 
 void board_stats(const struct board *b, struct engine_stats *out);
+
+/*
+ * Another engine runs the CPUs from now on. No CPU runs meanwhile; nothing of the machine changes. 0, or -EINVAL with `e` if there is
+ * none of that name here (board_config.can_swing): then all is as it was.
+ */
+int board_swing(struct board *b, const char *engine, struct error *e);
 
 /*
  * What the engine made of the code at linear address `va`, or (`at_rip`) of the code at the CPU's RIP. Between two runs.

@@ -14,6 +14,7 @@
 #include "vm/board_pci.h"
 
 #define MAX_DEVICES 16u
+#define ENGINES_MAX 4u
 
 struct pic_ports {
     struct irqchip *irq;
@@ -23,12 +24,13 @@ struct pic_ports {
 /* One CPU. What other threads may touch is under the board's lock, but for cpu.attention. */
 struct board_cpu {
     struct cpu cpu;
-    struct engine *engine;
-    bool init;    /* an INIT has come; the CPU's own thread makes it happen */
-    s32 startup;  /* vector of a start-up IPI behind it, or -1 */
-    u32 asleep;   /* a thread that runs it waits on this word */
-    bool running; /* its thread is in board_run_cpu, and not stopped */
-    bool out;     /* the guest may have been told that it does not run: board_pv_in has to tell it otherwise */
+    struct engine *engine;               /* that runs it: one of the next */
+    struct engine *engines[ENGINES_MAX]; /* as board.engines */
+    bool init;                           /* an INIT has come; the CPU's own thread makes it happen */
+    s32 startup;                         /* vector of a start-up IPI behind it, or -1 */
+    u32 asleep;                          /* a thread that runs it waits on this word */
+    bool running;                        /* its thread is in board_run_cpu, and not stopped */
+    bool out; /* the guest may have been told that it does not run: board_pv_in has to tell it otherwise */
     u64 began_ns,
         began_thread_ns; /* steal time: since when it wants to run, 0: it does not; what its thread had then */
 };
@@ -50,8 +52,9 @@ struct board {
     struct cpu_msr_env msr_env;
     struct kvmpv kvmpv;
     struct irq_pv_eoi_ops pv_eoi;
-    struct vtimer refresh; /* of kvmclock */
-    const struct engine_ops *engine_ops;
+    struct vtimer refresh;                         /* of kvmclock */
+    const struct engine_ops *engine_ops;           /* in use */
+    const struct engine_ops *engines[ENGINES_MAX]; /* that were made: NULL behind the last */
     struct coherence coherence;
     bool stopped;              /* threads: no CPU is to run */
     u32 stops;                 /* threads: waited on until all have stopped */

@@ -422,12 +422,28 @@ static void do_load(struct cell *c, const struct link_msg *m)
     cell_done(c, m->id, &e);
 }
 
+/* Also while it is paused, or has not been started yet. */
+static void do_swing(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    char name[sizeof(c->cfg.engine)];
+    if (!m->len || m->len >= sizeof(name))
+        cell_abandon();
+    memcpy(name, c->in, m->len);
+    name[m->len] = 0;
+    cpus_halt(c);
+    board_swing(c->board, name, &e);
+    cpus_go(c);
+    cell_done(c, m->id, &e);
+}
+
 static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {
     [DOWN_BOOT] = do_boot,         [DOWN_HALT] = do_halt,         [DOWN_PAUSE] = do_pause,
     [DOWN_RESUME] = do_resume,     [DOWN_POWER] = do_power,       [DOWN_STATS] = do_stats,
     [DOWN_SAVE] = do_save,         [DOWN_LOAD] = do_load,         [DOWN_EXPLAIN] = do_explain,
     [DOWN_BALLOON] = do_balloon,   [DOWN_SIZE] = do_size,         [DOWN_LOG_START] = do_log_start,
     [DOWN_LOG_TAKE] = do_log_take, [DOWN_LOG_STOP] = do_log_stop, [DOWN_ANNOUNCE] = do_announce,
+    [DOWN_SWING] = do_swing,
 };
 
 /* Whether all data of the message in `taking` is there. */
@@ -594,6 +610,7 @@ static int make_board(struct cell *c, struct error *e)
         .ram_fd = LINK_FD_RAM,
         .cpu_model = c->cfg.cpu_model,
         .engine = engine_find(c->cfg.engine),
+        .can_swing = true,
         .code_cache = (size_t)c->cfg.code_cache,
         .virtio_mmio = c->cfg.virtio_mmio,
         .tsc_hz = c->cfg.tsc_hz,

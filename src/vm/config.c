@@ -23,7 +23,7 @@ bool vm_config_virtio_mmio(const struct vm_config *c)
     return !strcmp(c->virtio, "mmio");
 }
 
-static int check_engine(const struct vm_config *c, struct error *e)
+int vm_config_check_engine(const struct vm_config *c, struct error *e)
 {
     const char *name = vm_config_engine(c), *why = "this host can not run it";
     if (engine_find(name))
@@ -54,7 +54,7 @@ static int check_memory(const struct vm_config *c, struct error *e)
 int vm_config_check(const struct vm_config *c, struct error *e)
 {
     int r = registry_check_name(c->name, e);
-    if (r < 0 || (r = check_memory(c, e)) < 0 || (r = check_engine(c, e)) < 0)
+    if (r < 0 || (r = check_memory(c, e)) < 0 || (r = vm_config_check_engine(c, e)) < 0)
         return r;
     if (!c->cpus)
         return error_set(e, EINVAL, "--cpus 0: a machine has one CPU at least");

@@ -77,6 +77,8 @@ void vm_config_init(struct vm_config *c);
  * -ENOSYS for what is not there yet. Opens no file: launch does.
  */
 int vm_config_check(const struct vm_config *c, struct error *e);
+/* Of that, the engine alone. */
+int vm_config_check_engine(const struct vm_config *c, struct error *e);
 
 /* The engine that a checked configuration gets: "auto" becomes the one that this host can run. */
 const char *vm_config_engine(const struct vm_config *c);

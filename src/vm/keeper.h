@@ -58,10 +58,11 @@ struct keeper_file {
 struct keeper_op {
     u64 id; /* 0: free */
     enum link_down kind;
-    bool for_status; /* statistics asked for by a status request */
-    u32 bytes;       /* DOWN_LOG_TAKE: of the answer */
-    int client;      /* index, or -1: nobody waits any more */
-    u64 deadline;    /* host ns, after which the client is told that the cell is silent */
+    bool for_status;    /* statistics asked for by a status request */
+    u32 bytes;          /* DOWN_LOG_TAKE: of the answer */
+    const char *engine; /* DOWN_SWING: its name, for good */
+    int client;         /* index, or -1: nobody waits any more */
+    u64 deadline;       /* host ns, after which the client is told that the cell is silent */
 };
 
 /* What a disk has done, for `inspect`. */

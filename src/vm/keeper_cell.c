@@ -144,6 +144,8 @@ int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_statu
         k->last_id = id;
         *op = (struct keeper_op){
             .id = id, .kind = kind, .for_status = for_status, .client = client, .deadline = host_ns(NULL) + limit};
+        if (kind == DOWN_SWING)
+            op->engine = data;
         if (kind == DOWN_LOG_TAKE)
             op->bytes = (u32)(((const struct log_ask *)data)->pages / 8);
         if (client >= 0)
@@ -268,6 +270,8 @@ static void got_done(struct keeper *k, const struct link_msg *m, struct error *e
     bool steady = k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED;
     if (!m->result && steady && (done.kind == DOWN_PAUSE || done.kind == DOWN_RESUME))
         keeper_set_state(k, done.kind == DOWN_PAUSE ? KEEPER_PAUSED : KEEPER_RUNNING);
+    if (done.kind == DOWN_SWING && !m->result)
+        snprintf(k->cfg.engine, sizeof(k->cfg.engine), "%s", done.engine);
     if (k->state == KEEPER_RESTORING && m->result)
         keeper_end(k, VM_EXIT_HOST, NULL, "its state can not be taken over: %.*s", (int)m->len,
                    m->len ? (const char *)k->in : "");

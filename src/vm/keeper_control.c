@@ -503,6 +503,16 @@ static void do_explain(struct keeper *k, struct client *c, const json_t *j)
         ask(k, c, DOWN_EXPLAIN, &what, sizeof(what));
 }
 
+static void do_swing(struct keeper *k, struct client *c, const json_t *j)
+{
+    const char *name = json_string_value(json_object_get(j, "engine"));
+    const struct engine_ops *engine = !name ? NULL : strcmp(name, "auto") ? engine_find(name) : engine_auto();
+    if (!engine)
+        keeper_refuse(c, EINVAL, "swing: \"engine\" has to be auto, or one that this host can run");
+    else
+        ask(k, c, DOWN_SWING, engine->name, strlen(engine->name));
+}
+
 static void do_vsock(struct keeper *k, struct client *c, const json_t *j)
 {
     const json_t *port = json_object_get(j, "port");
@@ -530,7 +540,7 @@ static const struct {
     {"release", do_release},     {"leave", do_leave},
     {"sync", do_sync},           {"memory", do_memory},
     {"balloon", do_balloon},     {"handover", keeper_do_handover},
-    {"log", keeper_log_request},
+    {"log", keeper_log_request}, {"swing", do_swing},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)

@@ -58,7 +58,8 @@ enum link_ring {
     X(DOWN_LOG_STOP, "log stop") /* with no id: no answer */                                        \
     X(DOWN_SAVE, "save")         /* DONE has records */                                             \
     X(DOWN_LOAD, "load")         /* records follow */                                               \
-    X(DOWN_ANNOUNCE, "announce") /* tell the networks where its cards are; no answer */
+    X(DOWN_ANNOUNCE, "announce") /* tell the networks where its cards are; no answer */             \
+    X(DOWN_SWING, "swing")       /* the name of the engine follows that is to run the CPUs */
 
 enum link_down {
     DOWN_NONE,
@@ -143,7 +144,7 @@ struct link_config {
     struct share_info shares[SHARE_COUNT_MAX];
 };
 #define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
-#define LINK_VERSION 7u
+#define LINK_VERSION 8u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for

@@ -47,7 +47,7 @@ def unknown_options(place):
 
 
 def not_there_yet(place):
-    place.refused("swing", "web", names=["swing", "not there yet", "`trapeze --help`"])
+    place.refused("clone", "web", names=["clone", "not there yet", "`trapeze --help`"])
     place.refused("help", "clone", names=["clone", "not there yet"])
     place.refused("events", names=["events: this is not there yet"])
     engines = json.loads(place.good("version", "--format", "json"))["engines"]

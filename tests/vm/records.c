@@ -19,6 +19,8 @@
  * Each leg runs on the next engine of those that this host can run, so that what one saved the other one loads; with --engine NAME
  * all run on that one.
  *
+ * With RECORDS_SWING the engine is changed at random points of each leg, too (board_swing).
+ *
  *     test-vm-records [--engine NAME] [HOPS [SEED]]
  */
 #include "../engines.h"
@@ -36,15 +38,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RAM_SIZE  (256ull << 20)
-#define SPAN      1500000000ull /* of some 1900 million instructions */
-#define SLICE     100000u
-#define DAMAGES   40
-#define HOP       10 /* status of a leg that was saved */
-#define SEED      20240611ull
-#define CMDLINE   "console=%s panic=-1 reboot=t trapeze.selftest"
+#define RAM_SIZE     (256ull << 20)
+#define SPAN         1500000000ull /* of some 1900 million instructions */
+#define SLICE        100000u
+#define DAMAGES      40
+#define HOP          10 /* status of a leg that was saved */
+#define SEED         20240611ull
+#define CMDLINE      "console=%s panic=-1 reboot=t trapeze.selftest"
 
-#define DISK_SIZE (48ull << 20)
+#define SWING_SLICES 20
+
+#define DISK_SIZE    (48ull << 20)
 
 enum { FD_RAM = 100, FD_RECORDS, FD_CONSOLE, FD_DISK, FD_SHARE };
 
@@ -162,6 +166,11 @@ static bool virtio_mmio(void)
 
 /* --- a disk: what is asked is done between slices, in any order, and all of it before the machine is saved --- */
 
+static bool swings(void)
+{
+    return getenv("RECORDS_SWING");
+}
+
 static bool disk_ready(void *ctx)
 {
     return true;
@@ -253,6 +262,7 @@ static void make_board(struct leg *l)
         .ram_fd = FD_RAM,
         .cpu_model = "host",
         .engine = l->engine,
+        .can_swing = swings(),
         .virtio_mmio = virtio_mmio(),
         .tsc_hz = l->tsc_hz,
         .wall_ns = host_wall_ns(),
@@ -402,6 +412,17 @@ static u64 point(const struct leg *l, unsigned n)
     return n * part + 1 + (x ^ x >> 32) % part;
 }
 
+/* Now and then another one of the engines, or the same, for some slices. */
+static void maybe_swing(struct leg *l)
+{
+    struct error e = {0};
+    if (!swings() || draw(l, SWING_SLICES))
+        return;
+    const struct engine_ops *next = engine_find(draw(l, 3) ? "bt" : "interp");
+    if (next && board_swing(l->board, next->name, &e) < 0)
+        die("leg %u: %s", l->number, e.msg);
+}
+
 /* Run to the point of saving, or to the guest's end. The last leg has no such point. */
 static int run(struct leg *l)
 {
@@ -417,6 +438,7 @@ static int run(struct leg *l)
             l->room = draw(l, 300);
             board_console_flush(l->board, true);
         }
+        maybe_swing(l);
         enum board_event event = board_run(l->board, MIN(patience - done, SLICE), text, sizeof(text));
         serve_disk(l, false);
         serve_share(l, false);

@@ -607,6 +607,11 @@ static void bt_state_changed(struct engine *en, struct cpu *c)
     bt_flush(&en->bt);
 }
 
+static void bt_sit(struct engine *en)
+{
+    coherence_sit(en->bt.ip.seat, &interp_coherence_ops, &en->bt.ip);
+}
+
 static void bt_flush_tlb(struct engine *en)
 {
     tlb_flush_all(&en->bt.ip);
@@ -642,6 +647,7 @@ const struct engine_ops engine_bt = {
     .destroy = bt_destroy,
     .run = bt_run,
     .state_changed = bt_state_changed,
+    .sit = bt_sit,
     .flush_tlb = bt_flush_tlb,
     .stats = bt_stats,
     .explain = explain,

@@ -492,6 +492,11 @@ static void interp_state_changed(struct engine *en, struct cpu *c)
     blocks_flush(&en->ip);
 }
 
+static void interp_sit(struct engine *en)
+{
+    coherence_sit(en->ip.seat, &interp_coherence_ops, &en->ip);
+}
+
 static void interp_flush_tlb(struct engine *en)
 {
     tlb_flush_all(&en->ip);
@@ -513,6 +518,7 @@ const struct engine_ops engine_interp = {
     .destroy = interp_destroy,
     .run = interp_run,
     .state_changed = interp_state_changed,
+    .sit = interp_sit,
     .flush_tlb = interp_flush_tlb,
     .stats = interp_stats,
     .explain = explain,
