@@ -352,7 +352,25 @@ static int ask_again(const struct machine_row *row, u64 ns, struct error *e)
     return r;
 }
 
-/* A process of its own that outlives this one: it sleeps until the pipe ends without a word, then asks. */
+/* What the watcher is told. An end of the pipe without the first means that nothing was handed over. */
+#define WATCHER_COMMITS   'c'
+#define WATCHER_DISMISSED 'd'
+
+static bool verb_has_died(int pipe)
+{
+    bool commits = false;
+    for (char word; read(pipe, &word, 1) == 1;) {
+        if (word == WATCHER_DISMISSED)
+            return false;
+        commits = true;
+    }
+    return commits;
+}
+
+/*
+ * A process of its own that outlives this one: it sleeps until the pipe ends without a word, then asks. Made while the machine still
+ * runs: a fork takes a while.
+ */
 static int leave_watcher(struct move *m, struct error *e)
 {
     int p[2];
@@ -361,11 +379,12 @@ static int leave_watcher(struct move *m, struct error *e)
     const int keep[] = {p[0], m->lock};
     int forked = host_fork_detached(keep, ARRAY_LEN(keep), e);
     if (forked == 1) {
-        char word;
         struct error ignored = {0};
         host_process_name("trapeze-watcher");
+        if (!verb_has_died(p[0]))
+            _exit(0);
         /* The keeper may have the order to commit still before it: what is not there yet is waited for a moment. */
-        for (int i = 0; read(p[0], &word, 1) != 1 && i < WATCH_LOOKS && ask_again(m->row, WATCH_NS, &ignored) == 0; i++)
+        for (int i = 0; i < WATCH_LOOKS && ask_again(m->row, WATCH_NS, &ignored) == 0; i++)
             pause_ms(100);
         _exit(0);
     }
@@ -378,25 +397,30 @@ static int leave_watcher(struct move *m, struct error *e)
     return 0;
 }
 
-static void dismiss_watcher(struct move *m)
+static bool tell_watcher(struct move *m, char word)
 {
-    if (m->watcher >= 0 && write(m->watcher, "d", 1) != 1)
-        return; /* it is gone already */
+    return m->watcher >= 0 && write(m->watcher, &word, 1) == 1;
+}
+
+/* What a commit needs, while there is time for it. */
+static int prepare_commit(struct move *m, struct error *e)
+{
+    struct handover_record was;
+    int r = handover_read_at(m->row->dir, &was, e);
+    if (r == 0 && was.role == HANDOVER_RUNS) /* it came here once: its word goes elsewhere */
+        r = resolve_remember(was.id, e);
+    return r < 0 ? r : leave_watcher(m, e);
 }
 
 static int commit(struct move *m, struct error *e)
 {
-    struct handover_record was;
     const struct channel_security *s = &m->o->security;
-    int r = handover_read_at(m->row->dir, &was, e);
-    if (r == 0 && was.role == HANDOVER_RUNS) /* it came here once: its word goes elsewhere */
-        r = resolve_remember(was.id, e);
-    if (r < 0 || (r = leave_watcher(m, e)) < 0)
-        return r;
-    r = ask(m,
-            json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "do", "handover", "action", "commit", "id", m->id, "host",
-                      m->host, "to", m->o->to, "tls", s->tls_dir ? s->tls_dir : "", "insecure", s->insecure),
-            e);
+    if (!tell_watcher(m, WATCHER_COMMITS))
+        return error_set(e, ECHILD, "the process that was left behind for the case that this one dies has died");
+    int r = ask(m,
+                json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "do", "handover", "action", "commit", "id", m->id, "host",
+                          m->host, "to", m->o->to, "tls", s->tls_dir ? s->tls_dir : "", "insecure", s->insecure),
+                e);
     if (r == 0)
         step(m, EVENT_RECORDED);
     return r;
@@ -439,7 +463,7 @@ static int activate(struct move *m, struct error *e)
             "when "
             "that is known; a process that was left behind asks for an hour, `trapeze system recover` after that",
             m->o->to, lost.msg);
-    dismiss_watcher(m);
+    tell_watcher(m, WATCHER_DISMISSED);
     step(m, r == WIRE_RUNS ? EVENT_RUNS : EVENT_NEVER);
     return r == WIRE_RUNS ? 0 : error_set(e, ECONNABORTED, "%s gave it up; it goes on here", m->o->to);
 }
@@ -466,7 +490,7 @@ static int go_through(struct move *m, struct error *e)
     enter(m, 2, "pre-copy");
     if (m->o->dry_run)
         return forecast(m, e);
-    if ((r = copy_while_it_runs(m, e)) < 0)
+    if ((r = copy_while_it_runs(m, e)) < 0 || (r = prepare_commit(m, e)) < 0)
         return r;
     enter(m, 3, "stop-and-copy");
     if ((r = stop_and_copy(m, e)) < 0)
@@ -507,7 +531,7 @@ static void call_off(struct move *m)
 {
     struct error ignored = {0};
     bool stopped = m->state == SOURCE_STOPPED;
-    dismiss_watcher(m);
+    tell_watcher(m, WATCHER_DISMISSED);
     if (!m->channel || !(step(m, EVENT_LOST) & ACT(ACT_SEND_ABORT)))
         return;
     close_fd(m->control); /* the machine goes on at once */
