@@ -23,12 +23,17 @@ struct net_header {
 };
 _Static_assert(sizeof(struct net_header) == 12, "as virtio and the kernel have it");
 
-#define NET_NEEDS_CSUM 1u /* the checksum at csum_start + csum_offset covers the pseudo-header only */
-#define NET_DATA_VALID 2u /* checksums were found right, or the data never left the host */
-#define NET_GSO_NONE   0u
-#define NET_GSO_TCP4   1u
-#define NET_GSO_TCP6   4u
-#define NET_GSO_ECN    0x80u
+/*
+ * A frame on its way to another host's card: number of the card (1 byte, 3 of zeros), length (4, little-endian), header (12), frame.
+ */
+#define NET_PACKED_HEAD 20u
+
+#define NET_NEEDS_CSUM  1u /* the checksum at csum_start + csum_offset covers the pseudo-header only */
+#define NET_DATA_VALID  2u /* checksums were found right, or the data never left the host */
+#define NET_GSO_NONE    0u
+#define NET_GSO_TCP4    1u
+#define NET_GSO_TCP6    4u
+#define NET_GSO_ECN     0x80u
 
 /* What a side takes beside plain frames. */
 #define NET_TAKES_CSUM BIT(0)

@@ -16,6 +16,8 @@
  * Theory: how much is under way. The kernel would take megabytes before it lets us wait; what is said last then waits behind
  * them, which a migration pays for in downtime. TCP_NOTSENT_LOWAT bounds what is not even sent.
  *
+ * What is on its way is bounded, too (channel_queue.c).
+ *
  * Theory: rate and bandwidth are those of the socket, so TLS is counted in; headers of TCP and IP are not.
  */
 #include "migrate/channel_internal.h"
@@ -183,6 +185,7 @@ int channel_raw_send(struct channel *c, const u8 *p, size_t len, size_t *done, s
         if (sent > 0) {
             *done += (size_t)sent;
             account(c, now, (size_t)sent);
+            channel_queue_bound(c, now);
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             if ((r = wait_for(c, POLLOUT, e)) < 0)
                 return r;

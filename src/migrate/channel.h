@@ -49,6 +49,8 @@ struct channel {
     u64 until;  /* ns of the monotonic clock; 0: none */
     struct channel_bucket bucket;
     struct channel_meter meter;
+    u64 queue_looked;       /* ns: when the kernel was asked what the link does */
+    u32 queue_bound;        /* bytes that may be on their way; 0: as the kernel likes */
     u8 *out, *in;           /* what waits to be sent, what was read ahead */
     size_t out_at, out_len; /* [at, len) */
     size_t in_at, in_len;

@@ -20,6 +20,11 @@ int channel_raw_receive(struct channel *c, u8 *p, size_t most, size_t *got, stru
 /* Read ahead, when all of that has been used. */
 int channel_raw_fill(struct channel *c, struct error *e);
 
+/* Bytes that may be on their way over a link of that rate (bytes a second) and round trip. Plain arithmetic. */
+u32 channel_queue_bytes(u64 rate, u32 rtt_us);
+/* Now and then, while it sends: keep the queue of the slowest link short. */
+void channel_queue_bound(struct channel *c, u64 now);
+
 /* The same through TLS. */
 int channel_tls_send(struct channel *c, const u8 *p, size_t len, size_t *done, struct error *e);
 int channel_tls_receive(struct channel *c, u8 *p, size_t most, size_t *got, struct error *e);

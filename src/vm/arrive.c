@@ -19,8 +19,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_LOCK   "reservations.lock"
-#define REASONS_MAX 16
+#define FILE_LOCK    "reservations.lock"
+#define REASONS_MAX  16
+#define FRAMES_TIMES 16 /* that a source may send frames after its machine */
 
 struct arrival {
     struct channel *channel;
@@ -33,6 +34,8 @@ struct arrival {
     char id[HANDOVER_ID + 1], host[HANDOVER_ID + 1];
     int control, ram_fd;
     u8 *ram;
+    u8 *frames; /* that came with it, and wait until it runs */
+    size_t frames_len;
     struct stream_in in;
 };
 
@@ -292,17 +295,8 @@ static int read_stream(struct arrival *a, struct rec_buf *state, struct error *e
 
 static int load_state(struct arrival *a, const struct rec_buf *state, struct error *e)
 {
-    json_t *q = json_pack("{s:s,s:I}", "do", "load", "bytes", (json_int_t)state->len);
-    int r = q ? control_send(a->control, q, e) : error_set(e, ENOMEM, "request: out of memory");
-    json_decref(q);
-    size_t at = 0;
-    while (r == 0 && at < state->len) {
-        ssize_t n = write(a->control, state->data + at, state->len - at);
-        if (n < 0 && errno != EINTR)
-            r = error_set(e, errno, "keeper: %s", strerror(errno));
-        at += n > 0 ? (size_t)n : 0;
-    }
-    return r < 0 ? r : control_receive(a->control, NULL, e);
+    return control_put(a->control, json_pack("{s:s,s:I}", "do", "load", "bytes", (json_int_t)state->len), state->data,
+                       state->len, e);
 }
 
 static int fill(struct arrival *a, struct error *e)
@@ -321,6 +315,19 @@ static int fill(struct arrival *a, struct error *e)
 
 /* --- the source's word --- */
 
+/* They came for the guest while it was on its way. It does without if need be: networks lose frames. */
+static void give_frames(struct arrival *a)
+{
+    struct error ignored = {0};
+    if (a->state != TARGET_RUNNING || a->control < 0)
+        return; /* they wait */
+    if (a->frames_len)
+        control_frames_give(a->control, a->frames, a->frames_len, &ignored);
+    free(a->frames);
+    a->frames = NULL;
+    a->frames_len = 0;
+}
+
 /* Of COMMIT, ABORT or DONE, on whichever connection they come. WIRE_RUNS, WIRE_NEVER, 0 (done), -errno. */
 static int obey(struct arrival *a, int message, const json_t *body, struct error *e)
 {
@@ -337,19 +344,31 @@ static int obey(struct arrival *a, int message, const json_t *body, struct error
     if (word == WIRE_RUNS && message == WIRE_COMMIT && a->row.id[0] && !strcmp(id, a->id))
         handover_target_step(&a->state, EVENT_COMMIT);
     int r = wire_send(a->channel, (enum wire_message)word, wire_id(id, a->host), e);
+    give_frames(a); /* waits for the guest's slice: the source does not */
     return r < 0 ? r : word;
 }
 
 /* Until the source has nothing more to say. */
 static int listen_to(struct arrival *a, struct error *e)
 {
-    for (;;) {
+    for (unsigned frames = 0;;) {
         json_t *body = NULL;
-        int m = wire_receive(a->channel, WIRE(WIRE_COMMIT) | WIRE(WIRE_ABORT) | WIRE(WIRE_DONE), &body, e);
+        u8 *data = NULL;
+        size_t len = 0;
+        int m =
+            wire_receive_bytes(a->channel, WIRE(WIRE_COMMIT) | WIRE(WIRE_ABORT) | WIRE(WIRE_DONE) | WIRE(WIRE_FRAMES),
+                               &body, &data, &len, e);
+        if (m == WIRE_FRAMES) {
+            free(a->frames);
+            a->frames = data;
+            a->frames_len = len;
+            give_frames(a);
+            if (++frames > FRAMES_TIMES)
+                return error_set(e, EPROTO, "%s: sends frames without end", a->channel->peer);
+            continue;
+        }
         int r = m < 0 ? m : obey(a, m, body, e);
         json_decref(body);
-        if (r == WIRE_RUNS && m == WIRE_COMMIT && a->state == TARGET_RUNNING && a->row.id[0])
-            a->o->activated(a->o->ctx, &a->row);
         if (r <= 0 || r == WIRE_NEVER)
             return r == WIRE_NEVER ? 0 : r;
     }
@@ -380,6 +399,8 @@ static int serve_machine(struct arrival *a, const json_t *hello, struct error *e
         r = listen_to(a, e);
     if (a->state == TARGET_RUNNING) {
         say(a, "%s: runs here", a->config.name);
+        a->o->activated(a->o->ctx,
+                        &a->row); /* takes its time, so not before the source has said all that it had to say */
         return 0;
     }
     lost(a, e);
@@ -406,6 +427,7 @@ int arrive_serve(struct channel *c, const struct arrive_options *o, struct error
     host_unmap(a.ram, a.ram ? a.config.memory : 0);
     if (a.ram_fd >= 0)
         close(a.ram_fd);
+    free(a.frames);
     registry_row_free(&a.row);
     registry_close(a.registry);
     return m < 0 ? m : MIN(r, 0);

@@ -576,6 +576,16 @@ void board_net_announce(struct board *b)
     board_pci_net_announce(&b->pci);
 }
 
+size_t board_net_take(struct board *b, u8 *out, size_t room)
+{
+    return board_pci_net_take(&b->pci, out, room);
+}
+
+int board_net_give(struct board *b, const u8 *data, size_t len)
+{
+    return board_pci_net_give(&b->pci, data, len);
+}
+
 bool board_net_settle(struct board *b)
 {
     return board_pci_net_settle(&b->pci);

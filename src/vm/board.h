@@ -119,6 +119,10 @@ bool board_disk_busy(const struct board *b);
 bool board_net_settle(struct board *b);
 /* Tell the networks that its cards are here now. */
 void board_net_announce(struct board *b);
+/* Frames that wait for a guest that stands still and goes on elsewhere, packed (base/net.h): how many bytes. */
+size_t board_net_take(struct board *b, u8 *out, size_t room);
+/* Such frames, for the guest that runs here now. 0, or -EINVAL at the first that can not be. */
+int board_net_give(struct board *b, const u8 *data, size_t len);
 /* Take answers and questions of shares; whether any moved. And whether any is on its way: as board_disk_busy. */
 bool board_share_settle(struct board *b);
 bool board_share_busy(const struct board *b);

@@ -1,4 +1,5 @@
 #include "vm/board_pci.h"
+#include "base/bytes.h"
 #include "device/virtio/devices.h"
 
 #include <errno.h>
@@ -113,6 +114,27 @@ void board_pci_net_announce(struct board_pci *p)
 {
     for (unsigned i = 0; i < p->n_nets; i++)
         virtio_net_announce(p->net[i]);
+}
+
+size_t board_pci_net_take(struct board_pci *p, u8 *out, size_t room)
+{
+    size_t at = 0;
+    for (unsigned i = 0; i < p->n_nets; i++)
+        at += virtio_net_take(p->net[i], (u8)i, out + at, room - at);
+    return at;
+}
+
+int board_pci_net_give(struct board_pci *p, const u8 *data, size_t len)
+{
+    while (len) {
+        u32 n = len < NET_PACKED_HEAD ? 0 : get_le32(data + 4);
+        if (!n || n > NET_FRAME_MAX || n > len - NET_PACKED_HEAD || data[0] >= p->n_nets)
+            return -EINVAL;
+        virtio_net_give(p->net[data[0]], data, n);
+        data += NET_PACKED_HEAD + n;
+        len -= NET_PACKED_HEAD + n;
+    }
+    return 0;
 }
 
 bool board_pci_net_settle(struct board_pci *p)

@@ -49,6 +49,8 @@ void board_pci_vsock_settle(struct board_pci *p);
 bool board_pci_disk_busy(const struct board_pci *p);
 bool board_pci_net_settle(struct board_pci *p);
 void board_pci_net_announce(struct board_pci *p);
+size_t board_pci_net_take(struct board_pci *p, u8 *out, size_t room);
+int board_pci_net_give(struct board_pci *p, const u8 *data, size_t len);
 bool board_pci_share_settle(struct board_pci *p);
 bool board_pci_share_busy(const struct board_pci *p);
 

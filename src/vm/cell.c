@@ -437,13 +437,54 @@ static void do_swing(struct cell *c, const struct link_msg *m)
     cell_done(c, m->id, &e);
 }
 
+/* The machine goes on elsewhere: what has come for it since it was stopped goes after it. */
+static void do_frames_take(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    u8 *data = malloc(LINK_FRAMES_MAX);
+    size_t n = 0;
+    if (!data || c->state != CELL_PAUSED)
+        error_set(&e, data ? EBUSY : ENOMEM, "frames: the machine has to stand still");
+    else
+        n = board_net_take(c->board, data, LINK_FRAMES_MAX);
+    if (e.code)
+        cell_done(c, m->id, &e);
+    else
+        cell_send(c, (struct link_msg){.kind = UP_DONE, .id = m->id}, data, (u32)n);
+    free(data);
+}
+
+static void do_frames_give(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    board_lock_devices(c->board);
+    if (c->state != CELL_RUN)
+        error_set(&e, EBUSY, "frames: the machine does not run");
+    else if (board_net_give(c->board, c->in, m->len) < 0)
+        error_set(&e, EINVAL, "frames: one of them can not be");
+    board_unlock_devices(c->board);
+    cell_done(c, m->id, &e);
+}
+
 static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {
-    [DOWN_BOOT] = do_boot,         [DOWN_HALT] = do_halt,         [DOWN_PAUSE] = do_pause,
-    [DOWN_RESUME] = do_resume,     [DOWN_POWER] = do_power,       [DOWN_STATS] = do_stats,
-    [DOWN_SAVE] = do_save,         [DOWN_LOAD] = do_load,         [DOWN_EXPLAIN] = do_explain,
-    [DOWN_BALLOON] = do_balloon,   [DOWN_SIZE] = do_size,         [DOWN_LOG_START] = do_log_start,
-    [DOWN_LOG_TAKE] = do_log_take, [DOWN_LOG_STOP] = do_log_stop, [DOWN_ANNOUNCE] = do_announce,
+    [DOWN_BOOT] = do_boot,
+    [DOWN_HALT] = do_halt,
+    [DOWN_PAUSE] = do_pause,
+    [DOWN_RESUME] = do_resume,
+    [DOWN_POWER] = do_power,
+    [DOWN_STATS] = do_stats,
+    [DOWN_SAVE] = do_save,
+    [DOWN_LOAD] = do_load,
+    [DOWN_EXPLAIN] = do_explain,
+    [DOWN_BALLOON] = do_balloon,
+    [DOWN_SIZE] = do_size,
+    [DOWN_LOG_START] = do_log_start,
+    [DOWN_LOG_TAKE] = do_log_take,
+    [DOWN_LOG_STOP] = do_log_stop,
+    [DOWN_ANNOUNCE] = do_announce,
     [DOWN_SWING] = do_swing,
+    [DOWN_FRAMES_TAKE] = do_frames_take,
+    [DOWN_FRAMES_GIVE] = do_frames_give,
 };
 
 /* Whether all data of the message in `taking` is there. */

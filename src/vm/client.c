@@ -183,10 +183,21 @@ static void move_to_body(struct client *c)
     client_consume(c, n);
 }
 
+int client_begin_body(struct client *c, size_t len, int kind)
+{
+    c->body = malloc(len);
+    if (!c->body)
+        return -ENOMEM;
+    c->body_want = len;
+    c->body_len = 0;
+    c->body_kind = kind;
+    c->mode = CLIENT_BODY;
+    move_to_body(c); /* all of it may be here: then nothing comes that would wake anybody */
+    return 0;
+}
+
 int client_fill(struct client *c)
 {
-    if (c->mode == CLIENT_BODY && c->in_len)
-        move_to_body(c);
     bool body = c->body_len < c->body_want;
     if (!client_wants_input(c))
         return 0;

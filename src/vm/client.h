@@ -38,6 +38,7 @@ struct client {
     u64 dropped; /* console bytes left out since the last frame that got through */
     u8 *body;
     size_t body_len, body_want;
+    int body_kind;                   /* enum link_down: what it is for */
     struct vsock_connection *stream; /* its other end, while there is one */
     u64 streamed;                    /* bytes of the guest that went into the output */
     bool last;                       /* the guest sends no more: the peer is told behind the output */
@@ -63,6 +64,8 @@ void client_frame(struct client *c, u8 kind, const void *data, size_t len);
 int client_flush(struct client *c);
 /* Read what there is, within bounds. 0, or -errno when the connection is dead. */
 int client_fill(struct client *c);
+/* `len` bytes follow, for `kind` (enum link_down): into c->body, until body_len is body_want. 0 or -ENOMEM. */
+int client_begin_body(struct client *c, size_t len, int kind);
 /* Whether client_fill could make use of more input now. */
 bool client_wants_input(const struct client *c);
 

@@ -217,6 +217,42 @@ int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)
     return r;
 }
 
+int control_frames_take(int fd, u8 **data, size_t *len, struct error *e)
+{
+    json_t *q = json_pack("{s:s,s:s}", "do", "frames", "action", "take"), *reply = NULL;
+    int r = q ? control_call(fd, q, &reply, e) : error_set(e, ENOMEM, "request: out of memory");
+    json_int_t n = json_integer_value(json_object_get(reply, "bytes"));
+    json_decref(q);
+    json_decref(reply);
+    *data = NULL;
+    *len = 0;
+    if (r < 0 || !n)
+        return r;
+    if (n < 0 || n > (json_int_t)CONTROL_FRAMES_MAX || !(*data = malloc((size_t)n)))
+        return error_set(e, EPROTO, "the machine's keeper: frames of impossible size");
+    *len = (size_t)n;
+    return control_bytes(fd, *data, *len, e);
+}
+
+int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e)
+{
+    int r = request ? control_send(fd, request, e) : error_set(e, ENOMEM, "request: out of memory");
+    json_decref(request);
+    for (size_t at = 0; r == 0 && at < len;) {
+        ssize_t n = send(fd, (const u8 *)data + at, len - at, MSG_NOSIGNAL);
+        if (n < 0 && errno != EINTR)
+            return error_set(e, errno, "the machine's keeper: %s", strerror(errno));
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return r < 0 ? r : control_receive(fd, NULL, e);
+}
+
+int control_frames_give(int fd, const u8 *data, size_t len, struct error *e)
+{
+    return control_put(fd, json_pack("{s:s,s:s,s:I}", "do", "frames", "action", "give", "bytes", (json_int_t)len), data,
+                       len, e);
+}
+
 int control_once(const char *path, json_t *request, json_t **reply, struct error *e)
 {
     if (reply)

@@ -33,6 +33,8 @@
  *        "back"         of a committed one: it goes on here
  *        "left"         of a committed one: it runs there, and ends here. The reply comes at the end, as that of wait
  *        "activate"     of a prepared one: recorded, and it runs
+ *   {"do":"frames","action":"take"}  -> "bytes": N, then N bytes: frames that came for the guest since it was handed over (base/net.h)
+ *   {"do":"frames","action":"give","bytes":N}, then N bytes: such frames, for the guest that has come
  *   {"do":"leave"}    -> it ends, as "suspended"; held only. The reply comes at the end, as that of wait
  *   {"do":"log","action":"start"}  from now on the dirty log notes which pages of memory are written: see below
  *   {"do":"log","action":"take","first":PAGE,"pages":N}  -> "bytes": B, then B bytes: a bit for each of these pages, in
@@ -74,10 +76,11 @@
 
 #include <jansson.h>
 
-#define CONTROL_LINE_MAX  65536
-#define CONTROL_FRAME_MAX 4096
-#define CONTROL_SAVE_MAX  (16u << 20)
-#define CONTROL_LOG_PAGES 524288u /* in one `take`: 2 GiB */
+#define CONTROL_LINE_MAX   65536
+#define CONTROL_FRAME_MAX  4096
+#define CONTROL_SAVE_MAX   (16u << 20)
+#define CONTROL_FRAMES_MAX (1u << 20)
+#define CONTROL_LOG_PAGES  524288u /* in one `take`: 2 GiB */
 
 enum control_frame_kind {
     CONTROL_OUTPUT = 'o', /* keeper to client: bytes of the console */
@@ -123,6 +126,13 @@ int control_memory(int fd, u64 *size, struct error *e);
 int control_log_start(int fd, struct error *e);
 int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e);
 int control_log_stop(int fd, struct error *e);
+
+/* A request that bytes follow, and its reply. `request` is used up; NULL is -ENOMEM. 0 or -errno. */
+int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e);
+/* Frames that wait for a machine that was handed over: *data is the caller's, *len may be 0. 0 or -errno. */
+int control_frames_take(int fd, u8 **data, size_t *len, struct error *e);
+/* And for one that has come. 0 or -errno. */
+int control_frames_give(int fd, const u8 *data, size_t len, struct error *e);
 
 /* control_send and control_receive. `reply` may be NULL. */
 int control_call(int fd, const json_t *request, json_t **reply, struct error *e);

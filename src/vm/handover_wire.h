@@ -20,7 +20,8 @@
     X(WIRE_ABORT, "ABRT")  \
     X(WIRE_RUNS, "RUNS")   \
     X(WIRE_NEVER, "NEVR")  \
-    X(WIRE_DONE, "DONE")
+    X(WIRE_DONE, "DONE")   \
+    X(WIRE_FRAMES, "FRAM") /* bytes, not JSON */
 
 enum wire_message {
 #define X(id, type) id,
@@ -35,6 +36,10 @@ enum wire_message {
 int wire_send(struct channel *c, enum wire_message m, json_t *body, struct error *e);
 /* Receive one of the set `which`: which, with its body (the caller's), or -errno; -EPROTO for any other. */
 int wire_receive(struct channel *c, unsigned which, json_t **body, struct error *e);
+/* The same, of which WIRE_FRAMES may be one: *data, its bytes, are the caller's then. */
+int wire_receive_bytes(struct channel *c, unsigned which, json_t **body, u8 **data, size_t *len, struct error *e);
+/* Send frames (base/net.h), at once. 0 or -errno. */
+int wire_send_frames(struct channel *c, const u8 *data, size_t len, struct error *e);
 /* {"id": .., "host": ..}; `host` may be NULL. */
 json_t *wire_id(const char *id, const char *host);
 /* Whether a body has that id. */

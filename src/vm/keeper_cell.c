@@ -246,6 +246,8 @@ static bool fits(const struct keeper_op *op, const struct link_msg *m)
         return m->len == sizeof(struct engine_explain);
     if (kind == DOWN_LOG_TAKE)
         return m->len == op->bytes;
+    if (kind == DOWN_FRAMES_TAKE)
+        return m->len <= LINK_FRAMES_MAX;
     return kind == DOWN_SAVE ? m->len > 0 : m->len == 0;
 }
 

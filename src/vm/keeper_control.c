@@ -198,7 +198,7 @@ void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, con
         answer_explain(k, c, data);
     } else if (op->kind == DOWN_BALLOON) {
         answer_balloon(k, c, data);
-    } else if (op->kind == DOWN_SAVE || op->kind == DOWN_LOG_TAKE) {
+    } else if (op->kind == DOWN_SAVE || op->kind == DOWN_LOG_TAKE || op->kind == DOWN_FRAMES_TAKE) {
         answer_bytes(c, data, len);
     } else {
         keeper_accept_request(c);
@@ -389,23 +389,36 @@ static void do_reset(struct keeper *k, struct client *c, const json_t *j)
     keeper_accept_request(c);
 }
 
-static void do_load(struct keeper *k, struct client *c, const json_t *j)
+/* The request says how many bytes follow it: they will be what the message `kind` has. */
+static void await_body(struct client *c, const json_t *j, const char *name, u32 most, enum link_down kind)
 {
     json_int_t n = json_integer_value(json_object_get(j, "bytes"));
-    if (k->state == KEEPER_INCOMING ? !keeper_has_hold(k, c) : !not_held(k, c))
-        return;
-    if (n < 1 || n > (json_int_t)CONTROL_SAVE_MAX) {
-        keeper_refuse(c, EINVAL, "load: \"bytes\" has to be 1 to %u", CONTROL_SAVE_MAX);
+    if (n < 1 || n > (json_int_t)most) {
+        keeper_refuse(c, EINVAL, "%s: \"bytes\" has to be 1 to %u", name, most);
         return;
     }
-    c->body = malloc((size_t)n);
-    if (!c->body) {
+    if (client_begin_body(c, (size_t)n, kind) < 0)
         c->closing = true;
-        return;
-    }
-    c->body_want = (size_t)n;
-    c->body_len = 0;
-    c->mode = CLIENT_BODY;
+}
+
+static void do_load(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (k->state == KEEPER_INCOMING ? keeper_has_hold(k, c) : not_held(k, c))
+        await_body(c, j, "load", CONTROL_SAVE_MAX, DOWN_LOAD);
+}
+
+/* Of a machine that has been handed over: what has come for it since. Of one that has come: what came for it elsewhere. */
+static void do_frames(struct keeper *k, struct client *c, const json_t *j)
+{
+    const char *what = json_string_value(json_object_get(j, "action"));
+    if (what && !strcmp(what, "give"))
+        await_body(c, j, "frames", LINK_FRAMES_MAX, DOWN_FRAMES_GIVE);
+    else if (!what || strcmp(what, "take"))
+        keeper_refuse(c, EINVAL, "frames: \"action\" has to be take or give");
+    else if (k->state != KEEPER_COMMITTED)
+        keeper_refuse(c, EBUSY, "%s: has not been handed over", k->cfg.name);
+    else if (keeper_ask(k, DOWN_FRAMES_TAKE, (int)(c - k->clients), false, NULL, 0) < 0)
+        keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
 }
 
 static void do_wait(struct keeper *k, struct client *c, const json_t *j)
@@ -541,6 +554,7 @@ static const struct {
     {"sync", do_sync},           {"memory", do_memory},
     {"balloon", do_balloon},     {"handover", keeper_do_handover},
     {"log", keeper_log_request}, {"swing", do_swing},
+    {"frames", do_frames},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)
@@ -604,9 +618,10 @@ static bool take_body(struct keeper *k, struct client *c)
 {
     if (c->body_len < c->body_want)
         return false;
+    enum link_down kind = (enum link_down)c->body_kind;
     if (k->state != KEEPER_INCOMING)
-        ask(k, c, DOWN_LOAD, c->body, c->body_len);
-    else if (keeper_ask(k, DOWN_LOAD, (int)(c - k->clients), false, c->body, c->body_len) < 0)
+        ask(k, c, kind, c->body, c->body_len);
+    else if (keeper_ask(k, kind, (int)(c - k->clients), false, c->body, c->body_len) < 0)
         keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
     free(c->body);
     c->body = NULL;

@@ -54,12 +54,14 @@ enum link_ring {
     X(DOWN_BALLOON, "balloon") /* a struct balloon_ask follows; DONE has a struct balloon_info */   \
     X(DOWN_EXPLAIN, "explain") /* a struct explain_ask follows; DONE has a struct engine_explain */ \
     X(DOWN_LOG_START, "log start")                                                                  \
-    X(DOWN_LOG_TAKE, "log take") /* a struct log_ask follows; DONE has its words */                 \
-    X(DOWN_LOG_STOP, "log stop") /* with no id: no answer */                                        \
-    X(DOWN_SAVE, "save")         /* DONE has records */                                             \
-    X(DOWN_LOAD, "load")         /* records follow */                                               \
-    X(DOWN_ANNOUNCE, "announce") /* tell the networks where its cards are; no answer */             \
-    X(DOWN_SWING, "swing")       /* the name of the engine follows that is to run the CPUs */
+    X(DOWN_LOG_TAKE, "log take")       /* a struct log_ask follows; DONE has its words */           \
+    X(DOWN_LOG_STOP, "log stop")       /* with no id: no answer */                                  \
+    X(DOWN_SAVE, "save")               /* DONE has records */                                       \
+    X(DOWN_LOAD, "load")               /* records follow */                                         \
+    X(DOWN_ANNOUNCE, "announce")       /* tell the networks where its cards are; no answer */       \
+    X(DOWN_SWING, "swing")             /* the name of the engine follows that is to run the CPUs */ \
+    X(DOWN_FRAMES_TAKE, "frames take") /* paused: DONE has the frames that wait for it, packed */   \
+    X(DOWN_FRAMES_GIVE, "frames give") /* such frames follow, for the guest */
 
 enum link_down {
     DOWN_NONE,
@@ -143,8 +145,10 @@ struct link_config {
     u32 n_shares;
     struct share_info shares[SHARE_COUNT_MAX];
 };
-#define LINK_MAGIC   0x6b6e6c54u /* "Tlnk" */
-#define LINK_VERSION 8u
+#define LINK_MAGIC      0x6b6e6c54u /* "Tlnk" */
+#define LINK_FRAMES_MAX (1u << 20)  /* bytes of frames that are taken or given at once */
+
+#define LINK_VERSION    8u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for

@@ -426,12 +426,27 @@ static int commit(struct move *m, struct error *e)
     return r;
 }
 
+/*
+ * What has come for the guest since it was stopped goes after it: with the commit what came until then, later the rest. Networks lose
+ * frames: so nothing depends on this.
+ */
+static void send_frames(struct move *m)
+{
+    struct error ignored = {0};
+    u8 *data = NULL;
+    size_t len = 0;
+    if (m->config.n_nets && control_frames_take(m->control, &data, &len, &ignored) == 0 && len)
+        wire_send_frames(m->channel, data, len, &ignored);
+    free(data);
+}
+
 /* Send COMMIT on the connection that there is. WIRE_RUNS, WIRE_NEVER, -errno. */
 static int commit_there(struct move *m, struct error *e)
 {
     json_t *body = NULL;
     m->channel->silence_ms = ANSWER_MS;
     m->channel->cancel = -1; /* too late for that */
+    send_frames(m);
     int r = wire_send(m->channel, WIRE_COMMIT, wire_id(m->id, NULL), e);
     if (r == 0)
         r = wire_receive(m->channel, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, e);
@@ -448,6 +463,8 @@ static int activate(struct move *m, struct error *e)
     int r = commit_there(m, &lost);
     if (r >= 0) {
         m->result->downtime = host_ns(NULL) - m->stopped;
+        if (r == WIRE_RUNS)
+            send_frames(m);
         int settled = resolve_settle(m->row, m->id, r == WIRE_RUNS, e);
         if (settled == 0)
             wire_send(m->channel, WIRE_DONE, wire_id(m->id, NULL), &lost);

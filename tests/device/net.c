@@ -550,6 +550,45 @@ static void packed_rings(void **state)
     dma_rig_free(&g);
 }
 
+/* What came for a guest that stands still is given to it on another host's card, as it would have been here. */
+static void frames_follow(void **state)
+{
+    struct fixture a, b;
+    static u8 packed[4096];
+    u32 id, len;
+    begin(&a);
+    bring_up(&a, 0);
+    offer_buffer(&a, 1, 2000); /* not used: nobody serves the card any more */
+    arrive(&a, &plain, 60);
+    arrive(&a, &plain, 1400);
+    assert_int_equal(virtio_net_take(a.v, 2, packed, 100), NET_PACKED_HEAD + 60); /* the other one is lost */
+    arrive(&a, &plain, 70);
+    arrive(&a, &plain, 1400);
+    assert_int_equal(virtio_net_take(a.v, 2, packed, sizeof(packed)), 2 * NET_PACKED_HEAD + 1470);
+    assert_int_equal(virtio_net_take(a.v, 2, packed, 0), 0);
+    assert_int_equal(ring_used(&a.rx, NULL, NULL), 0);
+    end(&a);
+
+    begin(&b);
+    virtio_net_give(b.v, packed, 70); /* no driver: lost */
+    bring_up(&b, 0);
+    virtio_net_give(b.v, packed, 70); /* no buffer: lost */
+    offer_buffer(&b, 4, 2000);
+    assert_true(packed[0] == 2 && get_le32(packed + 4) == 70);
+    virtio_net_give(b.v, packed, 70);
+    assert_int_equal(ring_used(&b.rx, &id, &len), 1);
+    assert_true(id == 4 && len == 70 + HEADER);
+    const u8 *got = b.g.ram + BUFFERS + 4 * 0x2000;
+    for (u32 i = 0; i < 70; i++)
+        assert_int_equal(got[HEADER + i], (u8)(i * 3));
+    /* a header that says what the guest does not take */
+    offer_buffer(&b, 5, 2000);
+    packed[8] = NET_NEEDS_CSUM;
+    virtio_net_give(b.v, packed, 70);
+    assert_int_equal(ring_used(&b.rx, NULL, NULL), 1);
+    end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -559,6 +598,7 @@ int main(void)
         cmocka_unit_test(malformed_chains_need_reset),
         cmocka_unit_test(a_full_wire_waits),
         cmocka_unit_test(frames_arrive),
+        cmocka_unit_test(frames_follow),
         cmocka_unit_test(frames_take_several_buffers),
         cmocka_unit_test(wrong_frames_do_not_arrive),
         cmocka_unit_test(a_wire_that_lies),

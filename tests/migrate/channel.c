@@ -1,6 +1,6 @@
 /* The channel without TLS, and the messages on it: what goes in comes out, nothing waits for ever, nothing is believed. */
 #include "base/bytes.h"
-#include "migrate/channel.h"
+#include "migrate/channel_internal.h"
 #include "migrate/message.h"
 
 #include <errno.h>
@@ -157,6 +157,16 @@ static void run_bucket(u64 rate, u64 want)
     }
     assert_true(sent >= rate * 10 - rate / 100);
     assert_true(calls < 20000 + 2 * (sent / want)); /* in pieces of some size */
+}
+
+/* What a link moves in a round trip, and a short queue; never so little that nothing moves, never without end. */
+static void test_queue(void **state)
+{
+    assert_int_equal(channel_queue_bytes(125000000, 300), 287500);
+    assert_int_equal(channel_queue_bytes(125000000, 40000), 6250000);
+    assert_int_equal(channel_queue_bytes(1000, 300), 64 << 10);
+    assert_int_equal(channel_queue_bytes(0, 0), 64 << 10);
+    assert_int_equal(channel_queue_bytes(UINT64_MAX, UINT32_MAX), 256 << 20);
 }
 
 static void test_bucket(void **state)
@@ -783,14 +793,14 @@ static int remove_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_addresses),    cmocka_unit_test(test_long_address),     cmocka_unit_test(test_bucket),
-        cmocka_unit_test(test_meter),        cmocka_unit_test(test_exchange),         cmocka_unit_test(test_limited),
-        cmocka_unit_test(test_long_path),    cmocka_unit_test(test_unix_listener),    cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_cancel),       cmocka_unit_test(test_cancel_waiting),   cmocka_unit_test(test_until),
-        cmocka_unit_test(test_ends),         cmocka_unit_test(test_dead_link),        cmocka_unit_test(test_last_word),
-        cmocka_unit_test(test_rule),         cmocka_unit_test(test_nobody),           cmocka_unit_test(test_full_queue),
-        cmocka_unit_test(test_tls_to_plain), cmocka_unit_test(test_messages),         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_every_bit),    cmocka_unit_test(test_too_long_to_send),
+        cmocka_unit_test(test_addresses),  cmocka_unit_test(test_long_address), cmocka_unit_test(test_bucket),
+        cmocka_unit_test(test_queue),      cmocka_unit_test(test_meter),        cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_limited),    cmocka_unit_test(test_long_path),    cmocka_unit_test(test_unix_listener),
+        cmocka_unit_test(test_silence),    cmocka_unit_test(test_cancel),       cmocka_unit_test(test_cancel_waiting),
+        cmocka_unit_test(test_until),      cmocka_unit_test(test_ends),         cmocka_unit_test(test_dead_link),
+        cmocka_unit_test(test_last_word),  cmocka_unit_test(test_rule),         cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_full_queue), cmocka_unit_test(test_tls_to_plain), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_every_bit),    cmocka_unit_test(test_too_long_to_send),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

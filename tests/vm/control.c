@@ -352,6 +352,36 @@ static void memory(void **state)
     end(&m);
 }
 
+/* A request and the bytes that belong to it in one piece; and frames that can not be, or have nobody to go to. */
+static void bytes_follow(void **state)
+{
+    static const struct {
+        const char *line;
+        unsigned bytes;
+        const char *answer;
+    } cases[] = {{"{\"do\":\"frames\",\"action\":\"give\",\"bytes\":40}\n", 40, "can not be"},
+                 {"{\"do\":\"frames\",\"action\":\"give\",\"bytes\":0}\n", 0, "has to be 1 to"},
+                 {"{\"do\":\"frames\",\"action\":\"give\",\"bytes\":1048577}\n", 0, "has to be 1 to"},
+                 {"{\"do\":\"frames\",\"action\":\"take\"}\n", 0, "has not been handed over"},
+                 {"{\"do\":\"frames\"}\n", 0, "take or give"},
+                 {"{\"do\":\"load\",\"bytes\":8}\n", 8, "pause the machine first"}};
+    struct machine m;
+    char reply[2048], all[256];
+    START(&m, spin);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        int fd = dial(&m);
+        size_t n = strlen(cases[i].line);
+        memcpy(all, cases[i].line, n);
+        memset(all + n, 0, cases[i].bytes);
+        assert_true(raw(fd, all, n + cases[i].bytes, reply, sizeof(reply)) > 0);
+        if (!strstr(reply, "\"ok\":false") || !strstr(reply, cases[i].answer))
+            fail_msg("%s%s", cases[i].line, reply);
+        close(fd);
+    }
+    assert_serves(&m);
+    end(&m);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
@@ -360,6 +390,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(garbage),        cmocka_unit_test(endless_line),   cmocka_unit_test(rude_clients),
         cmocka_unit_test(private_socket), cmocka_unit_test(typing),         cmocka_unit_test(slow_watcher),
         cmocka_unit_test(sizes),          cmocka_unit_test(looking_inside), cmocka_unit_test(memory),
+        cmocka_unit_test(bytes_follow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

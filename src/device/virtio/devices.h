@@ -60,6 +60,13 @@ int virtio_net_create(struct virtio **out, const struct device_env *env, const s
 bool virtio_net_settle(struct virtio *v);
 /* Tell the network that the card is here now. */
 void virtio_net_announce(struct virtio *v);
+/*
+ * What has come for the guest and has not been given to it, packed (base/net.h) into out[0..room) with `card` as its number: how many
+ * bytes. What does not fit is lost. The machine stands still, and goes on elsewhere.
+ */
+size_t virtio_net_take(struct virtio *v, u8 card, u8 *out, size_t room);
+/* Such a frame, for a guest that runs here now: given to it if it has room, else lost. `len` bytes behind the packed head. */
+void virtio_net_give(struct virtio *v, const u8 *packed, u32 len);
 /* What the socket device needs of its machine: the way to the keeper. */
 struct virtio_vsock_config {
     u64 cid;

@@ -262,6 +262,39 @@ void virtio_net_announce(struct virtio *v)
         n->cfg.signal(n->cfg.ctx, n->cfg.number);
 }
 
+/* --- frames that come with the machine --- */
+
+size_t virtio_net_take(struct virtio *v, u8 card, u8 *out, size_t room)
+{
+    struct net *n = v->self;
+    struct wire_frame f;
+    size_t at = 0;
+    wire_look(n->cfg.wire);
+    for (; wire_peek(n->cfg.wire, &f); wire_release(n->cfg.wire, &f)) {
+        if (room - at < NET_PACKED_HEAD + f.len)
+            continue;
+        memset(out + at, 0, 4);
+        out[at] = card;
+        put_le32(out + at + 4, f.len);
+        memcpy(out + at + 8, &f.h, HEADER);
+        memcpy(out + at + NET_PACKED_HEAD, f.data, f.len);
+        at += NET_PACKED_HEAD + f.len;
+    }
+    return at;
+}
+
+void virtio_net_give(struct virtio *v, const u8 *packed, u32 len)
+{
+    struct net *n = v->self;
+    bool any = false;
+    struct wire_frame f = {.len = len, .data = packed + NET_PACKED_HEAD};
+    memcpy(&f.h, packed + 8, HEADER);
+    tell_takes(n);
+    deliver(n, &f, &any);
+    if (any)
+        virtio_interrupt(&n->v, RX);
+}
+
 /* --- what it is --- */
 
 static void get_config(const void *self, u8 *c)
