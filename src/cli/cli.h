@@ -91,6 +91,7 @@ enum option_id {
     OPT_BANDWIDTH,
     OPT_MAX_TIME,
     OPT_STOP_ANYWAY,
+    OPT_THROTTLE,
     OPT_NO_PACKING,
     OPT_DRY_RUN,
     OPT_VERIFY,

@@ -30,11 +30,11 @@ static double ms(u64 ns)
 static json_t *status_json(const struct view *v, const struct move_status *s)
 {
     const struct precopy_status *c = &s->copy;
-    return json_pack("{s:s,s:s,s:s,s:f,s:i,s:I,s:I,s:I,s:I,s:f,s:b}", "event", "progress", "name", v->name, "stage",
+    return json_pack("{s:s,s:s,s:s,s:f,s:i,s:I,s:I,s:I,s:I,s:f,s:b,s:i}", "event", "progress", "name", v->name, "stage",
                      s->stage, "ms", ms(s->ns), "round", (int)c->round, "left_bytes", (json_int_t)(c->left * PAGE_SIZE),
                      "sent_bytes", (json_int_t)(c->sent * PAGE_SIZE), "dirty_bytes_per_s", (json_int_t)c->dirty_rate,
                      "bandwidth_bytes_per_s", (json_int_t)c->bandwidth, "expected_downtime_ms", ms(c->expected),
-                     "converges", c->converges);
+                     "converges", c->converges, "throttle_percent", (int)c->throttle);
 }
 
 static void print_json(json_t *j)
@@ -49,14 +49,16 @@ static void print_json(json_t *j)
 
 static void show_person(const struct view *v, const struct move_status *s)
 {
-    char line[200], left[24], rate[24], dirty[24];
+    char line[240], left[24], rate[24], dirty[24], slow[40] = "";
     const struct precopy_status *c = &s->copy;
+    if (c->throttle)
+        snprintf(slow, sizeof(slow), ", slowed down by %u %%", c->throttle);
     if (!c->round)
         snprintf(line, sizeof(line), "%s: %s ..", v->name, s->stage);
     else
-        snprintf(line, sizeof(line), "%s: %s, round %u: %s left, %s/s go, the guest writes %s/s, %.0f ms of downtime",
+        snprintf(line, sizeof(line), "%s: %s, round %u: %s left, %s/s go, the guest writes %s/s, %.0f ms of downtime%s",
                  v->name, s->stage, c->round, cli_size_name(c->left * PAGE_SIZE, left),
-                 cli_size_name(c->bandwidth, rate), cli_size_name(c->dirty_rate, dirty), ms(c->expected));
+                 cli_size_name(c->bandwidth, rate), cli_size_name(c->dirty_rate, dirty), ms(c->expected), slow);
     terminal_status(line);
 }
 
@@ -84,12 +86,12 @@ static json_t *result_json(const struct view *v, const struct move_options *o, c
     for (size_t i = 0; times && i < ARRAY_LEN(stages); i++)
         if (r->stage_ns[i])
             json_object_set_new(times, stages[i], json_real(ms(r->stage_ns[i])));
-    json_t *j =
-        json_pack("{s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:I,s:I,s:I,s:i,s:I,s:I,s:o}", "event", "result", "name", v->name, "to",
-                  o->to, "moved", r->moved, "ms", ms(r->ns), "downtime_ms", ms(r->downtime), "expected_downtime_ms",
-                  ms(r->expected), "bytes", (json_int_t)r->bytes, "resident_bytes", (json_int_t)r->resident, "pages",
-                  (json_int_t)r->pages, "rounds", (int)r->rounds, "dirty_bytes_per_s", (json_int_t)r->dirty_rate,
-                  "bandwidth_bytes_per_s", (json_int_t)r->bandwidth, "stage_ms", times);
+    json_t *j = json_pack("{s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:I,s:I,s:I,s:i,s:i,s:I,s:I,s:o}", "event", "result", "name",
+                          v->name, "to", o->to, "moved", r->moved, "ms", ms(r->ns), "downtime_ms", ms(r->downtime),
+                          "expected_downtime_ms", ms(r->expected), "bytes", (json_int_t)r->bytes, "resident_bytes",
+                          (json_int_t)r->resident, "pages", (json_int_t)r->pages, "rounds", (int)r->rounds,
+                          "throttle_percent", (int)r->throttle, "dirty_bytes_per_s", (json_int_t)r->dirty_rate,
+                          "bandwidth_bytes_per_s", (json_int_t)r->bandwidth, "stage_ms", times);
     if (j && rc < 0) {
         json_object_set_new(j, "error", json_string(e->msg));
         json_object_set_new(j, "errno", json_integer(-rc));
@@ -129,6 +131,7 @@ static int move(const struct args *a, const struct machine_row *row, struct erro
                              .bandwidth = a->number[OPT_BANDWIDTH] / 8,
                              .max_ns = a->number[OPT_MAX_TIME] * NS_PER_MS,
                              .stop_anyway = a->given[OPT_STOP_ANYWAY],
+                             .throttle = a->given[OPT_THROTTLE],
                              .plain = a->given[OPT_NO_PACKING],
                              .dry_run = a->given[OPT_DRY_RUN],
                              .verify = a->given[OPT_VERIFY],

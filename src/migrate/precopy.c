@@ -14,6 +14,10 @@
 #define STUCK        3u
 #define PACK_LOOK_NS 10000000ull
 #define ROUNDS_MAX   10000u
+/* Percent of the time that a guest stands still which writes too fast: at first, more each time, at last. */
+#define THROTTLE_FIRST 20u
+#define THROTTLE_STEP  15u
+#define THROTTLE_LAST  99u
 
 static u64 words(const struct precopy *p)
 {
@@ -150,10 +154,15 @@ static bool pays(const struct precopy *p)
     return p->status.left < p->status.pages / 2;
 }
 
+static bool is_late(const struct precopy *p)
+{
+    return p->max_ns && p->ops->now(p->ctx) - p->started > p->max_ns;
+}
+
 static int gives_up(const struct precopy *p, struct error *e)
 {
     const struct precopy_status *s = &p->status;
-    bool late = p->max_ns && p->ops->now(p->ctx) - p->started > p->max_ns;
+    bool late = is_late(p);
     if (!late && p->stuck < STUCK && s->round < ROUNDS_MAX)
         return 0;
     if (p->stop_anyway)
@@ -164,9 +173,21 @@ static int gives_up(const struct precopy *p, struct error *e)
         e, ETIMEDOUT,
         "it does not converge: the guest writes %llu MB a second, the link takes %llu; %llu MB are left after "
         "%u rounds, to be sent in %llu ms of downtime; --downtime allows for more, --stop-if-not-converging "
-        "for as much as it takes",
+        "for as much as it takes, --throttle slows it down",
         (unsigned long long)(s->dirty_rate / 1000000), (unsigned long long)(s->bandwidth / 1000000),
         (unsigned long long)(s->left * PAGE_SIZE / 1000000), s->round, (unsigned long long)(s->expected / 1000000));
+}
+
+/* A guest that writes too fast is slowed down, more each time, as far as it goes. 1: it was. */
+static int slow_down(struct precopy *p, struct error *e)
+{
+    struct precopy_status *s = &p->status;
+    if (!p->ops->throttle || !p->stuck || s->throttle >= THROTTLE_LAST || is_late(p))
+        return 0;
+    s->throttle = s->throttle ? MIN(s->throttle + THROTTLE_STEP, THROTTLE_LAST) : THROTTLE_FIRST;
+    int r = p->ops->throttle(p->ctx, s->throttle, e);
+    p->stuck = 0;
+    return r < 0 ? r : 1;
 }
 
 int precopy_run(struct precopy *p, struct error *e)
@@ -184,7 +205,7 @@ int precopy_run(struct precopy *p, struct error *e)
             return r;
         if (p->status.left <= FEW || (p->status.expected <= p->downtime && !pays(p)))
             return 0;
-        if ((r = gives_up(p, e)) != 0)
+        if ((r = slow_down(p, e)) < 0 || (r == 0 && (r = gives_up(p, e)) != 0))
             return MIN(r, 0);
     }
 }

@@ -14,16 +14,17 @@
 #include "migrate/stream.h"
 
 struct precopy_status {
-    unsigned round; /* from 1 */
-    u64 pages;      /* that this round began with */
-    u64 left;       /* of them, not yet sent; at its end: written meanwhile */
-    u64 sent;       /* pages, in all rounds */
-    u64 skipped;    /* turns of pages that had been written again */
-    u64 bandwidth;  /* bytes of pages a second, in the last round; 0: not known */
-    u64 dirty_rate; /* bytes a second */
-    u64 limit;      /* bytes a second that this round may take; 0: all */
-    u64 expected;   /* ns of downtime, if it stopped now; 0: not known */
-    bool converges; /* less will be left than now */
+    unsigned round;    /* from 1 */
+    u64 pages;         /* that this round began with */
+    u64 left;          /* of them, not yet sent; at its end: written meanwhile */
+    u64 sent;          /* pages, in all rounds */
+    u64 skipped;       /* turns of pages that had been written again */
+    u64 bandwidth;     /* bytes of pages a second, in the last round; 0: not known */
+    u64 dirty_rate;    /* bytes a second */
+    u64 limit;         /* bytes a second that this round may take; 0: all */
+    u64 expected;      /* ns of downtime, if it stopped now; 0: not known */
+    unsigned throttle; /* percent of the time that the guest stands still for this */
+    bool converges;    /* less will be left than now */
 };
 
 struct precopy_ops {
@@ -36,6 +37,8 @@ struct precopy_ops {
     /* Bytes a second from now on; 0: as many as go. */
     void (*limit)(void *ctx, u64 rate);
     void (*tell)(void *ctx, const struct precopy_status *s);
+    /* Have the machine stand still for so many percent of the time: it writes less then. NULL: that is not wanted. */
+    int (*throttle)(void *ctx, unsigned percent, struct error *e);
 };
 
 struct precopy {

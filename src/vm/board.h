@@ -179,6 +179,15 @@ enum board_event board_event(struct board *b, char *text, size_t len);
 /* Leave board_run soon: may be called from a signal handler or another thread. */
 void board_kick(struct board *b);
 
+#define BOARD_THROTTLE_MAX 99u
+/*
+ * Have the CPUs stand still for so many percent of the time, 0 to BOARD_THROTTLE_MAX, beside what they sleep: the guest does less, so it
+ * writes less. CPUs with threads do it by themselves; who calls board_run asks after each how long to wait. Any thread may set it.
+ */
+void board_throttle(struct board *b, u32 percent);
+/* ns to stand still for after having run for `ran` ns. */
+u64 board_throttle_ns(const struct board *b, u64 ran);
+
 void board_stats(const struct board *b, struct engine_stats *out);
 
 /*

@@ -30,7 +30,8 @@ struct board_cpu {
     s32 startup;                         /* vector of a start-up IPI behind it, or -1 */
     u32 asleep;                          /* a thread that runs it waits on this word */
     bool running;                        /* its thread is in board_run_cpu, and not stopped */
-    bool out; /* the guest may have been told that it does not run: board_pv_in has to tell it otherwise */
+    bool out;    /* the guest may have been told that it does not run: board_pv_in has to tell it otherwise */
+    u64 held_ns; /* how long it has run since it stood back last (throttle) */
     u64 began_ns,
         began_thread_ns; /* steal time: since when it wants to run, 0: it does not; what its thread had then */
 };
@@ -56,6 +57,7 @@ struct board {
     const struct engine_ops *engine_ops;           /* in use */
     const struct engine_ops *engines[ENGINES_MAX]; /* that were made: NULL behind the last */
     struct coherence coherence;
+    u32 throttle;              /* percent of time that CPUs stand back; atomic */
     bool stopped;              /* threads: no CPU is to run */
     u32 stops;                 /* threads: waited on until all have stopped */
     void (*notify)(void *ctx); /* threads: an event was posted; called with the lock held */

@@ -30,9 +30,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SLICE        65536u /* instructions between two looks at the clock: some 150 us of interp, 50 of bt */
-#define SLICE_SHARED 16384u /* ... where other CPUs may wait for this one */
-#define WAIT_NS      1000000u
+#define SLICE         65536u    /* instructions between two looks at the clock: some 150 us of interp, 50 of bt */
+#define SLICE_SHARED  16384u    /* ... where other CPUs may wait for this one */
+#define THROTTLE_STEP 200000u   /* ns that a CPU runs before it stands back */
+#define THROTTLE_NS   20000000u /* ns that it stands back at once, at most */
+#define WAIT_NS       1000000u
 
 /* --- events --- */
 
@@ -248,25 +250,62 @@ static void stand_back(struct board *b, struct board_cpu *c)
     board_lock(b);
 }
 
+void board_throttle(struct board *b, u32 percent)
+{
+    __atomic_store_n(&b->throttle, MIN(percent, BOARD_THROTTLE_MAX), __ATOMIC_RELAXED);
+}
+
+u64 board_throttle_ns(const struct board *b, u64 ran)
+{
+    u64 percent = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED);
+    return MIN(ran * percent / (100 - percent), THROTTLE_NS);
+}
+
+/*
+ * With the lock held; it is released meanwhile. Nobody wakes a CPU that stands back: it does not run, so who halts the machine has
+ * nothing to wait for.
+ */
+static void stand_still(struct board *b, struct board_cpu *c)
+{
+    u32 word = 0;
+    u64 ns = board_throttle_ns(b, c->held_ns);
+    c->held_ns = 0;
+    board_pv_out(b, c);
+    board_unlock(b);
+    host_word_wait(&word, 0, host_ns(NULL) + ns);
+    board_lock(b);
+}
+
+/* Has it run so long that it has to stand back? */
+static bool is_due(const struct board *b, const struct board_cpu *c)
+{
+    return __atomic_load_n(&b->throttle, __ATOMIC_RELAXED) && c->held_ns >= THROTTLE_STEP;
+}
+
 /* Slices until there is something to do under the lock. */
 static void run_slices(struct board *b, struct board_cpu *c)
 {
     struct stop s;
+    u64 start;
     c->running = true;
     board_pv_in(b, c);
     board_unlock(b);
     board_pv_began(c);
     do {
         s = (struct stop){.kind = STOP_BUDGET};
+        start = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED) ? host_ns(NULL) : 0;
         b->engine_ops->run(c->engine, &c->cpu, SLICE_SHARED, &s);
+        c->held_ns += start ? host_ns(NULL) - start : 0;
         if (b->ran)
             b->ran(b->notify_ctx);
-    } while (undisturbed(b, c, &s));
+    } while (undisturbed(b, c, &s) && !is_due(b, c));
     board_lock(b);
     board_pv_ended(b, c);
     c->running = false;
     engine_stopped(b, &c->cpu, &s);
-    if (s.spins)
+    if (is_due(b, c))
+        stand_still(b, c);
+    else if (s.spins)
         stand_back(b, c);
 }
 

@@ -43,7 +43,7 @@
 #include <unistd.h>
 
 #define SLICE_INSTRUCTIONS 200000u
-#define SLICE_TYPING       4096u    /* while keys wait for the UART: it may take but one at a time */
+#define SLICE_SHORT        4096u /* while keys wait for the UART: it may take but one at a time; while it is throttled */
 #define RETRY_NS           5000000u /* between looks at a message ring that is full */
 #define TYPING_NS          1000000u /* ... while CPUs have threads of their own */
 #define INPUT_MAX          256u
@@ -381,9 +381,21 @@ static void do_log_take(struct cell *c, const struct link_msg *m)
     free(words);
 }
 
+static void do_throttle(struct cell *c, const struct link_msg *m)
+{
+    struct error e = {0};
+    u32 percent;
+    if (m->len != sizeof(percent))
+        cell_abandon();
+    memcpy(&percent, c->in, sizeof(percent));
+    board_throttle(c->board, percent);
+    cell_done(c, m->id, &e);
+}
+
 static void do_log_stop(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
+    board_throttle(c->board, 0);
     board_log_stop(c->board);
     if (m->id) /* else nobody asked: who had it is gone */
         cell_done(c, m->id, &e);
@@ -483,6 +495,7 @@ static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *)
     [DOWN_LOG_STOP] = do_log_stop,
     [DOWN_ANNOUNCE] = do_announce,
     [DOWN_SWING] = do_swing,
+    [DOWN_THROTTLE] = do_throttle,
     [DOWN_FRAMES_TAKE] = do_frames_take,
     [DOWN_FRAMES_GIVE] = do_frames_give,
 };
@@ -618,6 +631,14 @@ static void watch_cpus(struct cell *c)
     rest(c, keys_wait(c) ? host_ns(NULL) + TYPING_NS : UINT64_MAX);
 }
 
+/* The guest has to write less: everybody else is served meanwhile. */
+static void stand_still(struct cell *c, u64 ns)
+{
+    u64 end = ns ? host_ns(NULL) + ns : 0;
+    while (ns && c->state == CELL_RUN && host_ns(NULL) < end)
+        rest(c, end);
+}
+
 __attribute__((noreturn)) static void cell_loop(struct cell *c)
 {
     char text[1024];
@@ -632,8 +653,10 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
             continue;
         }
         text[0] = 0;
-        u64 slice = keys_wait(c) ? SLICE_TYPING : SLICE_INSTRUCTIONS;
+        u64 slice = keys_wait(c) || board_throttle_ns(c->board, SLICE_INSTRUCTIONS) ? SLICE_SHORT : SLICE_INSTRUCTIONS;
+        u64 start = host_ns(NULL);
         enum board_event event = board_run(c->board, slice, text, sizeof(text));
+        stand_still(c, board_throttle_ns(c->board, host_ns(NULL) - start));
         if (event == BOARD_WAIT)
             rest(c, board_next_deadline(c->board));
         else if (event != BOARD_RUN)

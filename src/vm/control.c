@@ -191,6 +191,12 @@ int control_log_stop(int fd, struct error *e)
     return log_call(fd, json_pack("{s:s,s:s}", "do", "log", "action", "stop"), NULL, e);
 }
 
+int control_log_throttle(int fd, unsigned percent, struct error *e)
+{
+    return log_call(fd, json_pack("{s:s,s:s,s:i}", "do", "log", "action", "throttle", "percent", (int)percent), NULL,
+                    e);
+}
+
 static int log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)
 {
     json_t *reply;

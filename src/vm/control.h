@@ -40,6 +40,7 @@
  *   {"do":"log","action":"take","first":PAGE,"pages":N}  -> "bytes": B, then B bytes: a bit for each of these pages, in
  *                     little-endian 64-bit words. Both are multiples of 64, N is at most CONTROL_LOG_PAGES, and the last page
  *                     lies in the machine's last such word at most; bits of pages that are not there are 0
+ *   {"do":"log","action":"throttle","percent":P}  the CPUs stand still for so much of the time, until the log stops
  *   {"do":"log","action":"stop"}
  *
  * A hold is how memory and state are read as of one moment. It ends, and the machine goes on, when the connection that has it
@@ -126,6 +127,7 @@ int control_memory(int fd, u64 *size, struct error *e);
 int control_log_start(int fd, struct error *e);
 int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e);
 int control_log_stop(int fd, struct error *e);
+int control_log_throttle(int fd, unsigned percent, struct error *e);
 
 /* A request that bytes follow, and its reply. `request` is used up; NULL is -ENOMEM. 0 or -errno. */
 int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e);

@@ -62,6 +62,16 @@ static void log_take(struct keeper *k, struct client *c, const json_t *j)
         sent(k, c, DOWN_LOG_TAKE, &what, sizeof(what));
 }
 
+static void log_throttle(struct keeper *k, struct client *c, const json_t *j)
+{
+    u64 n = number(j, "percent");
+    const u32 percent = (u32)MIN(n, (u64)UINT32_MAX);
+    if (n > BOARD_THROTTLE_MAX)
+        keeper_refuse(c, EINVAL, "log: \"percent\" has to be 0 to %u", BOARD_THROTTLE_MAX);
+    else
+        sent(k, c, DOWN_THROTTLE, &percent, sizeof(percent));
+}
+
 static void log_stop(struct keeper *k, struct client *c, const json_t *j)
 {
     if (sent(k, c, DOWN_LOG_STOP, NULL, 0))
@@ -73,7 +83,10 @@ static const struct {
     const char *name;
     bool anybody;
     void (*fn)(struct keeper *k, struct client *c, const json_t *j);
-} actions[] = {{"start", true, log_start}, {"take", false, log_take}, {"stop", false, log_stop}};
+} actions[] = {{"start", true, log_start},
+               {"take", false, log_take},
+               {"throttle", false, log_throttle},
+               {"stop", false, log_stop}};
 
 void keeper_log_request(struct keeper *k, struct client *c, const json_t *j)
 {
@@ -82,7 +95,7 @@ void keeper_log_request(struct keeper *k, struct client *c, const json_t *j)
     while (i < ARRAY_LEN(actions) && (!what || strcmp(what, actions[i].name) != 0))
         i++;
     if (i == ARRAY_LEN(actions))
-        keeper_refuse(c, EINVAL, "log: \"action\" has to be \"start\", \"take\" or \"stop\"");
+        keeper_refuse(c, EINVAL, "log: \"action\" has to be \"start\", \"take\", \"throttle\" or \"stop\"");
     else if (!actions[i].anybody && !has_log(k, c))
         keeper_refuse(c, k->logger >= 0 ? EBUSY : EINVAL, "%s: its dirty log %s", k->cfg.name,
                       k->logger >= 0 ? "is another's" : "is not on: \"start\" comes first");

@@ -196,8 +196,25 @@ static void tell(void *ctx, const struct precopy_status *s)
     m->o->tell(m->o->ctx, &m->status);
 }
 
-static const struct precopy_ops copy_ops = {
-    .take = take_log, .round = end_round, .now = now, .waited = waited, .limit = limit, .tell = tell};
+static int throttle(void *ctx, unsigned percent, struct error *e)
+{
+    const struct move *m = ctx;
+    return control_log_throttle(m->log, percent, e);
+}
+
+static const struct precopy_ops copy_ops = {.take = take_log,
+                                            .round = end_round,
+                                            .now = now,
+                                            .waited = waited,
+                                            .limit = limit,
+                                            .tell = tell},
+                                throttling_ops = {.take = take_log,
+                                                  .round = end_round,
+                                                  .now = now,
+                                                  .waited = waited,
+                                                  .limit = limit,
+                                                  .tell = tell,
+                                                  .throttle = throttle};
 
 static int map_memory(struct move *m, struct error *e)
 {
@@ -227,7 +244,7 @@ static int begin_stream(struct move *m, struct error *e)
 
 static int copy_while_it_runs(struct move *m, struct error *e)
 {
-    m->copy = (struct precopy){.ops = &copy_ops,
+    m->copy = (struct precopy){.ops = m->o->throttle ? &throttling_ops : &copy_ops,
                                .ctx = m,
                                .out = &m->out,
                                .ram = m->ram,
@@ -569,6 +586,7 @@ static void fill_result(struct move *m)
     for (u64 i = 0; m->out.sums.sum && i < m->out.sums.n; i++)
         r->resident += m->out.sums.sum[i] == m->out.sums.zero ? 0 : PAGE_SIZE;
     r->rounds = s->round;
+    r->throttle = s->throttle;
     r->dirty_rate = s->dirty_rate;
     r->bandwidth = s->bandwidth;
     r->expected = s->expected;

@@ -28,6 +28,7 @@ struct move_options {
     u64 bandwidth;    /* bytes a second; 0: as many as go */
     u64 max_ns;       /* of pre-copy; 0: no end */
     bool stop_anyway; /* a machine that does not converge is stopped all the same */
+    bool throttle;    /* ... is slowed down until it does */
     bool plain;       /* pages are never packed */
     bool dry_run;     /* ask the target, and look how the guest writes; nothing moves */
     bool verify;      /* sum all of memory once more while it stands still */
@@ -38,10 +39,10 @@ struct move_options {
 
 struct move_result {
     bool moved;
-    u64 ns, downtime; /* all of it; from the order to stop to the word that it runs there */
-    u64 bytes, pages; /* sent */
-    u64 resident;     /* bytes of pages that are not zero, at the end */
-    unsigned rounds;
+    u64 ns, downtime;          /* all of it; from the order to stop to the word that it runs there */
+    u64 bytes, pages;          /* sent */
+    u64 resident;              /* bytes of pages that are not zero, at the end */
+    unsigned rounds, throttle; /* throttle: percent of the time that it stood still for this, at the end */
     u64 dirty_rate, bandwidth; /* bytes a second, in the last round */
     u64 expected;              /* ns of downtime that was expected when it was stopped, or (dry run) would be */
     u64 stage_ns[6];           /* when each stage of the paper began, since the start; 0: it did not */

@@ -382,6 +382,50 @@ static void bytes_follow(void **state)
     end(&m);
 }
 
+static s64 instructions(struct machine *m)
+{
+    json_t *stats;
+    assert_int_equal(machine_do(m, &stats, "{s:s}", "do", "stats"), 0);
+    s64 n = json_integer_value(json_object_get(stats, "instructions"));
+    json_decref(stats);
+    return n;
+}
+
+static s64 progress(struct machine *m)
+{
+    s64 before = instructions(m);
+    poll(NULL, 0, 300);
+    return instructions(m) - before;
+}
+
+/* While a migration wants it so its CPUs stand still for most of the time; when that is over, however, no more. */
+static void throttled(void **state)
+{
+    for (unsigned cpus = 1; cpus <= 2; cpus++) {
+        struct machine m;
+        struct error e = {0};
+        PREPARE(&m, spin);
+        m.cfg.cpus = cpus;
+        machine_launch(&m);
+        int fd = dial(&m);
+        s64 before = progress(&m);
+        assert_int_equal(machine_do(&m, NULL, "{s:s,s:s,s:i}", "do", "log", "action", "throttle", "percent", 50),
+                         -EINVAL);
+        assert_int_equal(control_log_start(fd, &e), 0);
+        assert_int_equal(control_log_throttle(fd, 100, &e), -EINVAL);
+        assert_int_equal(control_log_throttle(fd, 99, &e), 0);
+        assert_true(progress(&m) < before / 4);
+        assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "pause"), 0);
+        assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "resume"), 0);
+        close(fd);
+        s64 after = 0;
+        for (int i = 0; i < 100 && after < before / 2; i++)
+            after = progress(&m);
+        assert_true(after >= before / 2);
+        end(&m);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
@@ -390,7 +434,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(garbage),        cmocka_unit_test(endless_line),   cmocka_unit_test(rude_clients),
         cmocka_unit_test(private_socket), cmocka_unit_test(typing),         cmocka_unit_test(slow_watcher),
         cmocka_unit_test(sizes),          cmocka_unit_test(looking_inside), cmocka_unit_test(memory),
-        cmocka_unit_test(bytes_follow),
+        cmocka_unit_test(bytes_follow),   cmocka_unit_test(throttled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
