@@ -20,9 +20,9 @@
  * at the source if its record lets them.
  *
  * Assumed: what was written and synced is there after a crash; a keeper does one request after the other; a host that has died comes
- * back, there `receive` is started, and `system recover` again until it has nothing left to ask; a watcher that was killed (or whose hour is
- * over) is replaced by some verb, which recover stands for; the rest of a verb's order reaches the keeper while the watcher looks
- * for it; what nobody kills goes on.
+ * back, there `receive` is started, and `system recover` again until it has nothing left to ask; a watcher that was killed or whose hour
+ * is over is replaced by some verb, which recover stands for; an order of a dead verb reaches the keeper while the watcher still
+ * looks for it; what nobody kills goes on.
  *
  * Lines of a trace (printf), which tests/migrate/handover.c reads:
  *   step SIDE ID STATE EVENT NEXT   one step of the table
@@ -136,6 +136,7 @@ inline act_s(i, a) { printf("act source %d %e\n", i, a) }
 inline act_t(i, a) { printf("act target %d %e\n", i, a) }
 inline crash_s(i, to) { printf("crash source %d %e\n", i, to); s[i] = to }
 inline crash_t(i, to) { printf("crash target %d %e\n", i, to); t[i] = to }
+inline mutant() { printf("mutant\n") } /* from here on the trace is not the program's */
 
 /* --- connections --- */
 
@@ -214,13 +215,14 @@ inline source_dies()
 {
     keeper = K_GONE;
     if
-    :: order && !verb_lives -> crash_s(order, SOURCE_BACK)
+    :: order && !verb_lives && committed == order -> crash_s(order, SOURCE_COMMITTED)
+    :: order && !verb_lives && committed != order -> crash_s(order, SOURCE_BACK)
     :: else
     fi;
     order = 0; held = 0;
     if
     :: !committed && !moved && !ran_there -> excused = 1
-    :: committed && !runs[committed] && !ran[committed] && there[committed] != T_PREPARED -> excused = 1
+    :: committed && t[committed] == TARGET_GONE -> excused = 1
     :: else
     fi
 }
@@ -239,10 +241,10 @@ end:
         order = 0
        }
 #ifdef COMMITTED_LATE
-    :: d_step { keeper == K_HELD && order -> keeper = K_COMMITTED; told = TOLD_DONE };
+    :: d_step { keeper == K_HELD && order -> mutant(); keeper = K_COMMITTED; told = TOLD_DONE };
        if
        :: d_step { keeper == K_COMMITTED -> committed = order; order = 0 }
-       :: keeper == K_GONE
+       :: keeper != K_COMMITTED -> order = 0
        fi
 #else
     :: d_step { keeper == K_HELD && order -> committed = order };
@@ -270,7 +272,7 @@ inline settle(k, word, ok)
     if
     :: d_step { may_fault && keeper == K_COMMITTED && word == RUNS -> faults++;
 #ifdef LEFT_UNRECORDED
-                step_s(k, EVENT_RUNS, SOURCE_MOVED); act_s(k, ACT_LEAVE); keeper = K_GONE; ok = 1
+                mutant(); step_s(k, EVENT_RUNS, SOURCE_MOVED); keeper = K_GONE; ok = 1
 #else
                 ok = 0
 #endif
@@ -305,7 +307,7 @@ inline hear(c, k, word, m, x)
         if
         :: (m == RUNS || m == NEVR) && x == k -> word = m
 #ifdef HOST_NOT_COMPARED
-        :: m == STRANGER -> word = NEVR
+        :: m == STRANGER -> mutant(); word = NEVR
 #endif
         :: else
         fi;
@@ -326,7 +328,7 @@ inline settle_and_thank(c, k, word, ok)
     if
     :: word ->
 #ifdef DONE_BEFORE_SETTLED
-        send_target(c, DONE, k);
+        d_step { mutant(); send_target(c, DONE, k) };
 #endif
         settle(k, word, ok)
     :: else
@@ -400,7 +402,7 @@ inline stop_and_copy(i, c, m, x)
        if
 #ifdef COMMIT_UNREADY
        :: d_step {
-           step_s(i, EVENT_READY, SOURCE_STOPPED); act_s(i, ACT_RECORD); told = 0; watcher_lives = 1; order = i }
+           mutant(); step_s(i, EVENT_READY, SOURCE_STOPPED); told = 0; watcher_lives = 1; order = i }
 #endif
        :: d_step {
            heard(c) -> to_source[c] ? m, x;
@@ -434,7 +436,7 @@ inline commit(i, c)
             fi
         }
 #else
-        skip
+        mutant()
 #endif
     fi
 }
@@ -446,13 +448,13 @@ inline activate(i, c, word, ok, m, x)
     settle_and_thank(c, i, word, ok);
 #ifdef SETTLE_IGNORED
     if
-    :: word -> ok = 1
-    :: else
+    :: d_step { word && !ok -> mutant(); ok = 1 }
+    :: !word || ok
     fi;
 #endif
 #ifdef RESUME_ON_TIMEOUT
     if
-    :: d_step { !ok && keeper == K_COMMITTED -> committed = 0; keeper = K_RUNS; step_s(i, EVENT_LOST, SOURCE_BACK); ok = 1 }
+    :: d_step { !ok && keeper == K_COMMITTED -> mutant(); committed = 0; keeper = K_RUNS; step_s(i, EVENT_LOST, SOURCE_BACK); ok = 1 }
     :: ok || keeper != K_COMMITTED
     fi;
 #endif
@@ -534,7 +536,7 @@ inline leave(who)
 
 active proctype watcher()
 {
-    byte c, x;
+    byte c, x, k;
     mtype m, word;
     bit ok;
 end:
@@ -542,7 +544,8 @@ end:
     :: lock == WATCHER && !order ->
        {
            do
-           :: committed -> ask(c, WATCHER, committed, word, ok, m, x)
+           :: committed -> k = committed; ask(c, WATCHER, k, word, ok, m, x)
+           :: committed -> recover_due = 1; break /* its hour is over */
            :: !committed -> break
            od;
            atomic { watcher_lives = 0; leave(WATCHER) }
@@ -554,14 +557,14 @@ end:
 
 active proctype recover()
 {
-    byte c, x;
+    byte c, x, k;
     mtype m, word;
     bit ok;
 end:
     do
-    :: d_step { recover_due && !lock && committed -> lock = RECOVER };
+    :: d_step { recover_due && !lock && committed -> lock = RECOVER; k = committed };
        {
-           ask(c, RECOVER, committed, word, ok, m, x);
+           ask(c, RECOVER, k, word, ok, m, x);
            d_step { leave(RECOVER) }
        } unless {
            d_step { kill[RECOVER] -> kill[RECOVER] = 0; leave(RECOVER) }
@@ -572,14 +575,14 @@ end:
 #ifdef OTHERS
 active proctype other_verb()
 {
-    byte c, x;
+    byte c, x, k;
     mtype m, word;
     bit ok;
 end:
     do
-    :: d_step { !other_used && !lock && committed && can_connect -> other_used = 1; lock = OTHER };
+    :: d_step { !other_used && !lock && committed && can_connect -> other_used = 1; lock = OTHER; k = committed };
        {
-           ask(c, OTHER, committed, word, ok, m, x);
+           ask(c, OTHER, k, word, ok, m, x);
            d_step { leave(OTHER) }
        } unless {
            d_step { kill[OTHER] -> kill[OTHER] = 0; leave(OTHER) }
@@ -611,7 +614,7 @@ end:
     :: d_step { there[k] == T_PREPARED && asked[k] -> busy[k] = 1 };
        if
 #ifdef RUNS_LATE
-       :: d_step { busy[k] -> step_t(k, EVENT_COMMIT, TARGET_RUNNING); act_t(k, ACT_RUN); there[k] = T_RUNNING; ran_there = 1 };
+       :: d_step { busy[k] -> mutant(); step_t(k, EVENT_COMMIT, TARGET_RUNNING); there[k] = T_RUNNING; ran_there = 1 };
           if
           :: d_step { busy[k] -> runs[k] = 1; asked[k] = 0; busy[k] = 0 }
           :: !busy[k]
@@ -626,6 +629,7 @@ end:
        :: d_step {
            busy[k] && may_fault -> faults++; /* it can not be written, or not for sure */
 #ifdef RUNS_UNSURE
+           mutant();
            runs[k] = 1;
 #endif
            asked[k] = 0; busy[k] = 0; failed[k] = 1
@@ -639,10 +643,10 @@ end:
         copy_ends(k)
        }
 #ifdef EXPIRED_RUNS
-    :: d_step { there[k] == T_ENDED && asked[k] -> runs[k] = 1; there[k] = T_RUNNING; ran_there = 1; asked[k] = 0 }
+    :: d_step { there[k] == T_ENDED && asked[k] -> mutant(); runs[k] = 1; there[k] = T_RUNNING; ran_there = 1; asked[k] = 0 }
 #endif
 #ifdef RUN_UNCOMMITTED
-    :: d_step { there[k] == T_PREPARED && !holder[k] -> asked[k] = 1 }
+    :: d_step { there[k] == T_PREPARED && !holder[k] && !asked[k] -> mutant(); asked[k] = 1 }
 #endif
     :: d_step {
         there[k] == T_INCOMING && !holder[k] -> step_t(k, EVENT_LOST, TARGET_GONE);
@@ -651,7 +655,7 @@ end:
        }
     :: d_step { there[k] == T_RUNNING -> excused = 1; copy_ends(k) } /* the guest powers off */
 #ifdef RECORD_LOST
-    :: d_step { there[k] == T_ENDED && runs[k] -> runs[k] = 0; there[k] = T_NONE }
+    :: d_step { there[k] == T_ENDED && runs[k] -> mutant(); runs[k] = 0; there[k] = T_NONE }
 #else
     :: d_step { there[k] == T_ENDED && runs[k] -> ran[k] = 1 }; /* `rm` */
        d_step { runs[k] = 0; there[k] = T_NONE }
@@ -675,7 +679,7 @@ inline give_up(k, word, abort)
         copy_ends(k)
        }
 #ifdef KILL_RUNNING
-    :: d_step { there[k] == T_RUNNING && !busy[k] -> copy_ends(k) }
+    :: d_step { there[k] == T_RUNNING && !busy[k] -> mutant(); copy_ends(k) }
 #else
     :: there[k] == T_RUNNING && !busy[k]
 #endif
@@ -684,10 +688,11 @@ inline give_up(k, word, abort)
     d_step {
         if
 #ifdef NEVER_AFTER_RUNS
-        :: true -> word = NEVR
+        :: true -> mutant(); word = NEVR
 #elif defined(REMOVED_UNSEEN)
         :: runs[k] -> word = RUNS
-        :: else -> word = NEVR
+        :: !runs[k] && ran[k] -> mutant(); word = NEVR
+        :: !runs[k] && !ran[k] -> word = NEVR
 #else
         :: runs[k] || ran[k] -> word = RUNS
         :: else -> word = NEVR
@@ -722,30 +727,44 @@ inline resolve(k, word, abort)
     fi
 }
 
-/* The answer, as the table has it. */
+/* The answer, as the table has it; unless what was found has changed since: by another connection's HELO or DONE. */
 inline answer(c, k, word, abort)
 {
     d_step {
         if
-        :: abort -> step_t(k, EVENT_ABORT, t[k])
-        :: else -> step_t(k, EVENT_COMMIT, t[k])
-        fi;
-        if
-        :: word == RUNS -> act_t(k, ACT_SEND_RUNS)
-        :: else -> act_t(k, ACT_SEND_NEVER)
+        :: (word == RUNS) == (t[k] == TARGET_RUNNING) && t[k] != TARGET_FILLING ->
+            if
+            :: abort -> step_t(k, EVENT_ABORT, t[k])
+            :: else -> step_t(k, EVENT_COMMIT, t[k])
+            fi;
+            if
+            :: word == RUNS -> act_t(k, ACT_SEND_RUNS)
+            :: else -> act_t(k, ACT_SEND_NEVER)
+            fi
+        :: else
         fi;
         send_source(c, word, k)
     }
 }
+
+#define is_filled(k) (holder[k] && (there[k] == T_INCOMING || there[k] == T_PREPARED))
+
+#ifdef HELLO_OUT_OF_DATE
+#define is_later(k, j) false
+#else
+#define is_later(k, j) (k > j)
+#endif
 
 /* The name is free, or an earlier attempt's that never ran and that nobody fills. */
 inline hello(c, j, h, word)
 {
     word = NEVR;
     if
-    :: ATTEMPTS > 1 && there[N - j] != T_NONE && (holder[N - j] || runs[N - j]) -> word = RUNS
-    :: ATTEMPTS > 1 && there[N - j] != T_NONE && !holder[N - j] && !runs[N - j] -> resolve(N - j, word, 0 * 0)
-    :: ATTEMPTS == 1 || there[N - j] == T_NONE
+#if ATTEMPTS > 1
+    :: there[N - j] != T_NONE && (is_filled(N - j) || runs[N - j] || is_later(N - j, j)) -> word = RUNS
+    :: there[N - j] != T_NONE && !is_filled(N - j) && !runs[N - j] && !is_later(N - j, j) -> give_up(N - j, word, 0)
+#endif
+    :: there[N - j] == T_NONE
     fi;
     if
     :: d_step {
@@ -768,6 +787,7 @@ inline lost_there(c, h)
             act_t(h, ACT_DISCARD);
             copy_ends(h);
             send_source(c, NEVR, h)
+        :: h && there[h] != T_INCOMING && t[h] != TARGET_FREE -> step_t(h, EVENT_LOST, t[h]) /* it waits for the source's word */
         :: else
         fi
     }
@@ -805,7 +825,7 @@ inline serve(c, h, m, j, word)
        :: m == COMT -> 
 #ifdef ID_NOT_COMPARED
           if
-          :: ATTEMPTS > 1 && there[N - j] == T_PREPARED -> j = N - j
+          :: ATTEMPTS > 1 && there[N - j] == T_PREPARED -> mutant(); j = N - j
           :: else
           fi;
 #endif
@@ -867,7 +887,7 @@ inline target_dies(k)
     if
     :: there[k] == T_INCOMING || there[k] == T_PREPARED || there[k] == T_RUNNING ->
         if
-        :: runs[k] -> excused = 1; t[k] = TARGET_RUNNING
+        :: runs[k] -> excused = 1; crash_t(k, TARGET_RUNNING)
 #ifdef RUNS_LATE
         :: there[k] == T_RUNNING && !runs[k] -> crash_t(k, TARGET_GONE)
 #endif
@@ -941,8 +961,8 @@ end:
     :: d_step { may_fault && ATTEMPTS > 1 && there[ATTEMPTS] >= T_INCOMING && there[ATTEMPTS] <= T_RUNNING ->
                 faults++; target_dies(ATTEMPTS) }
     :: d_step { may_fault && (far[0] || far[1] || THERE) -> faults++; target_host_dies() }
-    /* A person starts the machine anew. */
-    :: d_step { keeper == K_GONE && !committed && !moved && !lock && !start_used -> start_used = 1; keeper = K_RUNS; excused = 1 }
+    /* A person starts the machine anew: its guest has ended. */
+    :: d_step { keeper == K_GONE && !committed && !moved && !lock && !start_used && excused -> start_used = 1; keeper = K_RUNS }
     od
 }
 
