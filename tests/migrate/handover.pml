@@ -63,9 +63,10 @@ bit moved;      /* the record: MOVED */
 byte order;     /* "commit" of that attempt lies at the keeper */
 bit held;       /* the connection that holds the machine is open */
 
-#define TOLD_DONE    1
-#define TOLD_REFUSED 2
-byte told; /* the keeper's answer to the order */
+#define TOLD_NOTHING 1
+#define TOLD_DONE    2
+#define TOLD_REFUSED 3
+byte told; /* the keeper's answer to the order; 0: none was given */
 
 #define NOBODY  0
 #define VERB    1
@@ -108,7 +109,12 @@ byte faults;
 bit ran_there; /* an instruction was executed at the target */
 bit excused;   /* the guest has ended as any guest does: with the only host that had it, or powered off */
 
-#define may_fault (faults < FAULTS)
+#define may_cut (faults < FAULTS)
+#ifdef CUT_ONLY /* for a short search: the link alone fails */
+#define may_fault false
+#else
+#define may_fault may_cut
+#endif
 #define HERE      (keeper == K_RUNS)
 #define THERE     ((there[1] == T_RUNNING) + (there[ATTEMPTS] == T_RUNNING && ATTEMPTS > 1))
 #define ONE       (HERE + THERE == 1)
@@ -360,8 +366,7 @@ inline call_off(i, c)
         :: else -> step_s(i, EVENT_LOST, SOURCE_BACK)
         fi;
         act_s(i, ACT_SEND_ABORT);
-        held = 0;
-        watcher_lives = 0;
+        held = 0; told = 0; watcher_lives = 0;
         send_target(c, ABRT, i)
     };
     close_near(c);
@@ -402,7 +407,7 @@ inline stop_and_copy(i, c, m, x)
        if
 #ifdef COMMIT_UNREADY
        :: d_step {
-           mutant(); step_s(i, EVENT_READY, SOURCE_STOPPED); told = 0; watcher_lives = 1; order = i }
+           mutant(); step_s(i, EVENT_READY, SOURCE_STOPPED); told = TOLD_NOTHING; watcher_lives = 1; order = i }
 #endif
        :: d_step {
            heard(c) -> to_source[c] ? m, x;
@@ -410,7 +415,7 @@ inline stop_and_copy(i, c, m, x)
            :: m == REDY && keeper == K_HELD ->
                step_s(i, EVENT_READY, SOURCE_STOPPED);
                act_s(i, ACT_RECORD);
-               told = 0; watcher_lives = 1; order = i
+               told = TOLD_NOTHING; watcher_lives = 1; order = i
            :: else
            fi;
            m = 0; x = 0
@@ -426,8 +431,8 @@ inline commit(i, c)
 {
     if
     :: d_step { told == TOLD_DONE -> told = 0; step_s(i, EVENT_RECORDED, SOURCE_COMMITTED) }
-    :: d_step { told == TOLD_REFUSED -> told = 0; watcher_lives = 0 }
-    :: keeper == K_GONE && !told ->
+    :: told == TOLD_REFUSED
+    :: keeper == K_GONE && told == TOLD_NOTHING ->
 #ifndef ABORT_UNREAD
         d_step { /* its last word is in the file */
             if
@@ -473,8 +478,8 @@ inline attempt(i, c, word, ok, m, x)
     :: else
     fi;
     if
-    :: watcher_lives -> commit(i, c)
-    :: else
+    :: told -> commit(i, c)
+    :: !told
     fi;
     if
     :: s[i] == SOURCE_COMMITTED -> activate(i, c, word, ok, m, x)
@@ -637,7 +642,8 @@ end:
        :: !busy[k]
        fi
     :: d_step {
-        there[k] == T_PREPARED -> step_t(k, EVENT_EXPIRED, TARGET_GONE);
+        there[k] == T_PREPARED || there[k] == T_INCOMING -> /* its lifetime is over, or a person stops it */
+        step_t(k, EVENT_EXPIRED, TARGET_GONE);
         act_t(k, ACT_DISCARD);
         excuse(k);
         copy_ends(k)
@@ -889,7 +895,7 @@ inline target_dies(k)
         if
         :: runs[k] -> excused = 1; crash_t(k, TARGET_RUNNING)
 #ifdef RUNS_LATE
-        :: there[k] == T_RUNNING && !runs[k] -> crash_t(k, TARGET_GONE)
+        :: there[k] == T_RUNNING && !runs[k] -> excused = 1; crash_t(k, TARGET_GONE)
 #endif
         :: else -> excuse(k); crash_t(k, TARGET_GONE)
         fi;
@@ -945,7 +951,7 @@ active proctype fault()
 end:
     do
     :: !up -> up = 1
-    :: d_step { may_fault && up -> faults++; up = 0 }
+    :: d_step { may_cut && up -> faults++; up = 0 }
     :: atomic { may_fault && !free(0) && !broken[0] -> faults++; break_connection(0) }
     :: atomic { may_fault && !free(1) && !broken[1] -> faults++; break_connection(1) }
     :: d_step { may_fault && near[0] && empty(to_source[0]) && owner[0] && lock == owner[0] && committed ->
