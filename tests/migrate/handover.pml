@@ -109,11 +109,19 @@ byte faults;
 bit ran_there; /* an instruction was executed at the target */
 bit excused;   /* the guest has ended as any guest does: with the only host that had it, or powered off */
 
-#define may_cut (faults < FAULTS)
-#ifdef CUT_ONLY /* for a short search: the link alone fails */
-#define may_fault false
+#define is_left (faults < FAULTS)
+#if defined(CUT_ONLY) /* for a short search: one kind of fault alone */
+#define may_cut     is_left
+#define may_be_late false
+#define may_fault   false
+#elif defined(LATE_ONLY)
+#define may_cut     false
+#define may_be_late is_left
+#define may_fault   false
 #else
-#define may_fault may_cut
+#define may_cut     is_left
+#define may_be_late is_left
+#define may_fault   is_left
 #endif
 #define HERE      (keeper == K_RUNS)
 #define THERE     ((there[1] == T_RUNNING) + (there[ATTEMPTS] == T_RUNNING && ATTEMPTS > 1))
@@ -324,7 +332,7 @@ inline hear(c, k, word, m, x)
        :: else -> m = 0
        fi
     :: no_more(c) || !up -> break
-    :: d_step { may_fault -> faults++ } -> break
+    :: d_step { may_be_late -> faults++ } -> break
     od
 }
 

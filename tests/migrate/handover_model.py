@@ -5,6 +5,7 @@ TABLES names the program made of handover.c. SPIN and CC may name others than `s
 """
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tap  # noqa: E402
 MODEL = os.path.join(HERE, "handover.pml")
 TABLES = os.environ["TABLES"]
 SPIN = shutil.which(os.environ.get("SPIN") or "spin")
-CC = os.environ.get("CC") or "cc"
+CC = shlex.split(os.environ.get("CC") or "cc")
 ALL = "all" in sys.argv[1:]
 MEMORY = 2000  # MiB that a search may take
 PATIENCE = 1800 if ALL else 120  # seconds, of a machine with other things to do
@@ -29,7 +30,7 @@ SPARED = ["SOURCE_COMMITTED:EVENT_RECORDED", "SOURCE_MOVED:EVENT_LOST", "SOURCE_
           "SOURCE_BACK:EVENT_NEVER", "TARGET_RUNNING:EVENT_ABORT", "TARGET_FREE:EVENT_LOST", "TARGET_FREE:EVENT_DONE", "TARGET_GONE:EVENT_DONE",
           "TARGET_GONE:EVENT_EXPIRED"]
 
-# Mutant: what is wrong with it, attempts and faults that it takes to be seen, and what is seen.
+# Mutant: what is wrong with it; attempts and faults that it takes to be seen, and more definitions; what is seen.
 TWO, NONE = "two", "none"
 MUTANTS = {
     "RESUME_ON_TIMEOUT": ("the source goes on when nobody answers after COMMITTED", 1, 1, TWO),
@@ -37,7 +38,7 @@ MUTANTS = {
     "RUNS_LATE": ("the target runs before RUNS is durable", 1, 1, TWO),
     "NEVER_AFTER_RUNS": ("the target says NEVR though its record says RUNS", 1, 1, TWO),
     "RECORD_LOST": ("`rm` takes the record away with the machine", 1, 1, TWO),
-    "ID_NOT_COMPARED": ("the target takes COMT for whichever machine waits", 2, 1, TWO),
+    "ID_NOT_COMPARED": ("the target takes COMT for whichever machine waits", 2, 1, TWO, "LATE_ONLY"),
     "COMMITTED_LATE": ("the source's keeper says that it has recorded before it has", 1, 1, TWO),
     "COMMIT_UNREADY": ("the source commits without REDY", 1, 1, NONE),
     "EXPIRED_RUNS": ("a target that has given up still runs at COMT", 1, 1, TWO),
@@ -72,7 +73,7 @@ class Search:
             f.write(text.replace("%e", "%d") if numbers else text)
         # The preprocessor's words are spin's own; the program that spin writes is compiled with ours.
         run([SPIN, *self.defines, "-a", "model.pml"], directory)
-        run([CC, optimise, "-w", f"-DMEMLIM={MEMORY}", *flags, "-o", "pan", "pan.c"], directory)
+        run([*CC, optimise, "-w", f"-DMEMLIM={MEMORY}", *flags, "-o", "pan", "pan.c"], directory)
         self.output = run(["./pan", "-m1000000", *options], directory)
         m = re.search(r"errors: (\d+)\n\s*([\d.e+]+) states, stored", self.output)
         assert m and "max search depth too small" not in self.output, self.output[-3000:]
@@ -153,8 +154,8 @@ class Case(unittest.TestCase):
             run([TABLES, "replay"], self.folder, "\n".join(bad), good=(1,))
 
     def mutant(self, name):
-        what, attempts, faults, sees = MUTANTS[name]
-        s = self.search(f"ATTEMPTS={attempts}", f"FAULTS={faults}", name, flags=("-DSAFETY", "-DCOLLAPSE"), optimise="-O0")
+        what, attempts, faults, sees, *more = MUTANTS[name]
+        s = self.search(f"ATTEMPTS={attempts}", f"FAULTS={faults}", name, *more, flags=("-DSAFETY", "-DCOLLAPSE"), optimise="-O0")
         self.assertGreater(s.errors, 0, f"is not caught: {what}")
         trace = s.trail()
         self.assertRegex(trace, f"(?m)^{sees}", trace[-6000:])
