@@ -110,7 +110,7 @@ bit ran_there; /* an instruction was executed at the target */
 bit excused;   /* the guest has ended as any guest does: with the only host that had it, or powered off */
 
 #define is_left (faults < FAULTS)
-#if defined(CUT_ONLY) /* for a short search: one kind of fault alone */
+#if defined(CUT_ONLY) /* for a short search: one kind of fault alone, and nobody ends the guest */
 #define may_cut     is_left
 #define may_be_late false
 #define may_fault   false
@@ -667,7 +667,9 @@ end:
         act_t(k, ACT_DISCARD);
         copy_ends(k)
        }
+#ifndef CUT_ONLY
     :: d_step { there[k] == T_RUNNING -> excused = 1; copy_ends(k) } /* the guest powers off */
+#endif
 #ifdef RECORD_LOST
     :: d_step { there[k] == T_ENDED && runs[k] -> mutant(); runs[k] = 0; there[k] = T_NONE }
 #else
