@@ -107,7 +107,8 @@ bit up = 1;
 
 byte faults;
 bit ran_there; /* an instruction was executed at the target */
-bit excused;   /* the guest has ended as any guest does: with the only host that had it, or powered off */
+bit bad_disk[N]; /* RUNS could not be written */
+bit excused;   /* the guest has ended as any guest does: powered off, or with the last host that had it */
 
 #define is_left (faults < FAULTS)
 #if defined(CUT_ONLY) /* for a short search: one kind of fault alone, and nobody ends the guest */
@@ -606,12 +607,12 @@ end:
 
 /* --- the target's keeper --- */
 
-/* The copy there is no more. If it was the last, and only time or a crash has taken it, so the guest has ended. */
 inline copy_ends(k)
 {
     there[k] = T_ENDED; asked[k] = 0; busy[k] = 0
 }
 
+/* Time, a crash or a bad disk has taken a copy: if it was the last, so the guest has ended. */
 inline excuse(k)
 {
     if
@@ -645,7 +646,7 @@ end:
            mutant();
            runs[k] = 1;
 #endif
-           asked[k] = 0; busy[k] = 0; failed[k] = 1
+           asked[k] = 0; busy[k] = 0; failed[k] = 1; bad_disk[k] = 1
           }
        :: !busy[k]
        fi
@@ -692,6 +693,10 @@ inline give_up(k, word, abort)
         :: else -> step_t(k, EVENT_EXPIRED, TARGET_GONE)
         fi;
         act_t(k, ACT_DISCARD);
+        if
+        :: bad_disk[k] -> excuse(k) /* its disk does not work, and the source is no more */
+        :: else
+        fi;
         copy_ends(k)
        }
 #ifdef KILL_RUNNING
