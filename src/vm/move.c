@@ -76,8 +76,9 @@ static json_t *hello(struct move *m, struct error *e)
     json_t *meta = vm_meta_json(&m->config, e);
     if (!meta)
         return NULL;
-    return json_pack("{s:i,s:s,s:s,s:s,s:b,s:b,s:o}", "version", WIRE_VERSION, "id", m->id, "uid", m->row->id, "name",
-                     m->row->name, "rm", m->row->auto_remove, "dry", m->o->dry_run, "machine", meta);
+    return json_pack("{s:i,s:s,s:s,s:I,s:s,s:b,s:b,s:o}", "version", WIRE_VERSION, "id", m->id, "uid", m->row->id,
+                     "begun", (json_int_t)host_wall_ns(), "name", m->row->name, "rm", m->row->auto_remove, "dry",
+                     m->o->dry_run, "machine", meta);
 }
 
 /* All its reasons in one line. */
@@ -429,6 +430,15 @@ static int prepare_commit(struct move *m, struct error *e)
     return r < 0 ? r : leave_watcher(m, e);
 }
 
+/* Whether the keeper has written its record, of which it can not tell any more: then it counts, and is made to stay. */
+static bool recorded(struct move *m)
+{
+    struct handover_record h;
+    struct error e = {0};
+    return handover_read_at(m->row->dir, &h, &e) == 0 && h.role == HANDOVER_COMMITTED && !strcmp(h.id, m->id) &&
+           handover_write_at(m->row->dir, &h, &e) == 0;
+}
+
 static int commit(struct move *m, struct error *e)
 {
     const struct channel_security *s = &m->o->security;
@@ -438,6 +448,8 @@ static int commit(struct move *m, struct error *e)
                 json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "do", "handover", "action", "commit", "id", m->id, "host",
                           m->host, "to", m->o->to, "tls", s->tls_dir ? s->tls_dir : "", "insecure", s->insecure),
                 e);
+    if (r == -EPIPE && recorded(m))
+        r = 0;
     if (r == 0)
         step(m, EVENT_RECORDED);
     return r;
@@ -482,10 +494,13 @@ static int activate(struct move *m, struct error *e)
         m->result->downtime = host_ns(NULL) - m->stopped;
         if (r == WIRE_RUNS)
             send_frames(m);
-        int settled = resolve_settle(m->row, m->id, r == WIRE_RUNS, e);
+        int settled = resolve_settle(m->row, m->id, r == WIRE_RUNS, &lost);
         if (settled == 0)
             wire_send(m->channel, WIRE_DONE, wire_id(m->id, NULL), &lost);
-    } else {
+        else
+            r = settled;
+    }
+    if (r < 0) {
         step(m, EVENT_LOST);
         r = ask_again(m->row, PATIENCE_NS, &lost);
         m->result->downtime = host_ns(NULL) - m->stopped;
@@ -593,11 +608,27 @@ static void fill_result(struct move *m)
     r->moved = m->state == SOURCE_MOVED;
 }
 
+/* One that is handed over is the target's: another try would take the name there from it. */
+static int check_free(struct move *m, struct error *e)
+{
+    struct handover_record h;
+    int r = handover_read_at(m->row->dir, &h, e);
+    if (r == 0 && h.role == HANDOVER_COMMITTED)
+        r = error_set(e, EBUSY,
+                      "machine %s: has been handed over to %s, which has not said what became of it; `trapeze system "
+                      "recover` asks again",
+                      m->row->name, h.to);
+    return r;
+}
+
 static int open_all(struct move *m, struct error *e)
 {
     m->lock = resolve_lock(m->row->dir, e);
     if (m->lock < 0)
         return m->lock;
+    int r = check_free(m, e);
+    if (r < 0)
+        return r;
     m->control = control_connect(m->row->socket, e);
     if (m->control < 0)
         return m->control;
