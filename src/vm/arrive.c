@@ -22,6 +22,7 @@
 #define FILE_LOCK    "reservations.lock"
 #define REASONS_MAX  16
 #define FRAMES_TIMES 16 /* that a source may send frames after its machine */
+#define CONFIG_BEGUN "begun" /* when the source began this attempt, by its clock: ns */
 
 struct arrival {
     struct channel *channel;
@@ -117,9 +118,13 @@ static bool is_held(const struct machine_row *row)
     return held;
 }
 
-/* A name that is taken by an earlier try of the same machine, which never ran and whose sender is gone, is free. */
-static void check_name(struct arrival *a, const char *uid, json_t *reasons)
+/*
+ * A name that is taken by an earlier try of the same machine, which never ran and whose sender is gone, is free. By an earlier
+ * one only: a HELO that comes late must not end what may have been committed since.
+ */
+static void check_name(struct arrival *a, const json_t *body, json_t *reasons)
 {
+    const char *uid = json_string_value(json_object_get(body, "uid"));
     struct machine_row row;
     struct error e = {0};
     char text[200];
@@ -128,8 +133,9 @@ static void check_name(struct arrival *a, const char *uid, json_t *reasons)
     json_t *j = row.config ? json_loads(row.config, 0, NULL) : NULL;
     const char *of = json_string_value(json_object_get(j, "uid")),
                *id = json_string_value(json_object_get(j, "incoming"));
-    bool free_now = false;
-    if (of && id && uid && !strcmp(of, uid))
+    bool free_now = false, later = json_integer_value(json_object_get(body, CONFIG_BEGUN)) >
+                                   json_integer_value(json_object_get(j, CONFIG_BEGUN));
+    if (of && id && uid && !strcmp(of, uid) && later)
         free_now = !is_held(&row) && resolve_abort(id, &e) == WIRE_NEVER;
     if (!free_now) {
         snprintf(text, sizeof(text), "name %.70s: is taken here", a->config.name);
@@ -155,7 +161,7 @@ static int take_hello(struct arrival *a, const json_t *body, json_t *reasons, st
     if (r < 0)
         return r;
     snprintf(a->config.name, sizeof(a->config.name), "%s", name);
-    check_name(a, uid, reasons);
+    check_name(a, body, reasons);
     check_memory(a, reasons);
     return 0;
 }
@@ -166,6 +172,7 @@ static int make_row(struct arrival *a, const json_t *body, struct error *e)
     if (j) {
         json_object_set_new(j, "incoming", json_string(a->id));
         json_object_set(j, "uid", json_object_get(body, "uid"));
+        json_object_set(j, CONFIG_BEGUN, json_object_get(body, CONFIG_BEGUN));
     }
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);

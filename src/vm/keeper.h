@@ -89,6 +89,7 @@ struct keeper {
     int handover_fd;
     char handover_id[HANDOVER_ID + 1]; /* of the handover at hand; "" */
     struct handover_record handed;     /* what was written, while committed */
+    struct handover_record before;     /* what was there before: how it came here, if it did */
     u64 announce_at;                   /* host ns at which the networks are told that it is here; UINT64_MAX: never */
     unsigned announced;                /* times */
     u64 expire_at;                     /* host ns at which a machine that comes in gives up; UINT64_MAX: never */

@@ -5,6 +5,7 @@
  *   source   running, held ──commit──> committed ──back──> as before the hold
  *                                          └──────left───> it ends: "moved"
  *   target   incoming ──load──> prepared ──activate──> running
+ *                └──────────────────┴──abandon──> it ends
  *
  * A machine that comes in ends by itself when the connection that holds it closes before it is prepared, and when the word does not
  * come for the length of its lifetime. Disks are locked by whoever may run the machine: the source gives them up with
@@ -121,12 +122,15 @@ static void do_commit(struct keeper *k, struct client *c, const json_t *j)
         keeper_refuse(c, EINVAL, "handover: \"id\", \"host\", \"to\" and \"tls\" have to be there");
         return;
     }
+    if (handover_read(k->handover_fd, &k->before, &e) < 0) {
+        refuse(c, &e);
+        return;
+    }
     keeper_unlock_disks(k);
     if (handover_write(k->handover_fd, &h, &e) < 0) {
         /* What is on the disk is not known; what is read there later must not be this. */
-        const struct handover_record none = {0};
         struct error again = {0};
-        if (handover_write(k->handover_fd, &none, &again) == 0 && keeper_lock_disks(k, &again) == 0) {
+        if (handover_write(k->handover_fd, &k->before, &again) == 0 && keeper_lock_disks(k, &again) == 0) {
             refuse(c, &e);
             return;
         }
@@ -143,14 +147,13 @@ static void do_commit(struct keeper *k, struct client *c, const json_t *j)
 static void do_back(struct keeper *k, struct client *c, const json_t *j)
 {
     struct error e = {0};
-    const struct handover_record none = {0};
     if (!same(k, c, j))
         return;
     if (k->state != KEEPER_COMMITTED) {
         keeper_accept_request(c);
         return;
     }
-    if (keeper_lock_disks(k, &e) < 0 || handover_write(k->handover_fd, &none, &e) < 0) {
+    if (keeper_lock_disks(k, &e) < 0 || handover_write(k->handover_fd, &k->before, &e) < 0) {
         refuse(c, &e);
         return;
     }
@@ -176,6 +179,18 @@ static void do_left(struct keeper *k, struct client *c, const json_t *j)
     c->waiting = true;
 }
 
+/* RUNS may be there or not: it must not be found, for the machine does not run. */
+static void take_back_runs(struct keeper *k, struct client *c, const struct error *why)
+{
+    const struct handover_record none = {0};
+    struct error again = {0};
+    keeper_unlock_disks(k);
+    if (handover_write(k->handover_fd, &none, &again) < 0)
+        keeper_end(k, VM_EXIT_HOST, NULL, "its activation could neither be recorded nor be taken back: %s", again.msg);
+    else
+        refuse(c, why);
+}
+
 static void do_activate(struct keeper *k, struct client *c, const json_t *j)
 {
     struct error e = {0};
@@ -191,8 +206,12 @@ static void do_activate(struct keeper *k, struct client *c, const json_t *j)
         return;
     }
     memcpy(h.id, k->handover_id, sizeof(h.id));
-    if (keeper_lock_disks(k, &e) < 0 || handover_write(k->handover_fd, &h, &e) < 0) {
+    if (keeper_lock_disks(k, &e) < 0) {
         refuse(c, &e);
+        return;
+    }
+    if (handover_write(k->handover_fd, &h, &e) < 0) {
+        take_back_runs(k, c, &e);
         return;
     }
     k->expire_at = UINT64_MAX;
@@ -205,21 +224,31 @@ static void do_activate(struct keeper *k, struct client *c, const json_t *j)
     keeper_accept_request(c);
 }
 
+/* Nobody wants it any more. What has been activated meanwhile, by another connection's word, stays. */
+static void do_abandon(struct keeper *k, struct client *c, const json_t *j)
+{
+    if (!same(k, c, j))
+        return;
+    if (!k->ended && !keeper_comes_in(k)) {
+        keeper_refuse(c, EBUSY, "%s: runs here", k->cfg.name);
+        return;
+    }
+    keeper_abandon_incoming(k, "the host that sent it does not say that it may run");
+    c->waiting = true; /* told when the cell is gone */
+}
+
 void keeper_do_handover(struct keeper *k, struct client *c, const json_t *j)
 {
     static const struct {
         const char *name;
         void (*fn)(struct keeper *, struct client *, const json_t *);
-    } actions[] = {{"prepare", do_prepare},
-                   {"commit", do_commit},
-                   {"back", do_back},
-                   {"left", do_left},
-                   {"activate", do_activate}};
+    } actions[] = {{"prepare", do_prepare}, {"commit", do_commit},     {"back", do_back},
+                   {"left", do_left},       {"activate", do_activate}, {"abandon", do_abandon}};
     const char *what = json_string_value(json_object_get(j, "action"));
     for (size_t i = 0; what && i < ARRAY_LEN(actions); i++)
         if (!strcmp(what, actions[i].name)) {
             actions[i].fn(k, c, j);
             return;
         }
-    keeper_refuse(c, EINVAL, "handover: \"action\" has to be prepare, commit, back, left or activate");
+    keeper_refuse(c, EINVAL, "handover: \"action\" has to be prepare, commit, back, left, activate or abandon");
 }

@@ -158,13 +158,15 @@ static bool activated(const struct machine_row *row, const char *id)
     return handover_read_at(row->dir, &h, &e) == 0 && h.role == HANDOVER_RUNS && (!id || !strcmp(h.id, id));
 }
 
-/* The keeper ends, whatever it does. 0 when it is gone. */
-static int end_keeper(const struct machine_row *row, struct error *e)
+/* The keeper ends, unless it has activated the machine: it does one thing after the other. 0 when it is gone or has. */
+static int end_keeper(const struct machine_row *row, const char *id, struct error *e)
 {
     const struct timespec tick = {.tv_nsec = 5 * 1000 * 1000};
     struct error ignored = {0};
-    if (lives(row) && row->state == MACHINE_RUNNING)
-        control_once(row->socket, json_pack("{s:s}", "do", "kill"), NULL, &ignored);
+    if (lives(row) && row->state == MACHINE_RUNNING &&
+        control_once(row->socket, json_pack("{s:s,s:s,s:s}", "do", "handover", "action", "abandon", "id", id), NULL,
+                     &ignored) == -EBUSY)
+        return 0;
     for (unsigned i = 0; i < END_TRIES; i++) {
         if (!lives(row))
             return 0;
@@ -194,10 +196,10 @@ static int find_row(struct registry *r, const char *id, struct machine_row *row,
 /* It will not run here: after this its keeper is gone, unless it has run already. WIRE_RUNS or WIRE_NEVER, -errno. */
 static int give_up(struct registry *r, const struct machine_row *row, const char *id, struct error *e)
 {
-    int rc = activated(row, id) ? 0 : end_keeper(row, e);
+    int rc = activated(row, id) ? 0 : end_keeper(row, id, e);
     if (rc < 0)
         return rc;
-    if (activated(row, id))
+    if (activated(row, id) || ran(id)) /* it may have been removed meanwhile */
         return WIRE_RUNS;
     rc = registry_remove(r, row, e);
     return rc < 0 ? rc : WIRE_NEVER;
@@ -269,6 +271,18 @@ int resolve_lock(const char *dir, struct error *e)
     return error_set(e, r == EWOULDBLOCK ? EBUSY : r, "%s: another process moves this machine", path);
 }
 
+/* What was recorded before COMMITTED: how the machine came here, if it did. */
+static void as_it_came(const struct machine_row *row, struct handover_record *h)
+{
+    json_t *j = row->config ? json_loads(row->config, 0, NULL) : NULL;
+    const char *id = json_string_value(json_object_get(j, CONFIG_ID));
+    if (handover_id_good(id)) {
+        *h = (struct handover_record){.role = HANDOVER_RUNS};
+        memcpy(h->id, id, sizeof(h->id));
+    }
+    json_decref(j);
+}
+
 int resolve_settle(const struct machine_row *row, const char *id, bool runs, struct error *e)
 {
     struct handover_record h;
@@ -276,13 +290,16 @@ int resolve_settle(const struct machine_row *row, const char *id, bool runs, str
     int rc = control_once(row->socket,
                           json_pack("{s:s,s:s,s:s}", "do", "handover", "action", runs ? "left" : "back", "id", id),
                           NULL, &gone);
-    if (rc == 0)
+    if (rc == 0 && !runs)
         return 0;
-    if (lives(row) && row->state == MACHINE_RUNNING)
+    if (rc < 0 && lives(row) && row->state == MACHINE_RUNNING)
         return error_set(e, -rc, "%s", gone.msg);
+    /* Without a keeper, or with one that has ended and may not have been able to write why. */
     if ((rc = handover_read_at(row->dir, &h, e)) < 0 || h.role != HANDOVER_COMMITTED || strcmp(h.id, id))
         return rc;
     h.role = runs ? HANDOVER_MOVED : HANDOVER_NONE;
+    if (!runs)
+        as_it_came(row, &h);
     return handover_write_at(row->dir, &h, e);
 }
 
