@@ -20,6 +20,15 @@ def quiet(place, *words):
     return place.start(*words, stdout=open(os.devnull, "w"), stderr=open(os.devnull, "w"))
 
 
+def watchers(place):
+    found = []
+    for pid in place.processes():
+        with open(f"/proc/{pid}/comm") as f:
+            found += [pid] if f.read().strip() == "trapeze-watcher" else []
+    assert found, "the verb has left nobody behind"
+    return found
+
+
 def machine_file(place, name):
     (machine,) = place.files()
     return os.path.join(place.path, "trapeze", "machines", machine, name)
@@ -65,11 +74,7 @@ def not_moved_while_committed(place):
     small(place)
     verb = quiet(place, "migrate", "web", h.to)
     place.until(lambda: h.wire.fired, "the fault")
-    watcher = []
-    for pid in place.processes():
-        with open(f"/proc/{pid}/comm") as f:
-            watcher += [pid] if f.read().strip() == "trapeze-watcher" else []
-    for pid in watcher + [verb.pid]:  # they have the right to decide
+    for pid in watchers(place) + [verb.pid]:  # they have the right to decide
         os.kill(pid, signal.SIGKILL)
     verb.wait(PATIENCE)
     place.refused("migrate", "web", h.at, names=["machine web", "has been handed over", "system recover"], status=3)
@@ -121,6 +126,19 @@ def running_is_not_abandoned(place):
     h.end()
 
 
+def watcher_killed(place):
+    """Without the process that would ask after it nothing is handed over."""
+    h = Hosts(place, ["up:MACH:1:delay=1000"])
+    small(place)
+    verb = quiet(place, "migrate", "web", h.to)
+    place.until(lambda: h.wire.fired, "the fault")
+    for pid in watchers(place):
+        os.kill(pid, signal.SIGKILL)
+    assert verb.wait(PATIENCE) == 1
+    await_result(h, "S")
+    h.end()
+
+
 def late_hello_ends_nothing(place):
     """HELO of an earlier attempt arrives when a later one's machine is whole, and waits."""
     h = Hosts(place, ["up:HELO:1:hole"])
@@ -149,5 +167,5 @@ def late_hello_ends_nothing(place):
 if __name__ == "__main__":
     only = sys.argv[1:]
     tests = [keeper_killed_at_its_record, not_moved_while_committed, what_came_stays, running_is_not_abandoned,
-             late_hello_ends_nothing]
+             watcher_killed, late_hello_ends_nothing]
     sys.exit(run_tests([t for t in tests if not only or any(word in t.__name__ for word in only)]))
