@@ -783,7 +783,14 @@ inline hello(c, j, h, word)
     if
 #if ATTEMPTS > 1
     :: there[N - j] != T_NONE && (is_filled(N - j) || runs[N - j] || is_later(N - j, j)) -> word = RUNS
-    :: there[N - j] != T_NONE && !is_filled(N - j) && !runs[N - j] && !is_later(N - j, j) -> give_up(N - j, word, 0)
+    :: there[N - j] != T_NONE && !is_filled(N - j) && !runs[N - j] && !is_later(N - j, j) ->
+#ifdef HELLO_OUT_OF_DATE
+       if
+       :: N - j > j -> mutant()
+       :: else
+       fi;
+#endif
+       give_up(N - j, word, 0)
 #endif
     :: there[N - j] == T_NONE
     fi;
