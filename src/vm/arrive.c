@@ -21,7 +21,7 @@
 
 #define FILE_LOCK    "reservations.lock"
 #define REASONS_MAX  16
-#define FRAMES_TIMES 16 /* that a source may send frames after its machine */
+#define FRAMES_TIMES 16      /* that a source may send frames after its machine */
 #define CONFIG_BEGUN "begun" /* when the source began this attempt, by its clock: ns */
 
 struct arrival {
