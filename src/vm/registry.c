@@ -313,13 +313,15 @@ int registry_check_name(const char *name, struct error *e)
     return 0;
 }
 
-static int make_id(char out[MACHINE_ID_LEN + 1], struct error *e)
+int registry_make_id(char out[MACHINE_ID_LEN + 1], struct error *e)
 {
-    u8 bytes[MACHINE_ID_LEN / 2];
-    if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
-        return error_set(e, EIO, "machine id: the kernel gives no random bytes (getrandom); try again");
-    for (size_t i = 0; i < sizeof(bytes); i++)
-        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    do {
+        u8 bytes[MACHINE_ID_LEN / 2];
+        if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+            return error_set(e, EIO, "machine id: the kernel gives no random bytes (getrandom); try again");
+        for (size_t i = 0; i < sizeof(bytes); i++)
+            snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    } while (!out[strspn(out, "0123456789")]);
     return 0;
 }
 
@@ -372,7 +374,7 @@ static int fill_row(struct machine_row *row, const char *config, bool auto_remov
     row->keeper_start = paths_process_start(getpid());
     row->created = time(NULL);
     row->auto_remove = auto_remove;
-    int rc = make_id(row->id, e);
+    int rc = registry_make_id(row->id, e);
     if (rc == 0)
         rc = paths_machine_dir(row->dir, sizeof(row->dir), row->id, true, e);
     if (rc == 0)

@@ -76,6 +76,13 @@ void registry_row_free(struct machine_row *row);
 const char *registry_state_name(enum machine_state s);
 const char *registry_kind_name(enum machine_kind kind);
 
+/*
+ * A new id: random, with a letter among its digits always. It is the hostname of a container that has no other, and the C
+ * library takes a name of nothing but decimal digits for an address and finds no such host (one id in 280 would be one).
+ * 0, or -EIO with `e`.
+ */
+int registry_make_id(char out[MACHINE_ID_LEN + 1], struct error *e);
+
 /* Letters, digits, `.`, `_`, `-`, beginning with a letter or digit, 63 at most. 0 or -EINVAL with `e`. */
 int registry_check_name(const char *name, struct error *e);
 
