@@ -370,24 +370,53 @@ static int ask_again(const struct machine_row *row, u64 ns, struct error *e)
     return r;
 }
 
+/* ABRT on a connection of its own: a target that has everything would wait for it all its lifetime. */
+static void abort_anew(struct move *m)
+{
+    struct error ignored = {0};
+    struct channel *old = m->channel;
+    json_t *body = NULL;
+    m->channel = NULL;
+    m->quick = true;
+    if (connect_target(m, &ignored) == 0) {
+        channel_until(m->channel, ABORT_MS);
+        if (wire_send(m->channel, WIRE_ABORT, wire_id(m->id, NULL), &ignored) == 0)
+            wire_receive(m->channel, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, &ignored);
+        json_decref(body);
+        channel_close_after(m->channel, 200);
+    }
+    m->channel = old;
+}
+
 /* What the watcher is told. An end of the pipe without the first means that nothing was handed over. */
 #define WATCHER_COMMITS   'c'
 #define WATCHER_DISMISSED 'd'
 
-static bool verb_has_died(int pipe)
+/* The last word, or 0: the verb has died before it had one. */
+static char last_word(int pipe)
 {
-    bool commits = false;
-    for (char word; read(pipe, &word, 1) == 1;) {
-        if (word == WATCHER_DISMISSED)
-            return false;
-        commits = true;
+    char word = 0;
+    while (read(pipe, &word, 1) == 1 && word != WATCHER_DISMISSED)
+        ;
+    return word;
+}
+
+static void watch(struct move *m, int pipe)
+{
+    struct error ignored = {0};
+    char word = last_word(pipe);
+    if (!word) { /* another attempt may begin at once: the target need not wait for anybody */
+        close(m->lock);
+        abort_anew(m);
     }
-    return commits;
+    /* The keeper may have the order to commit still before it: what is not there yet is waited for a moment. */
+    for (int i = 0; word == WATCHER_COMMITS && i < WATCH_LOOKS && ask_again(m->row, WATCH_NS, &ignored) == 0; i++)
+        pause_ms(100);
 }
 
 /*
- * A process of its own that outlives this one: it sleeps until the pipe ends without a word, then asks. Made while the machine still
- * runs: a fork takes a while.
+ * A process of its own that outlives this one: it sleeps until the pipe ends, then does what is left to do. Made while the machine
+ * still runs: a fork takes a while.
  */
 static int leave_watcher(struct move *m, struct error *e)
 {
@@ -397,13 +426,8 @@ static int leave_watcher(struct move *m, struct error *e)
     const int keep[] = {p[0], m->lock};
     int forked = host_fork_detached(keep, ARRAY_LEN(keep), e);
     if (forked == 1) {
-        struct error ignored = {0};
         host_process_name("trapeze-watcher");
-        if (!verb_has_died(p[0]))
-            _exit(0);
-        /* The keeper may have the order to commit still before it: what is not there yet is waited for a moment. */
-        for (int i = 0; i < WATCH_LOOKS && ask_again(m->row, WATCH_NS, &ignored) == 0; i++)
-            pause_ms(100);
+        watch(m, p[0]);
         _exit(0);
     }
     close(p[0]);
@@ -555,24 +579,6 @@ static void close_fd(int fd)
 {
     if (fd >= 0)
         close(fd);
-}
-
-/* The same word on a connection of its own: a target that has everything would wait for it all its lifetime. */
-static void abort_anew(struct move *m)
-{
-    struct error ignored = {0};
-    struct channel *old = m->channel;
-    json_t *body = NULL;
-    m->channel = NULL;
-    m->quick = true;
-    if (connect_target(m, &ignored) == 0) {
-        channel_until(m->channel, ABORT_MS);
-        if (wire_send(m->channel, WIRE_ABORT, wire_id(m->id, NULL), &ignored) == 0)
-            wire_receive(m->channel, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, &ignored);
-        json_decref(body);
-        channel_close_after(m->channel, 200);
-    }
-    m->channel = old;
 }
 
 /* Before the record: the target is told, if it can be; the machine goes on when the connection that holds it closes. */

@@ -231,11 +231,9 @@ def killed_at(place, rule, who, expected):
     verb.wait(PATIENCE)
     if expected == "gone":  # the guest has died with its host
         place.until(lambda: h.states(place) in (["dead"], ["exited"]) and not h.states(h.b), "the end of both")
-    elif expected == "waits":  # for its lifetime, or for another try
-        place.until(lambda: h.runs_at(place) and h.states(h.b) == ["prepared"], "the source's machine to run")
     else:
         await_result(h, expected)
-    if expected in ("S", "waits"):
+    if expected == "S":
         retry(h)
     h.end()
 
@@ -259,7 +257,7 @@ def all_faults():
 
 def all_kills():
     rows = [("down:OKAY:1:delay=2000", "verb", "S"), ("up:PAGE:1:delay=2000", "verb", "S"),
-            ("up:MACH:1:delay=2000", "verb", "S"), ("down:REDY:1:delay=2000", "verb", "waits"),
+            ("up:MACH:1:delay=2000", "verb", "S"), ("down:REDY:1:delay=2000", "verb", "S"),
             ("up:COMT:1:delay=2000", "verb", "D"), ("down:RUNS:1:delay=2000", "verb", "D"),
             ("up:PAGE:1:delay=2000", "receiver", "S"), ("down:REDY:1:delay=2000", "receiver", "S"),
             ("up:COMT:1:delay=2000", "receiver", "D"), ("down:RUNS:1:delay=2000", "receiver", "D"),
