@@ -74,7 +74,7 @@ byte told; /* the keeper's answer to the order; 0: none was given */
 #define RECOVER 3
 #define OTHER   4
 byte lock; /* who may decide */
-bit verb_lives, watcher_lives, recover_due, start_used, other_used;
+bit verb_lives, watcher_lives, recover_due, source_died, start_used, other_used;
 bit kill[5]; /* of those */
 
 /* --- the target's host --- */
@@ -111,18 +111,25 @@ bit bad_disk[N]; /* RUNS could not be written */
 bit excused;   /* the guest has ended as any guest does: powered off, or with the last host that had it */
 
 #define is_left (faults < FAULTS)
-#if defined(CUT_ONLY) /* for a short search: one kind of fault alone, and nobody ends the guest */
-#define may_cut     is_left
-#define may_be_late false
-#define may_fault   false
-#elif defined(LATE_ONLY)
-#define may_cut     false
-#define may_be_late is_left
-#define may_fault   false
+#if defined(CUT_ONLY) || defined(LATE_ONLY) || defined(SOURCE_ONLY) /* for a short search: one or two kinds alone */
+#define may_fault false
 #else
-#define may_cut     is_left
+#define may_fault is_left
+#endif
+#ifdef CUT_ONLY /* the link; and nobody ends the guest */
+#define may_cut is_left
+#else
+#define may_cut may_fault
+#endif
+#ifdef LATE_ONLY /* an answer */
 #define may_be_late is_left
-#define may_fault   is_left
+#else
+#define may_be_late may_fault
+#endif
+#ifdef SOURCE_ONLY /* a connection, and the source's host */
+#define may_end_source is_left
+#else
+#define may_end_source may_fault
 #endif
 #define HERE      (keeper == K_RUNS)
 #define THERE     ((there[1] == T_RUNNING) + (there[ATTEMPTS] == T_RUNNING && ATTEMPTS > 1))
@@ -530,7 +537,14 @@ active proctype verb()
     bit ok;
 end:
     do
-    :: d_step { i <= ATTEMPTS && may_start -> lock = VERB; verb_lives = 1; ok = 0; word = 0; c = 0 };
+    :: d_step { i <= ATTEMPTS && may_start -> lock = VERB; verb_lives = 1; ok = 0; word = 0; c = 0;
+#ifdef MOVE_COMMITTED
+               if
+               :: committed -> mutant()
+               :: else
+               fi
+#endif
+             };
        {
            attempt(i, c, word, ok, m, x);
            atomic { verb_ends(i) }
@@ -974,15 +988,15 @@ end:
     do
     :: !up -> up = 1
     :: d_step { may_cut && up -> faults++; up = 0 }
-    :: atomic { may_fault && !free(0) && !broken[0] -> faults++; break_connection(0) }
-    :: atomic { may_fault && !free(1) && !broken[1] -> faults++; break_connection(1) }
+    :: atomic { may_end_source && !free(0) && !broken[0] -> faults++; break_connection(0) }
+    :: atomic { may_end_source && !free(1) && !broken[1] -> faults++; break_connection(1) }
     :: d_step { may_fault && near[0] && empty(to_source[0]) && owner[0] && lock == owner[0] && committed ->
                 faults++; to_source[0] ! STRANGER, committed }
     :: d_step { may_fault && verb_lives && !kill[VERB] -> faults++; kill[VERB] = 1 }
     :: d_step { may_fault && watcher_lives && verb_lives -> faults++; watcher_lives = 0; recover_due = 1 }
     :: d_step { may_fault && lock > VERB && !kill[lock] -> faults++; kill[lock] = 1; recover_due = 1 }
     :: d_step { may_fault && keeper != K_GONE -> faults++; source_dies() }
-    :: d_step { may_fault && !recover_due -> faults++; source_host_dies() }
+    :: d_step { may_end_source && !source_died -> faults++; source_died = 1; source_host_dies() }
     :: d_step { may_fault && far[0] -> faults++; kill_child[0] = 1 }
     :: d_step { may_fault && far[1] -> faults++; kill_child[1] = 1 }
     :: d_step { may_fault && there[1] >= T_INCOMING && there[1] <= T_RUNNING -> faults++; target_dies(1) }
