@@ -129,9 +129,6 @@ class Case(unittest.TestCase):
         run([TABLES, "steps", *SPARED], self.folder, taken.replace(first, first.rsplit(" ", 1)[0] + " SOURCE_MOVED"), good=(1,))
         run([TABLES, "steps", *SPARED], self.folder, taken.split("\n", 1)[1], good=(1,))
 
-    def test_never_two_in_two_attempts(self):
-        self.safe(2, 1 if ALL else 0)
-
     def test_one_in_the_end(self):
         """With weak fairness: who can go on forever does; also those that ask in vain while the link is cut."""
         self.holds("ATTEMPTS=1", "FAULTS=1", "LIVENESS", *([] if ALL else ["CUT_ONLY"]), flags=("-DNFAIR=4",), options=("-a", "-f"))
@@ -166,6 +163,7 @@ class Case(unittest.TestCase):
         print(f"# {name}: {what}: {sees}, after {told.strip()}")
 
     def much_more(self):
+        self.safe(2, 1)
         self.safe(1, 2, "OTHERS")
         self.holds("ATTEMPTS=2", "FAULTS=0", "LIVENESS", flags=("-DNFAIR=4", "-DCOLLAPSE"), options=("-a", "-f"))
 
