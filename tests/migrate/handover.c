@@ -93,10 +93,12 @@ struct world {
     u8 to_record;       /* ACT_RECORD is being done */
     u8 here, there;     /* whether it runs */
     u8 ran_there;       /* an instruction was executed */
-    u8 memory;          /* 1: the source has the guest's */
+    u8 memory;          /* the source has the guest's */
+    u8 copy;            /* so has the target, all of it */
+    u8 spare;
 };
 
-_Static_assert(sizeof(struct world) == 12, "no padding: worlds are compared byte by byte");
+_Static_assert(sizeof(struct world) == 14, "no padding: worlds are compared byte by byte");
 
 struct search {
     struct world *all;
@@ -152,8 +154,12 @@ static void target_acts(struct world *w, int acts)
         w->sent |= OKAY;
     if (acts & ACT(ACT_SEND_READY))
         w->sent |= REDY;
-    if (acts & ACT(ACT_RUN))
+    if (acts & ACT(ACT_RUN)) {
+        assert_true(w->copy);
         w->runs = w->there = w->ran_there = 1;
+    }
+    if (acts & ACT(ACT_DISCARD))
+        w->copy = 0;
     if (acts & ACT(ACT_SEND_RUNS))
         w->sent |= SAYS_RUNS;
     if (acts & ACT(ACT_SEND_NEVER))
@@ -190,6 +196,7 @@ static bool target_event(const struct world *w, enum handover_event event, struc
         return false;
     *next = *w;
     next->target = (u8)state;
+    next->copy |= event == EVENT_COMPLETE;
     target_acts(next, acts);
     return true;
 }
@@ -225,7 +232,7 @@ static void expand(struct search *s, const struct world *w)
     }
     /* The target's. */
     next = *w;
-    next.there = 0;
+    next.there = next.copy = 0;
     next.target = w->runs ? TARGET_RUNNING : w->target == TARGET_FREE ? TARGET_FREE : TARGET_GONE;
     add(s, &next);
 }
