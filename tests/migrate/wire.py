@@ -7,7 +7,7 @@ It knows where a message ends (docs/migration-stream.md: type, version, instance
 connection that begins with anything else, as TLS does, is passed on as it is. Messages are counted over all connections.
 
 A rule is DIRECTION:TYPE:N:ACTION[=ARG]: "up" is from who connects, "down" to him; TYPE four letters, or * for any; N counts from 1;
-it happens once.
+it happens once. ROUN>PAGE is the first PAGE behind a ROUN, PAGE<MACH a PAGE before MACH (it waits until the next message is known).
 
     cut          both ends see a reset, the message is lost     cut-after     the same, after it has arrived
     hole         no packet passes in either direction any more, hole-after    the same, after it has arrived
@@ -16,10 +16,12 @@ it happens once.
     truncate=K   K bytes of it (default: half), then the end    drop          it is left out
     double       it comes twice                                 swap          it comes after the next one
     flip=B       bit B of it is turned (default: the middle;    delay=MS      it comes later
-                 negative: from its end)
+                 negative: from its end)                        hold          it comes when somebody says "release"
+    mend=B       bit B of its payload is turned, and its        edit          a function of the caller's changes it
+                 checksum made right again
 
-Says "listening ADDR", then "fired RULE" for each that happened. Commands on standard input: cut, hole, heal; it ends with it.
-As a module: Wire(listen, to, rules) with start, cut, hole, heal, end, and what happened in .log and .fired.
+Says "listening ADDR", then "fired RULE" for each that happened. Commands on standard input: cut, hole, heal, release; it ends with it.
+As a module: Wire(listen, to, rules, edit=f) with start, cut, hole, heal, release, end, and what happened in .log and .fired.
 """
 import argparse
 import asyncio
@@ -34,8 +36,8 @@ import threading
 HEADER = struct.Struct("<4sHHII")
 LONGEST = 64 << 20  # of a message: MESSAGE_BYTES_MAX
 ROOM = 1 << 20
-WITH_NUMBER = {"truncate", "flip", "delay"}
-ACTIONS = WITH_NUMBER | {"cut", "cut-after", "hole", "hole-after", "drop", "double", "swap"}
+WITH_NUMBER = {"truncate", "flip", "delay", "mend"}
+ACTIONS = WITH_NUMBER | {"cut", "cut-after", "hole", "hole-after", "drop", "double", "swap", "hold", "edit"}
 
 
 class Rule:
@@ -46,17 +48,32 @@ class Rule:
             raise ValueError(f"{text}: a rule is DIRECTION:TYPE:N:ACTION[=ARG]")
         self.direction, self.type, n, action = parts
         self.action, _, argument = action.partition("=")
+        self.behind, self.before = None, None
+        if ">" in self.type:
+            self.behind, self.type = self.type.split(">")
+        elif "<" in self.type:
+            self.type, self.before = self.type.split("<")
         if self.direction not in ("up", "down") or self.action not in ACTIONS or len(self.type) not in (1, 4):
             raise ValueError(f"{text}: no such direction, type or action")
+        self.armed = False  # behind: that has been seen
         if argument and self.action not in WITH_NUMBER:
             raise ValueError(f"{text}: {self.action} takes no number")
         self.left, self.argument = int(n), int(argument) if argument else None
         if self.left < 1 or (self.action == "delay" and self.argument is None):
             raise ValueError(f"{text}: a number is missing, or counts from 1")
 
-    def meets(self, direction, kind):
+    def waits(self, direction, kind):
+        """Whether it has to know what comes next."""
+        return self.before and self.left > 0 and self.direction == direction and self.type == kind
+
+    def meets(self, direction, kind, following):
         """Count this message; whether it is the one."""
-        if self.direction != direction or self.type not in ("*", kind):
+        if self.direction != direction:
+            return False
+        armed = not self.behind or self.armed
+        if self.behind:
+            self.armed = kind == self.behind or (self.armed and kind != self.type)
+        if self.type not in ("*", kind) or not armed or (self.before and self.before != following):
             return False
         self.left -= 1
         return self.left == 0
@@ -69,6 +86,31 @@ def flip(record, bit):
     out = bytearray(record)
     out[bit // 8] ^= 1 << bit % 8
     return bytes(out)
+
+
+def crc_table():
+    table = []
+    for n in range(256):
+        for _ in range(8):
+            n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
+        table.append(n)
+    return table
+
+
+CRC_TABLE = crc_table()
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def with_payload(record, payload):
+    """The record with another payload, its length and checksum right."""
+    kind, version, instance, _, _ = HEADER.unpack(record[:HEADER.size])
+    return HEADER.pack(kind, version, instance, len(payload), crc32c(payload)) + payload
 
 
 def is_header(head):
@@ -116,8 +158,9 @@ class Link:
 
 
 class Wire:
-    def __init__(self, listen, to, rules=(), say=None):
+    def __init__(self, listen, to, rules=(), say=None, edit=None):
         self.listen, self.to = listen, to
+        self.edit = edit  # of a record's bytes, gives others
         self.rules = [Rule(r) for r in rules]
         self.say = say or (lambda *_: None)
         self.log = []  # (direction, type, length) of each message that was read
@@ -127,9 +170,9 @@ class Wire:
 
     # --- in the loop ---
 
-    def match(self, direction, kind):
+    def match(self, direction, kind, following=None):
         """The rule for a message. All count it; two for one message: the first."""
-        rules = [r for r in self.rules if r.meets(direction, kind)]
+        rules = [r for r in self.rules if r.meets(direction, kind, following)]
         if rules:
             self.fired.append(rules[0].text)
             self.say("fired", rules[0].text)
@@ -177,6 +220,12 @@ class Wire:
             record = flip(record, rule.argument)
         elif action == "delay":
             await asyncio.sleep(rule.argument / 1000)
+        elif action == "hold":
+            await self.released.wait()
+        elif action == "mend":
+            record = with_payload(record, flip(record[HEADER.size:], rule.argument))
+        elif action == "edit":
+            record = self.edit(record)
         elif action == "truncate":
             part = len(record) // 2 if rule.argument is None else rule.argument
             await self.put(writer, record[:part])
@@ -205,9 +254,14 @@ class Wire:
             await self.put(writer, data)
 
     async def messages(self, link, direction, reader, writer):
-        held = []
+        held, waiting = [], None
         while True:
-            record = await reader.readexactly(HEADER.size)
+            try:
+                record = await reader.readexactly(HEADER.size)
+            except asyncio.IncompleteReadError:
+                if waiting:
+                    await self.act(link, writer, waiting[1], self.match(direction, waiting[0]), held)
+                raise
             kind, _, _, length, _ = HEADER.unpack(record)
             if not is_header(record) or length > LONGEST:
                 await self.pass_on(reader, writer, record)
@@ -219,7 +273,10 @@ class Wire:
             kind = kind.decode()
             self.log.append((direction, kind, length))
             self.say(direction, kind, length)
-            if not await self.act(link, writer, record, self.match(direction, kind), held):
+            if waiting and not await self.act(link, writer, waiting[1], self.match(direction, waiting[0], kind), held):
+                return
+            waiting = (kind, record) if any(r.waits(direction, kind) for r in self.rules) else None
+            if not waiting and not await self.act(link, writer, record, self.match(direction, kind), held):
                 return
 
     async def pump(self, link, direction, reader, writer):
@@ -264,7 +321,7 @@ class Wire:
 
     async def main(self, ready):
         self.loop = asyncio.get_running_loop()
-        self.open, self.over = asyncio.Event(), asyncio.Event()
+        self.open, self.over, self.released = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.open.set()
         if self.listen.startswith("unix:"):
             self.server = await asyncio.start_unix_server(self.serve, self.listen[5:], limit=ROOM)
@@ -318,6 +375,9 @@ class Wire:
     def heal(self):
         self.call(self.close_hole)
 
+    def release(self):
+        self.call(self.released.set)
+
     def end(self):
         if self.thread.is_alive():
             self.call(lambda: self.over.set())
@@ -343,7 +403,7 @@ def main():
         print("listening", wire.start(), flush=True)
     except (OSError, ValueError) as e:
         sys.exit(f"wire.py: {e}")
-    commands = {"cut": wire.cut, "hole": wire.hole, "heal": wire.heal}
+    commands = {"cut": wire.cut, "hole": wire.hole, "heal": wire.heal, "release": wire.release}
     for line in sys.stdin:
         commands.get(line.strip(), lambda: print("no such command", flush=True))()
     wire.end()

@@ -149,6 +149,35 @@ class Case(unittest.TestCase):
         self.is_reset(near)
         self.is_reset(far)
 
+    def test_places(self):
+        near, far = self.wired("up:ROUN>PAGE:2:drop")
+        records = [numbered(1), message("ROUN"), numbered(2), numbered(3), message("ROUN"), message("ZERO"), numbered(4), numbered(5)]
+        near.sendall(b"".join(records))
+        self.arrives(far, *records[:6], records[7])
+        self.assertEqual(self.wire.fired, ["up:ROUN>PAGE:2:drop"])
+        near, far = self.wired("up:PAGE<MACH:1:drop")
+        records = [numbered(1), message("ROUN"), numbered(2), numbered(3), message("MACH"), numbered(4)]
+        near.sendall(b"".join(records))
+        near.close()
+        self.arrives(far, *records[:3], *records[4:])
+        self.ends(far)
+        self.assertEqual(self.wire.fired, ["up:PAGE<MACH:1:drop"])
+
+    def test_hold(self):
+        near, far = self.wired("up:PAGE:1:hold")
+        near.sendall(numbered(1))
+        self.is_silent(far)
+        self.wire.release()
+        self.arrives(far, numbered(1))
+
+    def test_mend_and_edit(self):
+        near, far = self.wired("up:PAGE:1:mend=9", "up:PAGE:2:edit")
+        good = wire.with_payload(numbered(1), b"123456789")
+        self.assertEqual(wire.HEADER.unpack(good[:16])[4], 0xE3069283)  # RFC 3720's check value
+        self.wire.edit = lambda record: record[:16]
+        near.sendall(good + good)
+        self.arrives(far, wire.with_payload(good, b"103456789"), good[:16])
+
     def is_silent(self, *sockets):
         for s in sockets:
             s.settimeout(0.05)
