@@ -388,11 +388,16 @@ int board_start_threads(struct board *b, void (*notify)(void *ctx), void (*ran)(
     return 0;
 }
 
+/* All wake: those who fell asleep while the board was halted have set no alarm, and a timer may be all that any of them waits for. */
 void board_go(struct board *b)
 {
     board_lock(b);
     b->stopped = false;
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        __atomic_store_n(&b->cpu[i].asleep, 0, __ATOMIC_RELAXED);
     board_unlock(b);
+    for (unsigned i = 0; i < b->n_cpus; i++)
+        host_word_wake(&b->cpu[i].asleep);
 }
 
 static bool any_running(const struct board *b)

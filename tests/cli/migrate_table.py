@@ -1,0 +1,850 @@
+#!/usr/bin/env python3
+"""migrate_table.py [--jobs N] [--rounds N] [WORD..]: the faults that a machine on the move must survive, forced one by one.
+
+Each row of the table is a kind of fault, and the only results that it may have:
+
+    S    one machine, at the source: it was never stopped or goes on; nothing is left at the target, and a retry succeeds
+    D    one machine, at the target
+    S/D  never two, and exactly one of these as soon as both can talk again: the fault decides which
+    gone the guest has died with its host, as any guest does; nothing is left at the target
+
+A case is a row at one place: a message (DIRECTION:TYPE, as tests/migrate/wire.py counts them) or a moment. Every case has a guest of
+two processors that checks its own pages, time and interrupts, and whose running-token is followed over both hosts (two_hosts.py).
+With words (regular expressions), only cases in whose names one of them is found. The table comes at the end; a case that fails is shown with what was seen.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import random
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+from harness import PATIENCE, Place, Skip
+from two_hosts import Host, Pair, Trail, WITNESS, abandon, check_tokens, kill
+from wire import HEADER, with_payload
+
+QUICK = ("--downtime", "2s", "--stop-if-not-converging")  # the stop comes soon, however slow this host is
+LATE = 15  # seconds that a fault may keep the machine waiting: the longest deadline is 10
+SEED = 20261123
+
+
+class Case:
+    def __init__(self, row, fault, where, expected, run):
+        self.row, self.fault, self.where, self.expected, self.run = row, fault, where, expected, run
+        self.name = f"{row} {fault}: {where}"
+
+
+CASES = []
+NOT_YET = {17: "throttled or post-copy", 28: "post-copy: link cut, then restored"}
+
+
+def case(row, fault, where, expected):
+    def add(f):
+        CASES.append(Case(row, fault, where, expected, f))
+        return f
+    return add
+
+
+# --- what the cases are made of ---
+
+# One round more than it would take: the first one is slow.
+TWO_ROUNDS = "down:ROUN:1:delay=300"
+BEFORE = ["up:HELO", "down:OKAY", "up:TRPZ", "up:CONF", "up:PAGE", "up:ROUN", "down:ROUN", "up:ROUN>PAGE", "up:ROUN:2", "down:ROUN:2",
+          "up:PAGE<MACH", "up:MACH", "up:DGST", "up:TEND", "down:REDY"]
+AFTER = ["up:COMT", "down:RUNS", "up:DONE"]
+
+
+def rules(where, action):
+    """Of a fault at "DIRECTION:TYPE" or "DIRECTION:TYPE:N"."""
+    numbered = where if where.count(":") == 2 else where + ":1"
+    return [TWO_ROUNDS, f"{numbered}:{action}"] if numbered.endswith(":2") or "PAGE" in where else [f"{numbered}:{action}"]
+
+
+def finish(p, expected):
+    """Wait for the result, judge it, try again behind an S. What was seen."""
+    seen = p.outcome()
+    assert seen in expected.split("/"), f"{seen}, not {expected}"
+    if seen != "gone":
+        p.goes_on()
+    assert p.b.answers(), "the receiver is dead"
+    if seen == "S":
+        p.retry()
+    p.end()
+    return seen
+
+
+def wire_fault(where, action, expected, *options):
+    """The verb goes on by itself."""
+    def run(place):
+        p = Pair(place, rules(where, action))
+        begun = time.monotonic()
+        status, _, err = p.migrate(*QUICK, *options)
+        took = time.monotonic() - begun
+        assert any(r != TWO_ROUNDS for r in p.b.wire.fired), f"did not happen: {p.b.wire.log}"
+        if "hole" in action and expected == "S":
+            seen = p.outcome()  # both sides come to it by themselves
+            assert seen == "S", seen
+        p.b.wire.heal()
+        seen = finish(p, expected)
+        assert (status == 0) == (seen == "D"), f"{seen}, but status {status}: {err}"
+        assert status == 0 or err.startswith("trapeze: machine web: "), err
+        run.took = took
+        return seen
+    return run
+
+
+def while_held(where, do, expected, after=None, action="hold"):
+    """`do` happens while that message is on its way; then the message comes. `after`: what is to be done then."""
+    def run(place):
+        p = Pair(place, rules(where, action))
+        p.begin(*QUICK)
+        p.fired_at = where
+        p.a.place.until(lambda: any(r.endswith("hold") for r in p.b.wire.fired) or p.verb.poll() is not None, "the fault")
+        assert p.verb.poll() is None, open(p.said).read()
+        do(p)
+        p.b.wire.release()
+        p.verb.wait(PATIENCE)
+        if after:
+            after(p)
+        return finish(p, expected)
+    return run
+
+
+def kill_verb(p):
+    p.verb.kill()
+
+
+def kill_source_keeper(p):
+    kill(p.a.keeper())
+
+
+def kill_source_cell(p):
+    kill(p.a.cell())
+
+
+def kill_source_host(p):
+    p.a.crash()
+
+
+def kill_receiver(p):
+    p.b.kill_receiver()
+    p.b.listen(*p.b.options)
+
+
+def kill_target_keeper(p):
+    kill(p.b.keeper())
+
+
+def kill_target_cell(p):
+    kill(p.b.cell())
+
+
+def kill_target_host(p):
+    p.b.crash()
+    p.b.listen(*p.b.options)
+
+
+def restart_source(p):
+    """What packaging does when the host comes up."""
+    p.a.listen()
+    p.a.place.until(lambda: p.a.place.run("system", "recover")[0] == 0 and "committed" not in p.a.states(), "the recovery")
+
+
+# --- 1, 2: refused at the reservation ---
+
+def never_paused(p):
+    """Frames of a console tell each state that the machine comes to."""
+    s, reply = p.a.control({"do": "console"})
+    assert reply["ok"] and reply["state"] == "running", reply
+    s.settimeout(PATIENCE)
+    return s
+
+
+def states_seen(s):
+    data, seen = b"", []
+    s.setblocking(False)
+    while select.select([s], [], [], 0)[0] and (more := s.recv(65536)):  # what is there by now
+        data += more
+    s.close()
+    while len(data) >= 4:
+        kind, _, n = struct.unpack("<BBH", data[:4])
+        if kind == ord("s"):
+            seen.append(data[4:4 + n].decode())
+        data = data[4 + n:]
+    return seen
+
+
+def refused(*names, rules=(), edit=None, receive=("--lifetime", "5"), run=(), before=lambda p: None, after=lambda p: None):
+    def test(place):
+        p = Pair(place, rules, edit, receive, run)
+        before(p)
+        watched = never_paused(p)
+        status, _, err = p.migrate()
+        assert status != 0 and all(n in err for n in names), err
+        assert states_seen(watched) == [], "the source was paused"
+        after(p)
+        p.b.wire.edit = lambda record: record
+        return finish(p, "S")
+    return test
+
+
+def edited(change):
+    """An `edit` that changes the JSON of a message."""
+    def edit(record):
+        j = json.loads(record[HEADER.size:])
+        change(j)
+        return with_payload(record, json.dumps(j).encode())
+    return edit
+
+
+def hello(row, fault, where, change, *names, **more):
+    CASES.append(Case(row, fault, where, "S", refused(*names, rules=["up:HELO:1:edit"], edit=edited(change), **more)))
+
+
+def set_in(j, *path, value):
+    for word in path[:-1]:
+        j = j[word]
+    j[path[-1]] = value
+
+
+@case(1, "target absent", "nobody listens", "S")
+def target_absent(place):
+    p = Pair(place)
+    p.b.stop_receiver()
+    watched = never_paused(p)
+    status, _, err = p.migrate()
+    assert status != 0 and "machine web" in err, err
+    assert states_seen(watched) == []
+    p.b.listen(*p.b.options)
+    return finish(p, "S")
+
+
+CASES.append(Case(1, "too little memory", "reservation", "S",
+                  refused("memory", "16 MiB", receive=("--memory", "8M"),
+                          after=lambda p: (p.b.stop_receiver(), p.b.listen("--lifetime", "5")))))
+hello(1, "processor feature not there", "reservation",
+      lambda j: j["machine"]["cpu"]["features"].append("made-up"), "made-up")
+hello(1, "processor of another vendor", "reservation",
+      lambda j: set_in(j, "machine", "cpu", "vendor", value="SomebodyElse"), "SomebodyElse")
+hello(1, "version not there", "reservation", lambda j: set_in(j, "version", value=99), "version")
+hello(1, "device not there", "reservation",
+      lambda j: set_in(j, "machine", "config", "flux-capacitor", value=True), "flux-capacitor")
+hello(1, "kernel not there", "reservation",
+      lambda j: set_in(j, "machine", "config", "kernel", value="/nowhere/vmlinuz"), "/nowhere/vmlinuz")
+CASES.append(Case(1, "name taken", "reservation", "S",
+                  refused("name web: is taken",
+                          before=lambda p: p.b.place.good("run", "-d", "--name", "web", "--kernel", WITNESS, "--memory", "16M"),
+                          after=lambda p: p.b.place.good("rm", "-f", "web"))))
+
+
+def with_disk(fault, look, *names):
+    """The source has a disk; the target is told of `look(path)` in its stead."""
+    @case(2, fault, "reservation", "S")
+    def run(place):
+        disk = os.path.join(place.path, "disk.img")
+        with open(disk, "wb") as f:
+            f.truncate(8 << 20)
+        other = look(disk)
+
+        def change(j):
+            for d in j["machine"]["config"]["disks"]:
+                d["file"] = other
+        return refused("disk", *names, rules=["up:HELO:1:edit"], edit=edited(change), run=("--disk", disk))(place)
+
+
+def another_file(path, size):
+    with open(path + ".other", "wb") as f:
+        f.truncate(size)
+    return path + ".other"
+
+
+with_disk("disk missing", lambda path: "/nowhere/disk.img", "/nowhere/disk.img", "No such file")
+with_disk("disk short", lambda path: another_file(path, 4 << 20), "4194304 bytes here")
+with_disk("disk not shared", lambda path: another_file(path, 8 << 20), "is another file than there")
+
+
+@case(2, "disk read-only", "reservation", "S")
+def disk_read_only(place):
+    """A file system that is mounted read-only at the target."""
+    folder = os.path.join(place.path, "disks")
+    os.mkdir(folder)
+    disk = os.path.join(folder, "disk.img")
+    with open(disk, "wb") as f:
+        f.truncate(8 << 20)
+    mount = ["unshare", *([] if os.getuid() == 0 else ["-Ur"]), "-m", "sh", "-c",
+             'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"', folder]
+    if subprocess.run([*mount, "true"], stderr=subprocess.DEVNULL).returncode:
+        raise Skip("no mount namespaces here")
+
+    def before(p):
+        p.b.stop_receiver()
+        p.b.listen(prefix=mount)
+
+    def after(p):
+        p.b.stop_receiver()
+        p.b.listen("--lifetime", "5")
+    return refused("disk", "Read-only", before=before, after=after, run=("--disk", disk))(place)
+
+
+# --- 3 to 7: somebody is killed ---
+
+for at in BEFORE:
+    for who, f in (("receiver", kill_receiver), ("keeper", kill_target_keeper), ("cell", kill_target_cell), ("host", kill_target_host)):
+        if at == "up:HELO" and who in ("keeper", "cell"):
+            continue  # there is none yet
+        CASES.append(Case(3, f"target's {who} killed", at, "S", while_held(at, f, "S")))
+    for who, f in (("keeper", kill_source_keeper), ("cell", kill_source_cell), ("host", kill_source_host)):
+        CASES.append(Case(4, f"source's {who} killed", at, "gone", while_held(at, f, "gone", restart_source if who == "host" else None)))
+    CASES.append(Case(4, "source's verb killed", at, "S", while_held(at, kill_verb, "S")))
+for at in ("up:COMT", "down:RUNS"):
+    for who, f in (("keeper", kill_source_keeper), ("cell", kill_source_cell), ("verb", kill_verb)):
+        CASES.append(Case(5, f"source's {who} killed", at, "D", while_held(at, f, "D")))
+    CASES.append(Case(5, "source's host killed", at, "S/D" if at == "up:COMT" else "D",
+                      while_held(at, kill_source_host, "D", restart_source)))
+for who, f, result in (("receiver", kill_receiver, "D"), ("keeper", kill_target_keeper, "S"), ("cell", kill_target_cell, "S"),
+                       ("host", kill_target_host, "S")):
+    CASES.append(Case(6, f"target's {who} killed", "up:COMT", result, while_held("up:COMT", f, result)))
+
+
+def dies_later(who, f):
+    @case(7, f"target's {who} killed", "behind the end", "gone")
+    def run(place):
+        p = Pair(place)
+        status, _, err = p.migrate(*QUICK)
+        assert status == 0 and p.outcome() == "D", err
+        p.goes_on()
+        f(p)
+        p.b.place.until(lambda: p.b.states() == ["dead"] or p.b.states() == ["exited"], "the end of the machine")
+        status, _, err = p.a.place.run("start", "web")
+        assert status != 0 and "has moved to" in err, err
+        assert p.a.states() == ["exited"]
+        p.end()
+        return "gone"
+
+
+dies_later("keeper", kill_target_keeper)
+dies_later("cell", kill_target_cell)
+dies_later("host", kill_target_host)
+
+# --- 8 to 12: the link ---
+
+for at in BEFORE:
+    for action in ("cut", "cut-after", "truncate"):
+        # What arrives before the reset may be all that the target needs; then the source may have committed.
+        whole = action == "cut-after" and at in ("up:TEND", "down:REDY")
+        CASES.append(Case(8, f"link reset ({action})", at, "S/D" if whole else "S", wire_fault(at, action, "S/D" if whole else "S")))
+    for action in ("hole", "hole-after"):
+        CASES.append(Case(9, f"black hole ({action})", at, "S/D" if at == "down:REDY" and action == "hole-after" else "S",
+                          wire_fault(at, action, "S/D" if at == "down:REDY" and action == "hole-after" else "S")))
+for at, action in (("up:TEND", "drop"), ("down:REDY", "drop"), ("up:DGST", "drop"), ("up:MACH", "drop")):
+    CASES.append(Case(10, '"complete image" lost', at, "S", wire_fault(at, action, "S")))
+for at in ("up:COMT", "down:RUNS"):
+    for action in ("cut", "cut-after", "truncate", "drop", "double", "delay=4000", "swap", "flip"):
+        CASES.append(Case(11, f"commit or its answer: {action}", at, "D", wire_fault(at, action, "D")))
+
+
+def heals_late(at, action, seconds):
+    def run(place):
+        p = Pair(place, rules(at, action))
+        p.begin(*QUICK)
+        p.fired()
+        for _ in range(seconds * 2):  # while it is cut: none or one, never two
+            p.never_two()
+            time.sleep(0.5)
+        p.b.wire.heal()
+        p.verb.wait(PATIENCE)
+        return finish(p, "D")
+    return run
+
+
+for at in ("up:COMT", "down:RUNS"):
+    for action in ("hole", "hole-after"):
+        CASES.append(Case(11, f"commit or its answer: {action}", at, "D", heals_late(at, action, 4)))
+for action in ("cut", "cut-after", "hole", "drop", "double", "flip"):
+    CASES.append(Case(12, f'last word lost ({action})', "up:DONE", "D", wire_fault("up:DONE", action, "D")))
+
+
+# --- 13: who wakes late ---
+
+def stopped(at, expected, seconds):
+    """All of the source is stopped by SIGSTOP, and wakes when everything is over."""
+    def do(p):
+        p.asleep = [p.verb.pid, p.a.keeper(), p.a.cell(), *p.a.processes("trapeze-watcher")]
+        for pid in p.asleep:
+            kill(pid, signal.SIGSTOP)
+        p.b.wire.release()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            p.never_two()
+            time.sleep(0.2)
+        for pid in p.asleep:
+            kill(pid, signal.SIGCONT)
+    return while_held(at, do, expected)
+
+
+CASES.append(Case(13, "source wakes from SIGSTOP", "up:COMT", "D", stopped("up:COMT", "D", 3)))
+CASES.append(Case(13, "source wakes from SIGSTOP", "down:RUNS", "D", stopped("down:RUNS", "D", 3)))
+for at in ("up:PAGE", "up:MACH", "down:REDY"):
+    CASES.append(Case(13, "source wakes from SIGSTOP", at, "S", stopped(at, "S", 12)))
+
+
+def partition_after(at, seconds):
+    """The verb and its watcher are gone too when it heals: any verb resolves it."""
+    def run(place):
+        p = Pair(place, rules(at, "hole"))
+        p.begin(*QUICK)
+        p.fired()
+        p.a.place.until(lambda: "committed" in str(p.a.control({"do": "status"})[1]), "the record")
+        for pid in p.a.processes("trapeze-watcher"):
+            kill(pid)
+        p.verb.kill()
+        p.verb.wait(PATIENCE)
+        for _ in range(seconds * 2):
+            p.never_two()
+            time.sleep(0.5)
+        p.b.wire.heal()
+        p.a.place.until(lambda: p.a.place.run("system", "recover")[0] == 0 and "committed" not in str(p.a.states()), "the recovery")
+        return finish(p, "S/D")  # D, or S if the target's lifetime was over
+    return run
+
+
+for at in ("up:COMT", "down:RUNS"):
+    CASES.append(Case(13, "partition heals late", at, "S/D" if at == "up:COMT" else "D", partition_after(at, 3)))
+
+# --- 14, 15: what is said is not what was meant ---
+
+FLIPS = {"type": 3, "version": 33, "instance": 50, "length": 70, "checksum": 100, "payload": None, "end": -1}
+for at in BEFORE:
+    for what, bit in FLIPS.items():
+        CASES.append(Case(14, f"bit flipped ({what})", at, "S", wire_fault(at, "flip" if bit is None else f"flip={bit}", "S")))
+for at in ("up:PAGE", "up:ROUN>PAGE", "up:PAGE<MACH", "up:MACH", "up:DGST"):
+    CASES.append(Case(14, "bit flipped, checksum mended", at, "S", wire_fault(at, "mend=5000" if "PAGE" in at else "mend=200", "S")))
+
+for at in ("up:HELO", "up:TRPZ", "up:CONF", "up:PAGE", "up:ROUN", "up:MACH", "up:DGST", "up:TEND", "down:OKAY", "down:ROUN"):
+    for action in ("double", "swap", "drop"):
+        if at.startswith("down") and action == "swap":
+            continue  # no other follows
+        if at == "up:ROUN" and action == "swap" or at == "up:HELO" and action == "swap":
+            continue
+        CASES.append(Case(15, f"message {action}", at, "S", wire_fault(at, action, "S")))
+for at in ("up:PAGE", "up:MACH"):
+    for k in (0, 1, 15, 16, 17):
+        CASES.append(Case(15, f"truncated to {k} bytes", at, "S", wire_fault(at, f"truncate={k}", "S")))
+
+
+def oversized(record):
+    return record[:8] + struct.pack("<I", 0x7fffffff) + record[12:]
+
+
+def beyond_memory(record):
+    return with_payload(record, struct.pack("<Q", MEMORY_PAGES) + record[HEADER.size + 8:])
+
+
+def nothing_but_noise(record):
+    return random.Random(SEED).randbytes(len(record))
+
+
+MEMORY_PAGES = (16 << 20) // 4096
+EDITS = [("oversized", oversized, BEFORE), ("hostile (noise)", nothing_but_noise, BEFORE),
+         ("hostile (page beyond memory)", beyond_memory, ["up:PAGE"]),
+         ("hostile (empty)", lambda r: with_payload(r, b""), BEFORE),
+         ("later version", lambda r: r[:4] + struct.pack("<H", 99) + r[6:], BEFORE)]
+
+
+def edit_fault(at, edit):
+    def run(place):
+        p = Pair(place, rules(at, "edit"), edit=edit)
+        status, _, err = p.migrate(*QUICK)
+        assert any(r.endswith("edit") for r in p.b.wire.fired), "did not happen"
+        assert status != 0 and err.startswith("trapeze: machine web: "), (status, err)
+        return finish(p, "S")
+    return run
+
+
+for what, f, places in EDITS:
+    for at in places:
+        CASES.append(Case(15, what, at, "S", edit_fault(at, f)))
+
+
+@case(15, "replayed", "the whole stream, again", "D")
+def replayed(place):
+    """What has led to a machine once leads to none again."""
+    p = Pair(place)
+    taken = []
+    act = p.b.wire.act
+
+    async def tap(link, writer, record, rule, held):
+        if writer is link.far[1]:
+            taken.append(record)
+        return await act(link, writer, record, rule, held)
+    p.b.wire.act = tap
+    status, _, err = p.migrate(*QUICK)
+    assert status == 0 and p.outcome() == "D", err
+    p.goes_on()
+    for name in ("web", "gone"):  # the machine is there; then it is gone, and forgotten
+        host, _, port = p.b.at.rpartition(":")
+        with socket.create_connection((host, int(port)), PATIENCE) as s:
+            s.settimeout(PATIENCE)
+            try:
+                s.sendall(b"".join(taken))
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(65536):
+                    pass
+            except ConnectionError:
+                pass
+        if name == "web":
+            assert p.is_d()
+            p.goes_on()
+    p.end()
+    return "D"
+
+
+# --- 16: mistaken identity ---
+
+def say(at, kind, body):
+    """One message; what is said to it, as (kind, JSON), or None."""
+    host, _, port = at.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as s:
+        s.settimeout(PATIENCE)
+        s.sendall(with_payload(HEADER.pack(kind.encode(), 1, 0, 0, 0), json.dumps(body).encode()))
+        data = b""
+        while len(data) < HEADER.size or len(data) < HEADER.size + HEADER.unpack(data[:HEADER.size])[3]:
+            more = s.recv(65536)
+            if not more:
+                return None
+            data += more
+        return data[:4].decode(), json.loads(data[HEADER.size:])
+
+
+@case(16, "stale or unknown id", "COMT and ABRT", "D")
+def stale_id(place):
+    p = Pair(place, ["down:REDY:1:hold"])
+    p.begin(*QUICK)
+    p.fired()
+    for kind in ("COMT", "ABRT"):
+        assert say(p.b.at, kind, {"id": "0" * 31 + "1"})[0] == "NEVR"
+        assert say(p.b.at, kind, {"id": "../../../etc/passwd"}) is None
+        assert say(p.b.at, kind, {}) is None
+    p.b.wire.release()
+    assert p.verb.wait(PATIENCE) == 0
+    return finish(p, "D")
+
+
+@case(16, "two senders", "of one machine", "D")
+def two_senders(place):
+    p = Pair(place, ["up:PAGE:1:hold"])
+    p.begin(*QUICK)
+    p.fired()
+    status, _, err = p.migrate()
+    assert status != 0 and "another process moves this machine" in err, err
+    p.b.wire.release()
+    assert p.verb.wait(PATIENCE) == 0
+    return finish(p, "D")
+
+
+@case(16, "two senders", "of two machines of one name", "D")
+def two_of_one_name(place):
+    p = Pair(place, ["up:PAGE:1:hold"])
+    other = Host()
+    other.place.good("run", "-d", "--name", "web", "--kernel", WITNESS, "--memory", "16M")
+    p.begin(*QUICK)
+    p.fired()
+    status, _, err = other.place.run("migrate", "web", p.b.to)
+    assert status != 0 and "name web: is taken" in err, err
+    p.b.wire.release()
+    assert p.verb.wait(PATIENCE) == 0
+    assert other.states() == ["running"]
+    other.end()
+    return finish(p, "D")
+
+
+@case(16, "two targets", "the second while the first has all of it", "D")
+def two_targets(place):
+    p = Pair(place, ["down:REDY:1:hold"])
+    other = Host()
+    p.begin(*QUICK)
+    p.fired()
+    status, _, err = p.a.place.run("migrate", "web", other.to)
+    assert status != 0 and "another process moves this machine" in err, err
+    p.b.wire.release()
+    assert p.verb.wait(PATIENCE) == 0
+    assert not other.states()
+    other.end()
+    return finish(p, "D")
+
+
+@case(16, "two targets", "the second after the first was called off", "D")
+def the_other_target(place):
+    p = Pair(place, ["down:REDY:1:hold"])
+    other = Host()
+    p.begin(*QUICK)
+    p.fired()
+    p.verb.kill()
+    p.verb.wait(PATIENCE)
+    status, _, err = p.a.place.run("migrate", "web", other.to, *QUICK)
+    assert status == 0, err
+    p.b.wire.release()
+    p.b.place.until(lambda: not p.b.states(), "the end of the first target's machine")
+    p.trail.check(p.a, other)
+    assert other.states() == ["running"] and p.a.states() == ["exited"]
+    other.end()
+    p.end()
+    return "D"
+
+
+# --- 17, 18: the link is too slow ---
+
+def outruns(expected, *options):
+    def run(place):
+        p = Pair(place)
+        p.a.type("f").close()
+        status, _, err = p.migrate("--bandwidth", "100M", "--no-compression", "--downtime", "10ms", *options)
+        seen = p.outcome()
+        assert (status == 0) == (seen == "D") and seen == expected, (seen, err)
+        assert seen == "D" or "does not converge" in err, err
+        p.goes_on()
+        if seen == "S":
+            p.b.wire.rules.clear()
+            status, _, err = p.migrate(*QUICK)
+            assert status == 0 and p.outcome() == "D", err
+            p.goes_on()
+        p.end()
+        return seen
+    return run
+
+
+CASES.append(Case(17, "guest outruns the link", "policy: stays", "S", outruns("S")))
+CASES.append(Case(17, "guest outruns the link", "policy: --max-time", "S", outruns("S", "--max-time", "2s")))
+CASES.append(Case(17, "guest outruns the link", "policy: --stop-if-not-converging", "D", outruns("D", "--stop-if-not-converging")))
+
+
+def collapses(at):
+    """The message is under way for longer than a machine is stopped."""
+    def run(place):
+        p = Pair(place, rules(at, "hold"))
+        p.begin(*QUICK)
+        p.a.place.until(lambda: any(r.endswith("hold") for r in p.b.wire.fired), "the fault")
+        begun = time.monotonic()
+        p.a.place.until(lambda: p.a.runs(), "the source's machine to go on")
+        at_once = time.monotonic() - begun
+        assert p.verb.wait(PATIENCE) != 0
+        p.b.wire.release()
+        seen = finish(p, "S")
+        assert at_once < PATIENCE, at_once
+        return seen
+    return run
+
+
+for at in ("up:PAGE<MACH", "up:MACH", "up:DGST", "up:TEND", "down:REDY"):
+    CASES.append(Case(18, "link stalls in stop-and-copy", at, "S", collapses(at)))
+
+
+# --- 19: it is called off ---
+
+def interrupt(p):
+    p.verb.send_signal(signal.SIGINT)
+
+
+for at in BEFORE:
+    def called_off(p):
+        interrupt(p)
+        assert p.verb.wait(PATIENCE) != 0
+    CASES.append(Case(19, "cancelled", at, "S", while_held(at, called_off, "S")))
+for at in AFTER:
+    CASES.append(Case(19, "cancelled", at, "D", while_held(at, interrupt, "D")))
+
+
+def races(n):
+    def run(place):
+        """An interrupt at a moment that nobody chose: the answer is that of the verb."""
+        rng = random.Random(SEED + n)
+        p = Pair(place)
+        p.begin("--downtime", "2s", "--stop-if-not-converging")
+        time.sleep(rng.random() * 0.2)
+        interrupt(p)
+        status = p.verb.wait(PATIENCE)
+        seen = p.outcome()
+        assert (status == 0) == (seen == "D"), (seen, status, open(p.said).read())
+        p.goes_on()
+        if seen == "S":
+            p.retry()
+        p.end()
+        return seen
+    return run
+
+
+for n in range(20):
+    CASES.append(Case(19, "cancel races the commit", f"moment {n}", "S/D", races(n)))
+
+
+# --- 20: the guest ends or begins anew ---
+
+def reset_in(at):
+    def do(p):
+        p.a.type("r").close()
+        p.a.place.until(lambda: p.a.printed().count("START") == 2, "the reset")
+        p.a.place.until(lambda: "T " in p.a.printed().split("START")[2], "the first token behind it")
+
+    def run(place):
+        p = Pair(place, rules(at, "hold"))
+        p.begin(*QUICK)
+        p.a.place.until(lambda: any(r.endswith("hold") for r in p.b.wire.fired), "the moment")
+        do(p)
+        p.b.wire.release()
+        status = p.verb.wait(PATIENCE)
+        seen = p.outcome()
+        assert (status == 0) == (seen == "D"), open(p.said).read()
+        p.goes_on(starts=2)
+        p.end()
+        return seen
+    return run
+
+
+def ends_in(at, key, why):
+    def run(place):
+        p = Pair(place, rules(at, "hold"))
+        p.begin(*QUICK)
+        p.a.place.until(lambda: any(r.endswith("hold") for r in p.b.wire.fired), "the moment")
+        p.a.type(key).close()
+        p.a.place.until(lambda: p.a.states() != ["running"], "the end of the guest")
+        p.b.wire.release()
+        assert p.verb.wait(PATIENCE) != 0
+        assert p.outcome() == "gone"
+        (row,) = p.a.place.machines("-a")
+        assert why in json.dumps(row), row
+        check_tokens(p.a.printed())
+        p.end()
+        return "gone"
+    return run
+
+
+for at in ("up:HELO", "down:OKAY", "up:PAGE", "up:ROUN", "up:ROUN>PAGE", "down:ROUN:2"):
+    CASES.append(Case(20, "guest reboots", at, "D", reset_in(at)))
+    CASES.append(Case(20, "guest powers off", at, "gone", ends_in(at, "p", "power off")))
+    CASES.append(Case(20, "guest ends in a triple fault", at, "gone", ends_in(at, "t", "triple")))
+
+
+# --- 23: a device's save or load ---
+
+def record_in_state(change):
+    """An edit of MACH: `change` of one of the records in it, those of devices behind the others."""
+    def edit(message):
+        state, at, places = message[HEADER.size:], 0, []
+        while at < len(state):
+            places.append(at)
+            at += HEADER.size + HEADER.unpack(state[at:at + HEADER.size])[3]
+        at = places[change[0] * len(places) // 100]
+        end = at + HEADER.size + HEADER.unpack(state[at:at + HEADER.size])[3]
+        return with_payload(message, state[:at] + change[1](state[at:end]) + state[end:])
+    return edit
+
+
+LOADS = [("of a later version", lambda r: r[:4] + struct.pack("<H", 99) + r[6:]), ("unknown", lambda r: b"WHAT" + r[4:]),
+         ("too short", lambda r: with_payload(r, r[HEADER.size:-1])), ("missing", lambda r: b""), ("twice", lambda r: r + r)]
+for what, f in LOADS:
+    for percent in (0, 20, 40, 60, 80, 99):
+        if what in ("too short",) and percent == 0:
+            continue
+        CASES.append(Case(23, f"load fails: a record is {what}", f"up:MACH, at {percent} %", "S",
+                          edit_fault("up:MACH", record_in_state((percent, f)))))
+
+
+# --- 24: the log was read, and then .. ---
+
+for at in ("down:ROUN", "up:ROUN>PAGE", "down:ROUN:2", "up:PAGE<MACH", "up:MACH"):
+    for who, f in (("link cut", lambda p: p.b.wire.cut()), ("verb killed", kill_verb)):
+        CASES.append(Case(24, f"dirty log read, then {who}", at, "S", while_held(at, f, "S")))
+
+
+# --- the table ---
+
+TEXT = {1: "destination absent, too small, other features, version or device, name taken", 2: "destination's disk",
+        3: "destination killed before the commit", 4: "source killed before the commit", 5: "source killed behind its record",
+        6: "destination killed behind the commit, before activation", 7: "destination killed after activation",
+        8: "link reset before the commit", 9: "link black-holed before the commit", 10: '"complete image" lost',
+        11: "commit or its acknowledgement lost, delayed, doubled", 12: "last word lost", 13: "partition heals late; source wakes",
+        14: "bit flips", 15: "stream truncated, reordered, doubled, replayed, oversized, hostile", 16: "stale id, two senders, two targets",
+        17: "dirty rate above bandwidth", 18: "bandwidth collapses in stop-and-copy", 19: "cancel", 20: "guest reboots or ends",
+        21: "disk I/O or an interrupt in flight", 22: "ENOSPC, EIO, ENOMEM, EMFILE", 23: "a device's save or load fails",
+        24: "dirty log read, then failure", 25: "other clocks, other TSC frequency", 26: "packets during handover", 27: "TLS",
+        28: "post-copy: link cut", 29: "snapshot: crash, damage", 30: "one snapshot started twice", 31: "random ping-pongs, random faults"}
+
+
+def run_case(c):
+    """(seen, trouble or None)"""
+    place = Place()
+    try:
+        seen = c.run(place)
+        place.check_clean()
+        return seen, None
+    except Skip as reason:
+        return "skipped", str(reason)
+    except Exception:  # a failed test, whatever the reason
+        return "FAILED", traceback.format_exc()
+    finally:
+        abandon()
+        place.close()
+
+
+def show_table(results):
+    """Lines of one row and fault become one; where they differ in what was seen, all is told."""
+    lines = {}
+    for c, seen in results:
+        lines.setdefault((c.row, c.fault, c.expected), []).append((c.where, seen))
+    print("| # | fault | where | expected | seen |")
+    print("|---|---|---|---|---|")
+    for (row, fault, expected), cases in sorted(lines.items()):
+        seen = {}
+        for _, s in cases:
+            seen[s] = seen.get(s, 0) + 1
+        where = cases[0][0] if len(cases) == 1 else f"{len(cases)} places"
+        print(f"| {row} | {fault} | {where} | {expected} | {', '.join(f'{n} {s}' for s, n in sorted(seen.items()))} |")
+    for row, what in NOT_YET.items():
+        print(f"| {row} | {what} | | | not there yet |")
+
+
+def run_table(cases, jobs):
+    """All of them, `jobs` at a time; the exit status."""
+    results, bad, lock = [], 0, threading.Lock()
+    print(f"1..{len(cases)}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run_case, c): c for c in cases}
+        for n, future in enumerate(concurrent.futures.as_completed(running), 1):
+            c, (seen, trouble) = running[future], future.result()
+            with lock:
+                results.append((c, seen))
+                if seen == "skipped":
+                    print(f"ok {n} - {c.name} # SKIP {trouble}", flush=True)
+                    continue
+                bad += seen == "FAILED"
+                print(f"{'not ok' if trouble else 'ok'} {n} - {c.name}: {seen}", flush=True)
+                if trouble:
+                    print("".join("# " + line + "\n" for line in trouble.splitlines()), end="", flush=True)
+    show_table(results)
+    return 1 if bad else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--list", action="store_true", help="names only")
+    parser.add_argument("words", nargs="*")
+    o = parser.parse_args()
+    chosen = [c for c in CASES if not o.words or any(re.search(w, c.name) for w in o.words)]
+    if o.list:
+        print("\n".join(f"{c.name}: {c.expected}" for c in chosen))
+        return 0
+    return run_table(chosen, o.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
