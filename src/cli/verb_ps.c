@@ -37,8 +37,10 @@ static void ask_state(struct line *l)
     if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
         return;
     if (machine_call(l->row, PATIENCE, json_pack("{s:s}", "do", "status"), &reply, &e) < 0) {
-        if (machine_lives(l->row))
-            snprintf(l->state, sizeof(l->state), "no answer");
+        int code;
+        bool ended = vm_end_read(l->row->dir, &code, NULL, 0, NULL) == 0; /* since the registry was read */
+        snprintf(l->state, sizeof(l->state), "%s",
+                 machine_lives(l->row) ? "no answer" : registry_state_name(ended ? MACHINE_EXITED : MACHINE_DEAD));
         return;
     }
     if (json_unpack(reply, "{s:s, s?s, s?I, s?I}", "state", &state, "engine", &engine, "memory_target", &l->target,

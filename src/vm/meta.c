@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define FILE_MAX_BYTES (1ull << 30)
+#define REASONS_MAX    16u
 
 /* Size and digest of a file that a reset loads again. */
 static int sum_file(const char *path, u64 *bytes, char digest[17], struct error *e)
@@ -139,6 +140,32 @@ static void check_shares(const struct vm_config *c, json_t *reasons)
             add(reasons, "share %.200s: %s", c->shares[i].dir, strerror(errno));
 }
 
+/* A member's name that can be shown and quoted in JSON. */
+static bool is_plain(const char *name)
+{
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
+    return n && n < 60 && !name[n];
+}
+
+/* What the other side says of the machine and this version does not know: a device, or an option of one, of a later version. */
+static void check_known(const json_t *theirs, const json_t *ours, json_t *reasons)
+{
+    const char *name;
+    const json_t *v;
+    size_t i;
+    if (json_is_array(theirs))
+        json_array_foreach(theirs, i, v) check_known(v, json_array_get(ours, i), reasons);
+    json_object_foreach((json_t *)theirs, name, v)
+    {
+        const json_t *known = json_object_get(ours, name);
+        if (known)
+            check_known(v, known, reasons);
+        else if (json_array_size(reasons) < REASONS_MAX)
+            add(reasons, "\"%s\" of its configuration: not known to this host's trapeze; update it",
+                is_plain(name) ? name : "?");
+    }
+}
+
 int vm_meta_check(const json_t *meta, struct vm_config *c, json_t *reasons, struct error *e)
 {
     struct error one = {0};
@@ -146,6 +173,9 @@ int vm_meta_check(const json_t *meta, struct vm_config *c, json_t *reasons, stru
     const json_t *config = json_object_get(meta, "config");
     if (!json_is_object(config) || vm_config_from_json(c, config, &one) < 0)
         return error_set(e, EPROTO, "it does not say what machine it is: %s", one.msg);
+    json_t *ours = vm_config_to_json(c);
+    check_known(config, ours, reasons);
+    json_decref(ours);
     if (vm_config_check(c, &one) < 0) {
         add(reasons, "%s", one.msg);
         return 0;
