@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +116,7 @@ u64 paths_process_start(pid_t pid)
     snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
     int fd = open(name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return kill(pid, 0) == 0 || errno == EPERM ? PATHS_UNKNOWN : 0;
     ssize_t n = read(fd, text, sizeof(text) - 1);
     close(fd);
     if (n <= 0)
@@ -135,5 +136,6 @@ u64 paths_process_start(pid_t pid)
 
 bool paths_process_alive(pid_t pid, u64 start)
 {
-    return pid > 0 && start != 0 && paths_process_start(pid) == start;
+    u64 now = pid > 0 && start ? paths_process_start(pid) : 0;
+    return now && (now == start || now == PATHS_UNKNOWN || start == PATHS_UNKNOWN);
 }

@@ -33,11 +33,13 @@ int paths_remove_dir(const char *dir, struct error *e);
 
 /*
  * Start time of process `pid` in clock ticks since boot (proc(5), /proc/PID/stat field 22); 0 when there is no such
- * process or it is a zombie. The pair (pid, start time) names a process for good.
+ * process or it is a zombie; PATHS_UNKNOWN when there is one and /proc can not be read now (no descriptors left). The pair
+ * (pid, start time) names a process for good.
  */
+#define PATHS_UNKNOWN ((u64)INT64_MAX)
 u64 paths_process_start(pid_t pid);
 
-/* Whether the process named by (pid, start) still runs. */
+/* Whether the process named by (pid, start) still runs. Where that can not be told it does: nobody may be buried alive. */
 bool paths_process_alive(pid_t pid, u64 start);
 
 #endif

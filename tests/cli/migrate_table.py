@@ -14,6 +14,7 @@ With words (regular expressions), only cases in whose names one of them is found
 """
 import argparse
 import concurrent.futures
+import errno
 import json
 import os
 import random
@@ -28,7 +29,9 @@ import threading
 import time
 import traceback
 
+import snapshot
 from harness import PATIENCE, Place, Skip
+from inject import Inject
 from two_hosts import Host, Pair, Trail, WITNESS, abandon, check_tokens, kill
 from wire import HEADER, with_payload
 
@@ -349,8 +352,8 @@ for at in BEFORE:
         whole = action == "cut-after" and at in ("up:TEND", "down:REDY")
         CASES.append(Case(8, f"link reset ({action})", at, "S/D" if whole else "S", wire_fault(at, action, "S/D" if whole else "S")))
     for action in ("hole", "hole-after"):
-        CASES.append(Case(9, f"black hole ({action})", at, "S/D" if at == "down:REDY" and action == "hole-after" else "S",
-                          wire_fault(at, action, "S/D" if at == "down:REDY" and action == "hole-after" else "S")))
+        if action == "hole" or at not in ("up:TEND", "down:REDY"):
+            CASES.append(Case(9, f"black hole ({action})", at, "S", wire_fault(at, action, "S")))
 for at, action in (("up:TEND", "drop"), ("down:REDY", "drop"), ("up:DGST", "drop"), ("up:MACH", "drop")):
     CASES.append(Case(10, '"complete image" lost', at, "S", wire_fault(at, action, "S")))
 for at in ("up:COMT", "down:RUNS"):
@@ -358,7 +361,7 @@ for at in ("up:COMT", "down:RUNS"):
         CASES.append(Case(11, f"commit or its answer: {action}", at, "D", wire_fault(at, action, "D")))
 
 
-def heals_late(at, action, seconds):
+def heals_late(at, action, seconds, expected="D"):
     def run(place):
         p = Pair(place, rules(at, action))
         p.begin(*QUICK)
@@ -368,10 +371,12 @@ def heals_late(at, action, seconds):
             time.sleep(0.5)
         p.b.wire.heal()
         p.verb.wait(PATIENCE)
-        return finish(p, "D")
+        return finish(p, expected)
     return run
 
 
+for at in ("up:TEND", "down:REDY"):  # the source may have committed, and the target may give up before it hears of that
+    CASES.append(Case(11, "black hole as the target has all of it", at, "S/D", heals_late(at, "hole-after", 4, "S/D")))
 for at in ("up:COMT", "down:RUNS"):
     for action in ("hole", "hole-after"):
         CASES.append(Case(11, f"commit or its answer: {action}", at, "D", heals_late(at, action, 4)))
@@ -441,7 +446,9 @@ for at in ("up:HELO", "up:TRPZ", "up:CONF", "up:PAGE", "up:ROUN", "up:MACH", "up
             continue  # no other follows
         if at == "up:ROUN" and action == "swap" or at == "up:HELO" and action == "swap":
             continue
-        CASES.append(Case(15, f"message {action}", at, "S", wire_fault(at, action, "S")))
+        # Pages of one round may come in any order. A second end comes when all of it is there: the connection ends, no more.
+        result = {("up:PAGE", "swap"): "D", ("up:TEND", "double"): "S/D"}.get((at, action), "S")
+        CASES.append(Case(15, f"message {action}", at, result, wire_fault(at, action, result)))
 for at in ("up:PAGE", "up:MACH"):
     for k in (0, 1, 15, 16, 17):
         CASES.append(Case(15, f"truncated to {k} bytes", at, "S", wire_fault(at, f"truncate={k}", "S")))
@@ -769,6 +776,190 @@ for what, f in LOADS:
 for at in ("down:ROUN", "up:ROUN>PAGE", "down:ROUN:2", "up:PAGE<MACH", "up:MACH"):
     for who, f in (("link cut", lambda p: p.b.wire.cut()), ("verb killed", kill_verb)):
         CASES.append(Case(24, f"dirty log read, then {who}", at, "S", while_held(at, f, "S")))
+
+
+# --- 22: what a host has no more ---
+
+def sweep_numbers():
+    n = 1
+    while n < 3000:
+        yield n
+        n = n + 1 if n < 10 else n + n // 3
+
+
+def sweep(side, comm, call, code, name=""):
+    """The first such call of a migration fails, then the second instead, and so on until there are no more."""
+    def run(place):
+        p, times = None, 0
+        for n in sweep_numbers():
+            if not p:
+                target = Place()
+                inject = Inject(place if side == "source" else target)
+                p = Pair(place, target=target)
+            inject.arm(call, code, n, name=name, comm=comm)
+            status, _, err = p.migrate(*QUICK)
+            fired = inject.disarm()
+            times += fired
+            seen = p.outcome()
+            assert seen in ("S", "D"), f"call {n}: {seen}: {err}"
+            assert seen == "S" or p.a.place.run("rm", "web")[0] in (0, 1)
+            assert (status == 0) == (seen == "D"), f"call {n}: {seen}, but status {status}: {err}"
+            assert status == 0 or err.startswith("trapeze: "), f"call {n}: {err!r}"
+            at_d = seen == "D"
+            (p.b if at_d else p.a).place.until(lambda: len((p.b if at_d else p.a).printed()) > 0, "a word")
+            if at_d:
+                for key in ("LD_PRELOAD", "INJECT"):
+                    place.env.pop(key, None)
+                p.end()
+                p = None
+                if not fired:
+                    break
+        assert times, "no such call"
+        if p:
+            p.end()
+        return "S"
+    return run
+
+
+SWEEPS = [("source", "trapeze", ["open:EMFILE", "mmap:ENOMEM", "malloc:ENOMEM", "realloc:ENOMEM", "fork:EAGAIN", "pipe:EMFILE", "socket:EMFILE"]),
+          ("source", "trapeze-keeper", ["write:ENOSPC:handover", "write:EIO:handover", "sync:EIO:handover", "malloc:ENOMEM", "realloc:ENOMEM"]),
+          ("source", "trapeze-cell", ["malloc:ENOMEM", "realloc:ENOMEM"]),
+          ("target", "trapeze", ["open:EMFILE", "open:ENOSPC", "write:ENOSPC", "sync:EIO", "mmap:ENOMEM", "memfd_create:EMFILE",
+                                 "ftruncate:ENOSPC", "malloc:ENOMEM", "realloc:ENOMEM", "fork:EAGAIN", "pipe:EMFILE", "socket:EMFILE"]),
+          ("target", "trapeze-keeper", ["open:ENOSPC", "write:ENOSPC:handover", "sync:EIO:handover", "mmap:ENOMEM", "malloc:ENOMEM",
+                                        "realloc:ENOMEM", "memfd_create:EMFILE", "fork:EAGAIN", "socket:EMFILE"]),
+          ("target", "trapeze-cell", ["mmap:ENOMEM", "malloc:ENOMEM", "realloc:ENOMEM"])]
+for side, comm, calls in SWEEPS:
+    for words in calls:
+        call, code, name = (words + ":").split(":")[:3]
+        row = 23 if (side, comm) == ("source", "trapeze-cell") else 22
+        fault = f"save fails: {code} in the {side}'s cell" if row == 23 else f"{code} in the {side}'s {comm}"
+        CASES.append(Case(row, fault, f"each {call}{' of ' + name if name else ''}", "S", sweep(side, comm, call, getattr(errno, code), name)))
+
+
+# --- 25: clocks ---
+
+def other_clock(expected, wall=0, rate=0, prefix=(), names=(), cpus=2):
+    def run(place):
+        target = Place()
+        if wall or rate:
+            Inject(target).clocks(wall, rate)
+        if prefix and subprocess.run([*prefix, "true"], stderr=subprocess.DEVNULL).returncode:
+            raise Skip("no time namespaces here")
+        p = Pair(place, target=target, cpus=cpus)
+        p.trail.clock_back = max(2, -wall)  # the real-time clock is the host's
+        if prefix:
+            p.b.stop_receiver()
+            p.b.listen(*p.b.options, prefix=prefix)
+        status, _, err = p.migrate(*QUICK)
+        seen = p.outcome()
+        assert seen == expected and (status == 0) == (seen == "D") and all(n in err for n in names), (seen, err)
+        p.goes_on()
+        p.end()
+        return seen
+    return run
+
+
+TIME = ["unshare", *([] if os.getuid() == 0 else ["-Ur"]), "--time", "--fork"]
+for what, wall in (("an hour ahead", 3600), ("an hour behind", -3600)):
+    CASES.append(Case(25, f"target's clock is {what}", "activation", "D", other_clock("D", wall=wall)))
+for what, seconds in (("later", -600), ("ten days before", 864000)):
+    CASES.append(Case(25, f"target was booted {what}", "activation", "D",
+                      other_clock("D", prefix=[*TIME, "--monotonic", str(seconds)])))
+
+
+# --- 27: TLS ---
+
+def tls(ours, theirs, *names):
+    def run(place):
+        top = os.path.join(place.path, "tls")
+        subprocess.run([os.environ["MAKE_CERTIFICATES"], top], check=True, stdout=subprocess.DEVNULL)
+        options = [[] if who is None else ["--tls", os.path.join(top, who)] for who in (ours, theirs)]
+        p = Pair(place, receive=("--lifetime", "5", *options[1]))
+        watched = never_paused(p)
+        status, _, err = p.migrate(*QUICK, *options[0])
+        assert status != 0 and all(n in err for n in names), err
+        assert states_seen(watched) == []
+        assert p.outcome() == "S"
+        p.goes_on()
+        p.b.stop_receiver()
+        p.b.listen("--tls", os.path.join(top, "two"))
+        status, _, err = p.migrate(*QUICK, "--tls", os.path.join(top, "one"))
+        assert status == 0 and p.outcome() == "D", err
+        p.goes_on()
+        p.end()
+        return "S"
+    return run
+
+
+for what, ours, theirs, names in (
+        ("source's certificate expired", "expired", "two", ["expired"]), ("target's certificate expired", "one", "expired", ["expired"]),
+        ("source's of another CA", "stranger", "two", ["CA"]), ("target's of another CA", "one", "stranger", ["CA"]),
+        ("target is another host", "one", "elsewhere", ["another host"]), ("plain text offered", None, "two", ["TLS"]),
+        ("plain text wanted", "one", None, ["TLS"])):
+    CASES.append(Case(27, what, "handshake", "S", tls(ours, theirs, *names)))
+
+
+# --- 29, 30: snapshots ---
+
+def of_snapshots(f, **more):
+    def run(place):
+        for name, value in more.items():
+            setattr(snapshot, name, value)
+        f(place)
+        for m in place.machines("-a"):
+            place.good("rm", "-f", m["name"])
+        return "S"
+    return run
+
+
+CASES.append(Case(29, "snapshot torn, short, flipped", "28 places", "S", of_snapshots(snapshot.damage_is_found)))
+CASES.append(Case(29, "verb killed while it writes", "20 moments", "S", of_snapshots(snapshot.verbs_that_are_killed, KILLS=20)))
+
+
+def full_disk(call, code):
+    @case(29, f"{code} while it is written", f"each {call}", "S")
+    def run(place):
+        inject, times = Inject(place), 0
+        place.good(*place.guest("i", "-d", "--name", "web"))
+        place.until(lambda: place.good("logs", "web"), "the guest's first output")
+        place.good("snapshot", "create", "web", "old")
+        for n in sweep_numbers():
+            inject.arm(call, getattr(errno, code), n, comm="trapeze")
+            status, _, err = place.run("snapshot", "create", "web", "new")
+            fired = inject.disarm()
+            times += fired
+            states = [m["state"] for m in place.machines()]
+            assert states == ["running"], (n, states, err)
+            tags = [r["tag"] for r in json.loads(place.good("snapshot", "list", "--format", "json", "web"))]
+            assert "old" in tags and (status or "new" in tags), (n, tags, err)
+            if "new" in tags:  # that of the directory's last sync is known when it is there
+                place.good("snapshot", "rm", "web", "new")
+            if not fired:
+                break
+        assert times, "no such call"
+        place.good("snapshot", "restore", "-f", "web", "old")
+        place.good("rm", "-f", "web")
+        return "S"
+
+
+for call, code in (("write", "ENOSPC"), ("sync", "EIO"), ("open", "EMFILE"), ("malloc", "ENOMEM")):
+    full_disk(call, code)
+
+
+@case(30, "one snapshot started twice", "while its machine runs", "S")
+def started_twice(place):
+    place.good(*place.guest("i", "-d", "--name", "web"))
+    place.good("snapshot", "create", "web", "one")
+    status, _, err = place.run("snapshot", "restore", "web", "one")
+    assert status != 0 and "it runs" in err, err
+    assert [m["state"] for m in place.machines()] == ["running"]
+    place.good("suspend", "web")
+    first = [place.start("resume", "web", stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert 0 in [p.wait(PATIENCE) for p in first]
+    assert [m["state"] for m in place.machines()] == ["running"]
+    place.good("rm", "-f", "web")
+    return "S"
 
 
 # --- the table ---

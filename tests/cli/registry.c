@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -136,6 +137,24 @@ static void names_are_made_up(void **state)
 }
 
 /* A keeper that ends without a word: dead, its socket gone, its row gone if --rm. */
+/* Without descriptors nothing is known of a process but that it is there: then it is not taken for dead. */
+static void no_descriptors(void **state)
+{
+    struct rlimit was, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    u64 start = paths_process_start(getpid());
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = was.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+    bool self = paths_process_alive(getpid(), start), nobody = paths_process_alive(0x3fffff00, start);
+    u64 unknown = paths_process_start(getpid());
+    setrlimit(RLIMIT_NOFILE, &was);
+    assert_true(self);
+    assert_false(nobody);
+    assert_true(unknown == PATHS_UNKNOWN);
+    assert_true(paths_process_alive(getpid(), unknown));
+    assert_false(paths_process_alive(getpid(), start + 1));
+}
+
 static void vanished_keepers(void **state)
 {
     struct registry *r = open_registry();
@@ -319,6 +338,7 @@ int main(void)
         TEST(newer_schemas_are_refused),
         TEST(damaged_databases_are_refused),
         TEST(unwritable_state_directory),
+        TEST(no_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

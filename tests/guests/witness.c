@@ -7,7 +7,7 @@
  *   - at the time stamp counter, and at what the CPU before it has read of it: it never goes back,
  *   - at the interrupt that it has sent to the next one: it comes, once.
  *
- * It prints "START", then a line for each batch of the first CPU: "T", the number of the batch, of batches of all the others, and the
+ * It prints "START", then a line for each batch of the first CPU: "T", the number of the line, of batches of all the others, and the
  * seconds of the real-time clock. Those numbers are the running-token: nobody but one machine can go on from each.
  * What is wrong is told in lines that begin with BAD, once for each kind.
  *
@@ -55,6 +55,7 @@ void ap_main(unsigned id, unsigned cs);
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *p, int c, size_t n);
 static volatile u32 n_cpus, printing, fast;
+static volatile u64 tokens;
 
 static u32 apic_read(unsigned r)
 {
@@ -220,8 +221,9 @@ static void token(void)
     for (unsigned i = 1; i < n_cpus; i++)
         others += cpu[i].batches;
     print_begin();
+    tokens++;
     print("T ");
-    print_hex(cpu[0].batches);
+    print_hex(tokens);
     print(" ");
     print_hex(others);
     print(" ");
@@ -325,6 +327,7 @@ int main(void)
     u32 n = cpus_there();
     memset(cpu, 0, sizeof(cpu));
     n_cpus = printing = fast = 0;
+    tokens = 0;
     set_gate(V_TIMER, (u64)on_timer, SEL_CODE0, 0x8e, 0);
     set_gate(V_IPI, (u64)on_ipi, SEL_CODE0, 0x8e, 0);
     apic_start();
