@@ -71,7 +71,8 @@ struct cell {
     struct rec_buf out; /* data on its way up, from out_at on */
     size_t out_at;
     struct link_msg taking; /* a message whose data is being collected */
-    u8 *in;
+    u8 *in;                 /* that data: few[], if it fits there */
+    u8 few[64];             /* so that what is asked of a running machine needs no memory */
     u32 in_got;
 };
 
@@ -144,26 +145,29 @@ static void pump_out(struct cell *c)
     }
 }
 
-/* Put `len` bytes behind what is already on its way. */
-static void queue_out(struct cell *c, const void *data, u32 len)
+/* Put `len` bytes behind what is already on its way. 0 or -ENOMEM. */
+static int queue_out(struct cell *c, const void *data, u32 len)
 {
     size_t left = c->out.len - c->out_at;
     u8 *p = malloc(left + len);
     if (!p)
-        cell_abandon();
+        return -ENOMEM;
     if (left)
         memcpy(p, c->out.data + c->out_at, left);
     memcpy(p + left, data, len);
     rec_buf_free(&c->out);
     c->out = (struct rec_buf){.data = p, .len = left + len, .cap = left + len};
     c->out_at = 0;
+    return 0;
 }
 
+/* For want of memory the data is left out: an answer is a failure then, and the guest lives on. */
 static void cell_send(struct cell *c, struct link_msg m, const void *data, u32 len)
 {
-    m.len = len;
-    if (len)
-        queue_out(c, data, len);
+    bool whole = !len || queue_out(c, data, len) == 0;
+    m.len = whole ? len : 0;
+    if (!whole && m.kind == UP_DONE)
+        m.result = ENOMEM;
     while (!must(ring_write(&c->link.ring[LINK_MSG_UP], &m, sizeof(m)))) {
         host_event_signal(c->link.wake_peer);
         host_event_wait(c->link.wake_self, host_ns(NULL) + RETRY_NS);
@@ -504,7 +508,7 @@ static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *)
 static bool collect(struct cell *c)
 {
     const struct link_msg *m = &c->taking;
-    if (!c->in && !(c->in = malloc(m->len)))
+    if (!c->in && !(c->in = m->len <= sizeof(c->few) ? c->few : malloc(m->len)))
         cell_abandon();
     c->in_got += must(link_read(&c->link, LINK_DATA_DOWN, c->in + c->in_got, m->len - c->in_got));
     return c->in_got == m->len;
@@ -526,7 +530,8 @@ static bool take_message(struct cell *c)
     struct link_msg whole = *m;
     m->kind = DOWN_NONE;
     actions[whole.kind](c, &whole);
-    free(c->in);
+    if (c->in != c->few)
+        free(c->in);
     c->in = NULL;
     c->in_got = 0;
     return true;

@@ -355,7 +355,7 @@ static int stop_and_copy(struct move *m, struct error *e)
 
 /* --- stages 4 and 5 --- */
 
-/* Ask again and again, on connections of their own, for so long. WIRE_RUNS, WIRE_NEVER, or -errno of the last try. */
+/* Ask again and again, on connections of their own, for so long. WIRE_RUNS, WIRE_NEVER, 0: nothing is committed; -errno of the last try. */
 static int ask_again(const struct machine_row *row, u64 ns, struct error *e)
 {
     u64 end = host_ns(NULL) + ns;
@@ -509,6 +509,16 @@ static int commit_there(struct move *m, struct error *e)
     return r;
 }
 
+/* What was settled without our knowing how it ended: what the record says. WIRE_RUNS, WIRE_NEVER, -errno. */
+static int settled_already(const struct move *m, struct error *e)
+{
+    struct handover_record h;
+    int r = handover_read_at(m->row->dir, &h, e);
+    if (r < 0)
+        return r;
+    return h.role == HANDOVER_MOVED && !strcmp(h.id, m->id) ? WIRE_RUNS : WIRE_NEVER;
+}
+
 /* It has been recorded: from here on only the target's word counts. */
 static int activate(struct move *m, struct error *e)
 {
@@ -527,6 +537,8 @@ static int activate(struct move *m, struct error *e)
     if (r < 0) {
         step(m, EVENT_LOST);
         r = ask_again(m->row, PATIENCE_NS, &lost);
+        if (r == 0)
+            r = settled_already(m, &lost);
         m->result->downtime = host_ns(NULL) - m->stopped;
     }
     if (r < 0)
