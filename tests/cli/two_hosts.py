@@ -5,6 +5,7 @@ The witness (tests/guests/witness.c, WITNESS names it) prints a running-token: n
 can go on from. So what all hosts have printed, in the order in which the machine was there, counts without a gap and without a number
 that comes twice if and only if never two have run and nothing was lost on the way. A Trail is that.
 """
+import copy
 import json
 import os
 import re
@@ -24,7 +25,7 @@ WITNESS = os.environ.get("WITNESS")
 MEMORY = 16 << 20
 TOKEN = re.compile(r"T ([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+)$")
 DAY = 86400
-CLOCK_BACK = 2  # seconds that the real-time clock may go back: hosts' clocks differ
+CLOCK_BACK = 2  # seconds that the real-time clock may go back: it is the host's
 TICK = 0.05
 
 
@@ -196,41 +197,57 @@ class Host:
             self.place.close()
 
 
+class Tokens:
+    """Reads what a machine prints; raises what is wrong with it."""
+
+    def __init__(self, clock_back=CLOCK_BACK):
+        self.last, self.starts, self.rest, self.clock_back = None, 0, "", clock_back
+
+    def line(self, line):
+        assert "BAD" not in line, line
+        if line == "START":
+            self.starts, self.last = self.starts + 1, (0, 0, None)
+            return
+        m = TOKEN.match(line)
+        assert m and self.last, f"not a token: {line!r} behind {self.last}"
+        n, others, clock = (int(m[i], 16) for i in (1, 2, 3))
+        before, before_others, before_clock = self.last
+        assert n > before, f"token {n:x} comes twice, or behind {before:x}"
+        assert n == before + 1, f"tokens between {before:x} and {n:x} are missing"
+        assert others >= before_others, f"another CPU's count went back from {before_others:x} to {others:x}"
+        back = (before_clock - clock) % DAY if before_clock is not None else 0
+        assert back <= self.clock_back or back >= DAY // 2, f"the real-time clock went back by {back} s"
+        self.last = n, others, clock
+
+    def feed(self, text):
+        """More of it. The last line may not be whole yet."""
+        lines = (self.rest + text).split("\n")
+        self.rest = lines.pop()
+        for line in lines:
+            self.line(line)
+        return self
+
+    def number(self):
+        return self.last[0] if self.last else 0
+
+
 class Trail:
     """What the machine has printed on its way, and whether that can be."""
 
-    def __init__(self):
-        self.before = ""
-        self.clock_back = CLOCK_BACK
+    def __init__(self, clock_back=CLOCK_BACK):
+        self.tokens = Tokens(clock_back)
 
     def leaves(self, host):
-        self.before += host.printed()
+        """It has gone from there for good."""
+        self.tokens.feed(host.printed())
 
     def check(self, *hosts, starts=1):
         """Of the machine that is at the last of `hosts` now and was at the others since the last `leaves`; its last token."""
-        return check_tokens(self.before + "".join(h.printed() for h in hosts), starts, self.clock_back)
-
-
-def check_tokens(text, starts=1, clock_back=CLOCK_BACK):
-    """The first number of the last token; raises what is wrong."""
-    lines = text.split("\n")[:-1]  # the last is not whole
-    last, begun = None, 0
-    for at, line in enumerate(lines):
-        assert "BAD" not in line, line
-        if line == "START":
-            begun, last = begun + 1, (0, 0, None)
-            continue
-        m = TOKEN.match(line)
-        assert m and last, f"not a token: {line!r} behind {lines[max(0, at - 3):at]}"
-        n, others, clock = (int(m[i], 16) for i in (1, 2, 3))
-        assert n > last[0], f"token {n:x} comes twice, or behind {last[0]:x}: {lines[max(0, at - 3):at + 1]}"
-        assert n == last[0] + 1, f"tokens between {last[0]:x} and {n:x} are missing"
-        assert others >= last[1], f"another CPU's count went back from {last[1]:x} to {others:x}"
-        back = (last[2] - clock) % DAY if last[2] is not None else 0
-        assert back <= clock_back + CLOCK_BACK or back >= DAY // 2, f"the real-time clock went back by {back} s"
-        last = n, others, clock
-    assert begun == starts, f"{begun} starts, not {starts}"
-    return last[0] if last else 0
+        now = copy.copy(self.tokens)
+        for host in hosts:
+            now.feed(host.printed())
+        assert now.starts == starts, f"{now.starts} starts, not {starts}"
+        return now.number()
 
 
 class Pair:
