@@ -24,6 +24,13 @@ struct line {
     json_t *ports;       /* of a container, as they were given; or NULL */
 };
 
+/* What the registry will say of a machine that ran when it was read, and does no more. */
+static const char *ended_meanwhile(const struct machine_row *row)
+{
+    int code;
+    return registry_state_name(vm_end_read(row->dir, &code, NULL, 0, NULL) == 0 ? MACHINE_EXITED : MACHINE_DEAD);
+}
+
 static void ask_state(struct line *l)
 {
     json_t *reply = NULL;
@@ -34,13 +41,12 @@ static void ask_state(struct line *l)
     if (machine_suspended(l->row))
         snprintf(l->state, sizeof(l->state), VM_REASON_SUSPENDED);
     l->target = l->actual = (json_int_t)l->config.memory;
+    if (l->row->state == MACHINE_RUNNING && !machine_lives(l->row))
+        snprintf(l->state, sizeof(l->state), "%s", ended_meanwhile(l->row));
     if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
         return;
     if (machine_call(l->row, PATIENCE, json_pack("{s:s}", "do", "status"), &reply, &e) < 0) {
-        int code;
-        bool ended = vm_end_read(l->row->dir, &code, NULL, 0, NULL) == 0; /* since the registry was read */
-        snprintf(l->state, sizeof(l->state), "%s",
-                 machine_lives(l->row) ? "no answer" : registry_state_name(ended ? MACHINE_EXITED : MACHINE_DEAD));
+        snprintf(l->state, sizeof(l->state), "%s", machine_lives(l->row) ? "no answer" : ended_meanwhile(l->row));
         return;
     }
     if (json_unpack(reply, "{s:s, s?s, s?I, s?I}", "state", &state, "engine", &engine, "memory_target", &l->target,

@@ -411,7 +411,8 @@ static bool serve_clients(struct keeper *k, const struct pollfd *p)
             keeper_serve_stream(k, c, p[i].revents);
             continue;
         }
-        if (c->fd < 0 || c->fd != p[i].fd || (!p[i].revents && !c->in_len && !c->body_want))
+        /* One that is given up (no memory for its answer) has nothing to say, and has to be told so by the end of its connection. */
+        if (c->fd < 0 || c->fd != p[i].fd || (!p[i].revents && !c->in_len && !c->body_want && !c->closing))
             continue;
         more |= keeper_serve_client(k, c);
         bool hung_up = p[i].revents & (POLLHUP | POLLERR | POLLNVAL);

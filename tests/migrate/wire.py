@@ -165,7 +165,7 @@ class Wire:
         self.say = say or (lambda *_: None)
         self.log = []  # (direction, type, length) of each message that was read
         self.fired = []
-        self.links, self.tasks = set(), set()
+        self.links, self.tasks, self.gates = set(), set(), []
         self.address = None
 
     # --- in the loop ---
@@ -174,6 +174,8 @@ class Wire:
         """The rule for a message. All count it; two for one message: the first."""
         rules = [r for r in self.rules if r.meets(direction, kind, following)]
         if rules:
+            rules[0].gate = asyncio.Event()
+            self.gates.append(rules[0].gate)
             self.fired.append(rules[0].text)
             self.say("fired", rules[0].text)
         return rules[0] if rules else None
@@ -221,7 +223,7 @@ class Wire:
         elif action == "delay":
             await asyncio.sleep(rule.argument / 1000)
         elif action == "hold":
-            await self.released.wait()
+            await rule.gate.wait()
         elif action == "mend":
             record = with_payload(record, flip(record[HEADER.size:], rule.argument))
         elif action == "edit":
@@ -321,7 +323,7 @@ class Wire:
 
     async def main(self, ready):
         self.loop = asyncio.get_running_loop()
-        self.open, self.over, self.released = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.open, self.over = asyncio.Event(), asyncio.Event()
         self.open.set()
         if self.listen.startswith("unix:"):
             self.server = await asyncio.start_unix_server(self.serve, self.listen[5:], limit=ROOM)
@@ -376,7 +378,11 @@ class Wire:
         self.call(self.close_hole)
 
     def release(self):
-        self.call(self.released.set)
+        """What is held now goes on."""
+        def open_gates():
+            while self.gates:
+                self.gates.pop().set()
+        self.call(open_gates)
 
     def end(self):
         if self.thread.is_alive():
