@@ -48,7 +48,6 @@ bench-migrate: guest
 # Suites of their own: each begins with the issue that brings it.
 later-guests     := other guests than Debian's kernel
 later-kvm        := the KVM engine
-later-migrate    := migration
 later-containers := containers
 later-suites     := the suites of other projects
 test-guests test-kvm test-migrate test-containers test-suites: test-%:

@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
 """migrate.py check|all: machines that move between two hosts, which are two state directories; a wire with faults lies between.
 
-Each fault has one of the results of docs/migration.md: S, the source's machine runs on, nothing is left at the target, and a retry
-succeeds; D, it runs at the target, and is no more at the source. `all` forces each fault at each message, and prints a table.
+`all` is a long one of Debian's kernel at work. The faults are in migrate_table.py: `check` has a sample of them.
 """
 import os
-import random
 import signal
 import socket
 import sys
@@ -13,6 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../migrate"))
 from harness import LINUX, Place, Skip, run_tests
+from two_hosts import WITNESS
 from wire import Wire
 
 PATIENCE = 20
@@ -195,94 +194,27 @@ def cancelled(place):
     h.end()
 
 
-# --- faults ---
+# --- smaller ---
 
-def one_fault(place, rule, expected):
-    h = Hosts(place, [rule])
-    small(place)
-    status, out, err = h.migrate("--max-time", "5s")
-    assert h.wire.fired, f"{rule}: did not happen"
-    await_result(h, expected)
-    assert (status == 0) == (expected == "D"), (status, err)
-    if expected == "S":
-        retry(h)
-    h.end()
-
-
-def killed_at(place, rule, who, expected):
-    """While that message is on its way `who` is killed."""
-    h = Hosts(place, [rule])
-    small(place)
-    verb = place.start("migrate", "web", h.to, stderr=open(os.devnull, "w"), stdout=open(os.devnull, "w"))
-    place.until(lambda: h.wire.fired, "the fault")
-    if who == "verb":
-        verb.kill()
-    elif who == "receiver":  # and what it has forked for the connection
-        for pid in h.b.processes():
-            with open(f"/proc/{pid}/comm") as f:
-                if f.read().strip() == "trapeze":
-                    os.kill(pid, signal.SIGKILL)
-        h.receiver.wait()
-        h.listen()
-    elif who == "source":
-        os.kill(place.keeper("web"), signal.SIGKILL)
-    elif who == "target":
-        os.kill(h.b.keeper("web"), signal.SIGKILL)
-    verb.wait(PATIENCE)
-    if expected == "gone":  # the guest has died with its host
-        place.until(lambda: h.states(place) in (["dead"], ["exited"]) and not h.states(h.b), "the end of both")
-    else:
-        await_result(h, expected)
-    if expected == "S":
-        retry(h)
-    h.end()
+def sleepers_go_on(place):
+    """A machine all of whose processors sleep until a timer comes goes on behind a pause."""
+    place.good("run", "-d", "--name", "web", "--kernel", WITNESS, "--memory", "16M", "--cpus", "2")
+    place.until(lambda: place.good("logs", "web").count("\nT ") > 2, "the guest's first tokens")
+    for _ in range(5):
+        place.good("pause", "web")
+        before = place.good("logs", "web").count("\nT ")
+        place.good("resume", "web")
+        place.until(lambda: place.good("logs", "web").count("\nT ") > before + 2, "tokens")
+    place.good("rm", "-f", "web")
 
 
-def result_at(direction, kind):
-    return "D" if f"{direction}:{kind}" in AFTER_COMMIT else "S"
-
-
-def all_faults():
-    """[(function of a place, name)]"""
-    out = []
-    for direction, kinds in (("up", UP), ("down", DOWN)):
-        for kind in kinds:
-            for action in ("cut", "cut-after", "truncate", "flip"):
-                expected = result_at(direction, kind)
-                if action == "cut-after" and kind == "REDY":
-                    expected = "any"
-                out.append((f"{direction}:{kind}:1:{action}", expected))
-    return [(lambda place, r=r, x=x: one_fault(place, r, x), f"{r} {x}") for r, x in out if x != "any"]
-
-
-def all_kills():
-    rows = [("down:OKAY:1:delay=2000", "verb", "S"), ("up:PAGE:1:delay=2000", "verb", "S"),
-            ("up:MACH:1:delay=2000", "verb", "S"), ("down:REDY:1:delay=2000", "verb", "S"),
-            ("up:COMT:1:delay=2000", "verb", "D"), ("down:RUNS:1:delay=2000", "verb", "D"),
-            ("up:PAGE:1:delay=2000", "receiver", "S"), ("down:REDY:1:delay=2000", "receiver", "S"),
-            ("up:COMT:1:delay=2000", "receiver", "D"), ("down:RUNS:1:delay=2000", "receiver", "D"),
-            ("up:PAGE:1:delay=2000", "source", "gone"), ("up:COMT:1:delay=2000", "source", "D"),
-            ("up:PAGE:1:delay=2000", "target", "S"), ("down:REDY:1:delay=2000", "target", "S"),
-            ("up:COMT:1:delay=2000", "target", "S")]
-    return [(lambda place, r=r: killed_at(place, *r), f"{r[1]} killed at {r[0]} {r[2]}") for r in rows]
-
-
-def named(pairs):
-    for f, name in pairs:
-        f.__name__ = name.replace(" ", "_")
-    return [f for f, _ in pairs]
+def check():
+    """What fits the tests of each day: of the table of faults a sample, and of its ping-pongs 50."""
+    import migrate_table as table
+    cases = table.sample(table.SEED, 10) + table.ping_pongs(50, 2, table.SEED)
+    return run_tests([what_is_refused, start_after, cancelled, sleepers_go_on]) | table.run_table(cases, 4, False)
 
 
 if __name__ == "__main__":
-    long = sys.argv[1] == "all"
-    only = sys.argv[2:]
-    HOPS = 25 if long else 1
-    faults, kills = named(all_faults()), named(all_kills())
-    basic = [work_goes_on, what_is_refused, start_after, cancelled]
-    if not long:
-        basic = basic[1:]
-        random.seed(20261123)
-        faults = random.sample([f for f in faults if f.__name__.endswith(":cut_S")], 5)
-        kills = [k for k in kills if k.__name__.startswith(("verb_killed_at_down:REDY", "verb_killed_at_up:COMT", "target_killed_at_down"))]
-    tests = [*basic, *faults, *kills]
-    sys.exit(run_tests([t for t in tests if not only or any(word in t.__name__ for word in only)]))
+    HOPS = 25
+    sys.exit(check() if sys.argv[1] == "check" else run_tests([work_goes_on]))

@@ -37,7 +37,6 @@ from wire import HEADER, Rule, with_payload
 
 QUICK = ("--downtime", "2s", "--stop-if-not-converging")  # it is stopped behind the first round
 LONGER = ("--downtime", "20ms", "--stop-if-not-converging")  # .. behind the second at the earliest, the first one being slow
-LATE = 15  # seconds that a fault may keep the machine waiting: the longest deadline is 10
 SEED = 20261123
 
 
@@ -94,9 +93,7 @@ def wire_fault(where, action, expected, *options):
     """The verb goes on by itself."""
     def run(place):
         p = Pair(place, rules(where, action))
-        begun = time.monotonic()
         status, _, err = p.migrate(*how(where), *options)
-        took = time.monotonic() - begun
         assert any(r != TWO_ROUNDS for r in p.b.wire.fired), f"did not happen: {p.b.wire.log}"
         if "hole" in action and expected == "S":
             seen = p.outcome()  # both sides come to it by themselves
@@ -105,7 +102,6 @@ def wire_fault(where, action, expected, *options):
         seen = finish(p, expected)
         assert (status == 0) == (seen == "D"), f"{seen}, but status {status}: {err}"
         assert status == 0 or err.startswith("trapeze: machine web: "), err
-        run.took = took
         return seen
     return run
 
@@ -312,7 +308,9 @@ for at in BEFORE:
         result = "S/D" if at == "down:REDY" and who == "receiver" else "S"
         CASES.append(Case(3, f"target's {who} killed", at, result, while_held(at, f, result)))
     for who, f in (("keeper", kill_source_keeper), ("cell", kill_source_cell), ("host", kill_source_host)):
-        CASES.append(Case(4, f"source's {who} killed", at, "gone", while_held(at, f, "gone", restart_source if who == "host" else None)))
+        # When the state has been read the guest's process is wanted no more; its keeper may commit before it notices.
+        result = "gone/D" if who == "cell" and at in BEFORE[BEFORE.index("up:PAGE<MACH"):] else "gone"
+        CASES.append(Case(4, f"source's {who} killed", at, result, while_held(at, f, result, restart_source if who == "host" else None)))
     CASES.append(Case(4, "source's verb killed", at, "S", while_held(at, kill_verb, "S")))
 for at in ("up:COMT", "down:RUNS"):
     for who, f in (("keeper", kill_source_keeper), ("cell", kill_source_cell), ("verb", kill_verb)):
@@ -1327,7 +1325,19 @@ def show_table(results):
         print(f"| {row} | {what} | | | not there yet |")
 
 
-def run_table(cases, jobs):
+SLOW = re.compile(r"^(9|13|18|21|22|29|31) |hole|drop|swap|delay|outruns|down:ROUN double|OKAY double|stalls|ROUN double|SIGSTOP|"
+                  r"REDY flip|double: (up:HELO|down)|verb killed: (up:TEND|down:REDY)")
+
+
+def sample(seed, more):
+    """One case of each row, and so many more, of those that do not wait for a time-out."""
+    rng = random.Random(seed)
+    fast = [c for c in CASES if not SLOW.search(c.name)]
+    chosen = [rng.choice([c for c in fast if c.row == row]) for row in dict.fromkeys(c.row for c in fast)]
+    return chosen + rng.sample([c for c in fast if c not in chosen], more)
+
+
+def run_table(cases, jobs, table=True):
     """All of them, `jobs` at a time; the exit status."""
     results, bad, lock = [], 0, threading.Lock()
     print(f"1..{len(cases)}", flush=True)
@@ -1344,7 +1354,8 @@ def run_table(cases, jobs):
                 print(f"{'not ok' if trouble else 'ok'} {n} - {c.name}: {seen}", flush=True)
                 if trouble:
                     print("".join("# " + line + "\n" for line in trouble.splitlines()), end="", flush=True)
-    show_table(results)
+    if table:
+        show_table(results)
     return 1 if bad else 0
 
 

@@ -77,6 +77,13 @@ class Running(unittest.TestCase):
         self.assertEqual(str(total), "1 passed, 1 failed, 0 skipped")
         self.assertIn("| why", out.getvalue())
 
+    def test_tables_are_shown(self):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            run_tests.run_all([{"name": "good", "cmd": ["printf", "ok 1 - a\\n| # | seen |\\n| 1 | S |\\n"]}], 1)
+        self.assertIn("\n| # | seen |\n| 1 | S |\n", out.getvalue())
+        self.assertNotIn("ok 1 - a", out.getvalue())
+
 
 class Program(unittest.TestCase):
     """The whole of it on a project of its own."""
