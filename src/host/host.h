@@ -177,6 +177,9 @@ bool host_event_watch(int fd, u64 deadline);
 /* A thread that runs fn(arg), never to be waited for. Before a seal. 0 or a negative errno. */
 int host_thread_start(void *(*fn)(void *), void *arg, struct error *e);
 
+/* The calling thread gives way to others: by `nice`, 0 to 19. */
+void host_thread_background(int nice);
+
 /* A lock; zeroed: free. Not recursive. */
 struct host_lock {
     u32 word;
@@ -237,10 +240,14 @@ int host_stay_beneath(int dir, bool read_only, struct error *e);
 
 /* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
 
-/* The cell: computing, sleeping, its events, private memory that is not executable, holes in guest memory. It can open and name nothing. */
+/*
+ * The cell: computing, sleeping, its events, private memory that is not executable, holes in guest memory, the file that memory is
+ * read from. It can open and name nothing.
+ */
 struct host_cell_seal {
     int wake_self, wake_peer;     /* events: read, written */
     int ram;                      /* guest memory: its pages may be given back */
+    int file;                     /* what guest memory is read from, open for reading only; -1: nothing */
     int wake_back[HOST_WAKE_MAX]; /* events of back ends: written, */
     unsigned n_wake_back;         /* so many */
 };

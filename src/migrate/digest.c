@@ -8,11 +8,16 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+u64 page_sum(const void *page)
+{
+    return XXH3_64bits(page, PAGE_SIZE);
+}
+
 int sums_init(struct page_sums *s, u64 n, struct error *e)
 {
     static const u8 zeros[PAGE_SIZE];
     s->n = n;
-    s->zero = XXH3_64bits(zeros, sizeof(zeros));
+    s->zero = page_sum(zeros);
     s->sum = malloc(n * sizeof(*s->sum));
     if (!s->sum)
         return error_set(e, ENOMEM, "sums of %llu pages: out of memory", (unsigned long long)n);
@@ -29,7 +34,7 @@ void sums_free(struct page_sums *s)
 void sums_note(struct page_sums *s, u64 first, u64 n, const void *pages)
 {
     for (u64 i = 0; i < n; i++)
-        s->sum[first + i] = pages ? XXH3_64bits((const u8 *)pages + i * PAGE_SIZE, PAGE_SIZE) : s->zero;
+        s->sum[first + i] = pages ? page_sum((const u8 *)pages + i * PAGE_SIZE) : s->zero;
 }
 
 void sums_digest(const struct page_sums *s, u8 out[DIGEST_LEN])

@@ -29,6 +29,9 @@ void sums_free(struct page_sums *s);
 void sums_note(struct page_sums *s, u64 first, u64 n, const void *pages);
 void sums_digest(const struct page_sums *s, u8 out[DIGEST_LEN]);
 
+/* The sum of one page. */
+u64 page_sum(const void *page);
+
 /* XXH3_64bits of what can be read from `fd`, to its end. 0 or -errno. */
 int digest_fd(int fd, u64 *sum, struct error *e);
 

@@ -89,7 +89,7 @@ int stream_file_create(struct stream_file *f, int dir, const char *name, struct 
     }
     o->put = write_all;
     o->ctx = f;
-    o->aligned = true;
+    o->aligned = o->indexed = true;
     return 0;
 }
 

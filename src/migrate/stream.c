@@ -19,6 +19,7 @@
 #define TYPE_ZERO   REC_TYPE('Z', 'E', 'R', 'O')
 #define TYPE_PAD    REC_TYPE('P', 'A', 'D', 'D')
 #define TYPE_ROUND  REC_TYPE('R', 'O', 'U', 'N')
+#define TYPE_INDEX  REC_TYPE('I', 'N', 'D', 'X')
 #define TYPE_STATE  REC_TYPE('M', 'A', 'C', 'H')
 #define TYPE_DIGEST REC_TYPE('D', 'G', 'S', 'T')
 #define TYPE_END    REC_TYPE('T', 'E', 'N', 'D')
@@ -28,6 +29,8 @@
 #define PAGES_HEAD  16u /* first page, number of pages, encoding */
 #define BUFFER      (REC_HEADER + PAGES_HEAD + STREAM_PAGES * (u32)PAGE_SIZE)
 #define TELL_PAGES  2048u
+#define RUN_HEAD    24u /* of a run in an index: first page, offset, number of pages, 0; its sums follow */
+#define END_VERSION 2u  /* since 2: where the index begins */
 
 static int check_head(const void *candidate, struct error *e)
 {
@@ -76,6 +79,7 @@ int stream_begin(struct stream_out *o, const struct stream_head *head, struct er
     struct rec_buf b = {0};
     o->offset = o->records = o->pages = 0;
     o->packed = NULL;
+    o->index = (struct stream_index){0};
     o->buf = malloc(BUFFER);
     int r = o->buf ? sums_init(&o->sums, head->ram_size / PAGE_SIZE, e) : error_set(e, ENOMEM, "stream: out of memory");
     if (r == 0 && rec_save(&b, &head_record, 0, head) < 0)
@@ -93,6 +97,7 @@ void stream_out_free(struct stream_out *o)
     free(o->packed);
     o->buf = o->packed = NULL;
     sums_free(&o->sums);
+    stream_index_free(&o->index);
 }
 
 int stream_put_config(struct stream_out *o, const char *text, struct error *e)
@@ -124,6 +129,27 @@ static u32 pack_pages(struct stream_out *o, const u8 *from, u32 n)
     return len > 0 ? (u32)len : 0;
 }
 
+/* Pages [first, first + n) lie, as they are, where the next record of pages has them. */
+static int note_run(struct stream_index *x, u64 first, u32 n, u64 offset, struct error *e)
+{
+    if (x->n == x->cap) {
+        size_t cap = x->cap ? 2 * x->cap : 256;
+        struct stream_run *more = reallocarray(x->run, cap, sizeof(*more));
+        if (!more)
+            return error_set(e, ENOMEM, "stream: out of memory");
+        x->run = more;
+        x->cap = cap;
+    }
+    x->run[x->n++] = (struct stream_run){first, offset, n};
+    return 0;
+}
+
+void stream_index_free(struct stream_index *x)
+{
+    free(x->run);
+    *x = (struct stream_index){0};
+}
+
 /* Pages [first, first + n), STREAM_PAGES at most. */
 static int put_pages(struct stream_out *o, const u8 *ram, u64 first, u32 n, struct error *e)
 {
@@ -144,6 +170,8 @@ static int put_pages(struct stream_out *o, const u8 *ram, u64 first, u32 n, stru
     rec_put_header(record, TYPE_PAGES, 1, 0, record + REC_HEADER, len);
     o->records++;
     o->pages += n * PAGE_SIZE;
+    if (o->indexed && (r = note_run(&o->index, first, n, o->offset + REC_HEADER + PAGES_HEAD, e)) < 0)
+        return r;
     return put(o, record, REC_HEADER + len, e);
 }
 
@@ -257,20 +285,51 @@ int stream_put_round(struct stream_out *o, const char *text, struct error *e)
     return put_record(o, TYPE_ROUND, text, (u32)strlen(text), e);
 }
 
+/* The index: runs of pages, and their sums. */
+static int put_index(struct stream_out *o, struct error *e)
+{
+    u8 *p = o->buf + REC_HEADER;
+    u32 len = 0;
+    int r = 0;
+    o->index_at = o->offset;
+    for (size_t i = 0; i < o->index.n && r == 0; i++) {
+        const struct stream_run *run = &o->index.run[i];
+        put_le64(p + len, run->first);
+        put_le64(p + len + 8, run->offset);
+        put_le32(p + len + 16, run->n);
+        put_le32(p + len + 20, 0);
+        len += RUN_HEAD;
+        for (u32 k = 0; k < run->n; k++, len += 8)
+            put_le64(p + len, o->sums.sum[run->first + k]);
+        bool last = i + 1 == o->index.n;
+        if (last || len + RUN_HEAD + 8 * STREAM_PAGES > BUFFER - REC_HEADER) {
+            r = put_record(o, TYPE_INDEX, p, len, e);
+            len = 0;
+        }
+    }
+    return r;
+}
+
 int stream_put_state(struct stream_out *o, const void *records, size_t len, struct error *e)
 {
     if (!len || len > STREAM_STATE_MAX)
         return error_set(e, E2BIG, "stream: %zu bytes of a machine's records; %u are allowed", len, STREAM_STATE_MAX);
+    int r = o->indexed ? put_index(o, e) : 0;
+    if (r < 0)
+        return r;
     return put_record(o, TYPE_STATE, records, (u32)len, e);
 }
 
 int stream_put_end(struct stream_out *o, struct error *e)
 {
-    u8 digest[DIGEST_LEN], count[8];
+    u8 digest[DIGEST_LEN], end[REC_HEADER + 16];
     sums_digest(&o->sums, digest);
     int r = put_record(o, TYPE_DIGEST, digest, sizeof(digest), e);
-    put_le64(count, o->records + 1);
-    return r == 0 ? put_record(o, TYPE_END, count, sizeof(count), e) : r;
+    u32 len = o->indexed ? 16 : 8;
+    put_le64(end + REC_HEADER, ++o->records);
+    put_le64(end + REC_HEADER + 8, o->index_at);
+    rec_put_header(end, TYPE_END, o->indexed ? END_VERSION : 1, 0, end + REC_HEADER, len);
+    return r == 0 ? put(o, end, REC_HEADER + len, e) : r;
 }
 
 /* --- reading --- */
@@ -316,12 +375,13 @@ static int payload(struct stream_in *s, struct rec_view *v, u8 *to, struct error
     return 0;
 }
 
-/* Type, version and length of a record that has one length. */
-static int expect(struct stream_in *s, const struct rec_view *v, u32 type, u32 least, u32 most, struct error *e)
+/* Type, version and length of a record; those of up to `version` are known. */
+static int expect_to(struct stream_in *s, const struct rec_view *v, u32 type, u16 version, u32 least, u32 most,
+                     struct error *e)
 {
     if (v->type != type)
         return bad(s, e, EBADMSG, "%.4s where %.4s should be", (const char *)&v->type, (const char *)&type);
-    if (v->version != 1 || v->instance)
+    if (!v->version || v->version > version || v->instance)
         return bad(s, e, EPROTONOSUPPORT, "%.4s of version %u: a later trapeze wrote it", (const char *)&type,
                    v->version);
     if (v->len < least || v->len > most)
@@ -329,10 +389,15 @@ static int expect(struct stream_in *s, const struct rec_view *v, u32 type, u32 l
     return 0;
 }
 
+static int expect(struct stream_in *s, const struct rec_view *v, u32 type, u32 least, u32 most, struct error *e)
+{
+    return expect_to(s, v, type, 1, least, most, e);
+}
+
 int stream_open(struct stream_in *s, struct error *e)
 {
     struct rec_view v;
-    s->offset = s->records = s->done = 0;
+    s->offset = s->records = s->done = s->indexed = 0;
     s->unpacked = NULL;
     s->buf = malloc(BUFFER);
     int r = s->buf ? next(s, &v, e) : error_set(e, ENOMEM, "stream: out of memory");
@@ -441,13 +506,52 @@ static int get_round(struct stream_in *s, struct rec_view *v, u8 *ram, struct er
     return s->round(s->ctx, (const char *)s->buf, e);
 }
 
+/* --- the index --- */
+
+/* The run at `p`, of which `len` bytes are there: its bytes, or -errno. It begins behind all that came before. */
+static int take_run(struct stream_in *s, const u8 *p, u32 len, struct stream_run *run, struct error *e)
+{
+    if (len < RUN_HEAD)
+        return bad(s, e, EBADMSG, "INDX ends in the middle of a run");
+    *run = (struct stream_run){get_le64(p), get_le64(p + 8), get_le32(p + 16)};
+    if (!run->n || run->n > STREAM_PAGES || get_le32(p + 20) || run->first < s->indexed || run->first >= s->sums.n ||
+        run->n > s->sums.n - run->first || len - RUN_HEAD < 8 * run->n)
+        return bad(s, e, EBADMSG, "INDX has %u pages from %llu on, of %llu, behind %llu", run->n,
+                   (unsigned long long)run->first, (unsigned long long)s->sums.n, (unsigned long long)s->indexed);
+    if (run->offset % PAGE_SIZE || run->offset > INT64_MAX - STREAM_PAGES * PAGE_SIZE)
+        return bad(s, e, EBADMSG, "INDX has pages at byte %llu, where none can be", (unsigned long long)run->offset);
+    s->indexed = run->first + run->n;
+    return (int)(RUN_HEAD + 8 * run->n);
+}
+
+/* Of a stream that is read whole: what it says has to be what came. */
+static int get_index(struct stream_in *s, struct rec_view *v, u8 *ram, struct error *e)
+{
+    struct stream_run run;
+    int r = expect(s, v, TYPE_INDEX, RUN_HEAD, BUFFER - REC_HEADER, e);
+    if (r < 0 || (r = payload(s, v, s->buf, e)) < 0)
+        return r;
+    for (u32 at = 0; at < v->len; at += (u32)r) {
+        if ((r = take_run(s, s->buf + at, v->len - at, &run, e)) < 0)
+            return r;
+        for (u32 k = 0; k < run.n; k++)
+            if (get_le64(s->buf + at + RUN_HEAD + 8 * k) != s->sums.sum[run.first + k])
+                return bad(s, e, EBADMSG, "INDX has another sum of page %llu", (unsigned long long)(run.first + k));
+    }
+    return 0;
+}
+
 /* Memory, up to the record behind it, whose header is in *v then. */
 static int get_memory(struct stream_in *s, struct rec_view *v, u8 *ram, struct error *e)
 {
     static const struct {
         u32 type;
         int (*get)(struct stream_in *, struct rec_view *, u8 *, struct error *);
-    } kinds[] = {{TYPE_PAGES, get_pages}, {TYPE_ZERO, get_zero}, {TYPE_PAD, get_pad}, {TYPE_ROUND, get_round}};
+    } kinds[] = {{TYPE_PAGES, get_pages},
+                 {TYPE_ZERO, get_zero},
+                 {TYPE_PAD, get_pad},
+                 {TYPE_ROUND, get_round},
+                 {TYPE_INDEX, get_index}};
     for (;;) {
         unsigned i = 0;
         int r = next(s, v, e);
@@ -487,13 +591,18 @@ static int get_digest(struct stream_in *s, struct error *e)
     return 0;
 }
 
-static int get_end(struct stream_in *s, struct error *e)
+/* `counted`: all its records have been read. */
+static int get_end(struct stream_in *s, bool counted, struct error *e)
 {
     struct rec_view v;
     int r = next(s, &v, e);
-    if (r < 0 || (r = expect(s, &v, TYPE_END, 8, 8, e)) < 0 || (r = payload(s, &v, s->buf, e)) < 0)
+    if (r < 0 || (r = expect_to(s, &v, TYPE_END, END_VERSION, 8, 16, e)) < 0)
         return r;
-    if (get_le64(v.payload) != s->records)
+    if (v.len != 8u * v.version)
+        return bad(s, e, EBADMSG, "TEND of %u bytes can not be", v.len);
+    if ((r = payload(s, &v, s->buf, e)) < 0)
+        return r;
+    if (counted && get_le64(v.payload) != s->records)
         return error_set(e, EBADMSG, "%llu records where %llu were written", (unsigned long long)s->records,
                          (unsigned long long)get_le64(v.payload));
     return 0;
@@ -506,5 +615,58 @@ int stream_get_machine(struct stream_in *s, u8 *ram, struct rec_buf *state, stru
     if (r < 0 || (r = get_memory(s, &v, ram, e)) < 0 || (r = get_state(s, &v, state, e)) < 0 ||
         (r = get_digest(s, e)) < 0)
         return r;
-    return get_end(s, e);
+    return get_end(s, true, e);
+}
+
+/* --- reading without the memory --- */
+
+int stream_in_tail(const u8 tail[STREAM_TAIL], u64 size, u64 *index, struct error *e)
+{
+    struct rec_view v;
+    rec_get_header(tail, &v);
+    *index = 0;
+    if (v.type != TYPE_END || v.version != END_VERSION || v.instance || v.len != STREAM_TAIL - REC_HEADER)
+        return 0;
+    if (!rec_intact(tail, tail + REC_HEADER))
+        return error_set(e, EBADMSG, "its end is damaged");
+    u64 at = get_le64(tail + REC_HEADER + 8);
+    if (!at || at > size - STREAM_TAIL)
+        return error_set(e, EBADMSG, "it has its index at byte %llu of %llu", (unsigned long long)at,
+                         (unsigned long long)size);
+    *index = at;
+    return 0;
+}
+
+/* A record of the index: its runs, which lie before it, and the sums of their pages. */
+static int take_index(struct stream_in *s, struct rec_view *v, u64 end, struct stream_index *x, struct error *e)
+{
+    struct stream_run run;
+    int r = expect(s, v, TYPE_INDEX, RUN_HEAD, BUFFER - REC_HEADER, e);
+    if (r < 0 || (r = payload(s, v, s->buf, e)) < 0)
+        return r;
+    for (u32 at = 0; at < v->len; at += (u32)r) {
+        int len = take_run(s, s->buf + at, v->len - at, &run, e);
+        if (len < 0)
+            return len;
+        if (run.offset < PAGE_SIZE || run.offset + run.n * (u64)PAGE_SIZE > end)
+            return bad(s, e, EBADMSG, "INDX has pages at byte %llu, where none can be", (unsigned long long)run.offset);
+        for (u32 k = 0; k < run.n; k++)
+            s->sums.sum[run.first + k] = get_le64(s->buf + at + RUN_HEAD + 8 * k);
+        if ((r = note_run(x, run.first, run.n, run.offset, e)) < 0)
+            return r;
+        r = len;
+    }
+    return 0;
+}
+
+int stream_get_index(struct stream_in *s, u64 at, struct stream_index *x, struct rec_buf *state, struct error *e)
+{
+    struct rec_view v;
+    s->offset = at;
+    int r = sums_init(&s->sums, s->head.ram_size / PAGE_SIZE, e);
+    while (r == 0 && (r = next(s, &v, e)) == 0 && v.type == TYPE_INDEX)
+        r = take_index(s, &v, at, x, e);
+    if (r < 0 || (r = get_state(s, &v, state, e)) < 0 || (r = get_digest(s, e)) < 0)
+        return r;
+    return get_end(s, false, e);
 }

@@ -1,7 +1,7 @@
 /*
  * The stream: a machine as bytes, in a file or on a wire. docs/migration-stream.md is its specification.
  *
- *     TRPZ  CONF  (PAGE | ZERO | PADD)...  MACH  DGST  TEND
+ *     TRPZ  CONF  (PAGE | ZERO | PADD)...  [INDX...]  MACH  DGST  TEND
  *
  * Everything is a record (base/record.h): type, version, length, checksum. The machine's own records are the payload of MACH.
  * This room knows records and pages; what a configuration or a device's record says, it does not.
@@ -32,6 +32,18 @@ struct stream_head {
     u8 id[16];     /* random: names this stream and no other */
 };
 
+/* Pages that lie in the stream as they are, one behind the other. */
+struct stream_run {
+    u64 first, offset; /* page; where it lies, in bytes from the begin of the stream: a multiple of the page size */
+    u32 n;             /* pages, STREAM_PAGES at most */
+};
+
+/* Where all pages lie that are not zero, in ascending order. */
+struct stream_index {
+    struct stream_run *run;
+    size_t n, cap;
+};
+
 /* Told now and then how many pages of how many are done. */
 typedef void (*stream_progress)(void *ctx, u64 done, u64 total);
 
@@ -43,11 +55,14 @@ struct stream_out {
     void *progress_ctx;
     bool aligned; /* pages lie at multiples of the page size, for a file that is to be mapped */
     bool pack;    /* pages are packed (LZ4) where that pays; may be changed at any time; not together with aligned */
+    bool indexed; /* ends with an index of its pages, so that a file can be read lazily; only together with aligned */
     /* the stream's */
     u64 offset, records;
     u64 pages; /* bytes of pages that were put, before they were packed */
     u8 *buf, *packed;
     struct page_sums sums;
+    struct stream_index index;
+    u64 index_at;
 };
 
 /* Begin a stream of a machine with that much memory. Each returns 0 or -errno with `e`; end with stream_out_free in any case. */
@@ -83,7 +98,8 @@ struct stream_in {
     /* the stream's */
     struct stream_head head; /* after stream_open */
     u64 offset, records;
-    u64 done; /* pages */
+    u64 done;    /* pages */
+    u64 indexed; /* the index has come up to this page */
     u8 header[REC_HEADER];
     u8 *buf, *unpacked;
     struct page_sums sums;
@@ -99,5 +115,15 @@ int stream_get_config(struct stream_in *s, char **text, struct error *e);
  */
 int stream_get_machine(struct stream_in *s, u8 *ram, struct rec_buf *state, struct error *e);
 void stream_in_free(struct stream_in *s);
+
+/*
+ * The same without the memory, of a stream with an index. stream_in_tail: of its last STREAM_TAIL bytes, where the index begins; 0:
+ * it has none (an older version wrote it, or no file), and has to be read from its begin. From there on: what pages lie where, their
+ * sums in s->sums, the machine's records; 0: all this is whole, and so is the memory whose pages have those sums.
+ */
+#define STREAM_TAIL (REC_HEADER + 16u)
+int stream_in_tail(const u8 tail[STREAM_TAIL], u64 size, u64 *index, struct error *e);
+int stream_get_index(struct stream_in *s, u64 at, struct stream_index *x, struct rec_buf *state, struct error *e);
+void stream_index_free(struct stream_index *x);
 
 #endif

@@ -17,6 +17,7 @@
  * implemented"); a local APIC moved on top of RAM (RAM answers).
  */
 #include "vm/board_internal.h"
+#include "machine/mem/absent.h"
 #include "device/legacy/legacy.h"
 #include "machine/platform.h"
 
@@ -289,6 +290,7 @@ static void random_bytes(void *ctx, u8 *data, size_t len)
 static bool give_back(void *ctx, u64 offset, u64 len)
 {
     const struct board *b = ctx;
+    mem_drop_absent(&b->mem, offset, len);
     return host_give_back(b->mem.fd, b->mem.ram, offset, len);
 }
 

@@ -27,6 +27,7 @@
 #include "base/record.h"
 #include "host/host.h"
 #include "vm/cell_disk.h"
+#include "vm/cell_lazy.h"
 #include "vm/cell_log.h"
 #include "vm/cell_net.h"
 #include "vm/cell_share.h"
@@ -60,6 +61,7 @@ struct cell {
     struct board *board;
     struct cell_nets nets;
     struct cell_shares shares;
+    struct cell_lazy lazy;
     struct host_cell_seal seal;
     struct vigil vigil; /* while a disk works */
     enum cell_state state;
@@ -186,6 +188,7 @@ static void cell_stopped(struct cell *c, enum board_event event, const char *lin
 {
     char text[LINK_TEXT_MAX];
     drain(c);
+    cell_lazy_drop(&c->lazy);
     size_t len = strnlen(line, 1024);
     memcpy(text, line, len);
     text[len] = 0;
@@ -434,6 +437,8 @@ static void do_load(struct cell *c, const struct link_msg *m)
         c->state = CELL_PAUSED;
     else if (fresh)
         board_resume(c->board);
+    if (fresh && !e.code)
+        cell_lazy_go(&c->lazy);
     c->console_full = true; /* what waited for room there waits here, with nobody to say that there is some */
     cell_done(c, m->id, &e);
 }
@@ -710,7 +715,8 @@ static int get_ready(struct cell *c, struct error *e)
     c->threads = r == 0 && c->cfg.cpus > 1;
     if (c->threads)
         mallopt(M_ARENA_MAX, 1); /* each arena takes 64 MiB of what the process may map */
-    if (r < 0 || (r = make_board(c, e)) < 0)
+    if (r < 0 || (r = make_board(c, e)) < 0 ||
+        (r = cell_lazy_setup(&c->lazy, &c->cfg, board_mem(c->board), &c->seal, e)) < 0)
         return r;
     if (c->threads && (r = board_start_threads(c->board, cpu_event, cpu_ran, c, e)) < 0)
         return r;

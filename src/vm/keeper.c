@@ -100,7 +100,7 @@ static int take_memory(struct keeper *k, struct error *e)
     k->ram_fd = k->incoming->ram_fd;
     if (fstat(k->ram_fd, &st) < 0 || (u64)st.st_size != k->cfg.memory)
         return error_set(e, EINVAL, "%s: the memory that came is not of the machine's size", k->cfg.name);
-    return 0;
+    return keeper_open_lazy(k, e);
 }
 
 static int open_all(struct keeper *k, struct error *e)
@@ -237,6 +237,10 @@ static int start(struct keeper *k, struct error *e)
         (r = keeper_start_disks(k, e)) < 0 || (r = keeper_listen(k, e)) < 0 || (r = await_cell(k, e)) < 0 ||
         (r = seal(k, e)) < 0)
         goto out;
+    if (k->lazy.head) {
+        close(k->incoming->table);
+        close(k->incoming->file);
+    }
     if (k->incoming && !k->incoming->records)
         await_sender(k);
     else

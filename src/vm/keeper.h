@@ -1,6 +1,6 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell), keeper_balloon.c (its memory), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
+ * keeper_cell.c (the link to the cell), keeper_balloon.c, keeper_lazy.c (its memory), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
  * directories and sockets) and
  * keeper_control.c (requests). Nobody else includes it but launch.c.
  */
@@ -13,6 +13,7 @@
 #include "boot/boot.h"
 #include "host/host.h"
 #include "machine/cpu/cpuid.h"
+#include "migrate/lazy.h"
 #include "vm/client.h"
 #include "vm/config.h"
 #include "vm/console_log.h"
@@ -100,6 +101,7 @@ struct keeper {
     struct keeper_nets *nets;     /* NULL: none */
     struct keeper_shares *shares; /* NULL: none */
     struct keeper_vsock *vsock;
+    struct lazy lazy; /* of memory that is still in a file; head NULL: none */
     struct cpu_model model;
     struct boot_result boot;
     u64 tsc_hz;
@@ -261,6 +263,18 @@ void keeper_announce(struct keeper *k, u64 now);
 void keeper_prepared(struct keeper *k);
 void keeper_do_handover(struct keeper *k, struct client *c, const json_t *j);
 
+/* --- keeper_lazy.c --- */
+
+/* Map the table of the memory that is still in a file, if it is; and what the cell needs of that, behind `n` descriptors. */
+int keeper_open_lazy(struct keeper *k, struct error *e);
+unsigned keeper_describe_lazy(const struct keeper *k, struct link_config *c, int *fds, unsigned n);
+/* Bytes of memory that are still there. */
+u64 keeper_absent(const struct keeper *k);
+/* The client gets memory's descriptor: when all of it is there. */
+void keeper_do_memory(struct keeper *k, struct client *c, const json_t *j);
+/* Look at what the cell has come to. */
+void keeper_serve_lazy(struct keeper *k);
+
 /* --- keeper_balloon.c --- */
 
 /* What a request about memory asks of the cell: 0, or why that can not be. */
@@ -286,6 +300,7 @@ bool keeper_log_pending(struct keeper *k);
 bool keeper_has_hold(struct keeper *k, struct client *c);
 /* Answer a request: yes, or why not. */
 void keeper_accept_request(struct client *c);
+void keeper_reply(struct client *c, json_t *j); /* takes the reference */
 void keeper_refuse(struct client *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int keeper_listen(struct keeper *k, struct error *e);
 void keeper_accept(struct keeper *k);

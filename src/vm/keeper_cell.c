@@ -68,9 +68,10 @@ int keeper_start_cell(struct keeper *k, struct error *e)
     int r = keeper_start_nets(k, wake_cell, e);
     if (r < 0 || (r = keeper_start_shares(k, wake_cell, e)) < 0)
         return r;
-    int fds[4 + 2 * NET_COUNT_MAX + 2 * SHARE_COUNT_MAX] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};
+    int fds[4 + 2 * NET_COUNT_MAX + 2 * SHARE_COUNT_MAX + 2] = {k->ram_fd, k->link_fd, wake_cell, wake_keeper};
     unsigned n_fds = keeper_describe_nets(k, &c, fds, 4);
     n_fds = keeper_describe_shares(k, &c, fds, n_fds);
+    n_fds = keeper_describe_lazy(k, &c, fds, n_fds);
     link_attach(&k->link, k->link_base, false, wake_keeper, wake_cell);
     link_put_config(&k->link, &c);
     return host_spawn_self(&k->cell, argv, fds, n_fds, e);
@@ -416,6 +417,7 @@ bool keeper_serve_cell(struct keeper *k)
     pump_typed(k);
     pump_size(k);
     keeper_log_pump(k);
+    keeper_serve_lazy(k);
     return !k->ended && (more || n == MESSAGES_AT_ONCE);
 }
 

@@ -79,8 +79,7 @@ void keeper_accept(struct keeper *k)
 
 /* --- replies --- */
 
-/* Takes the reference of `j`. */
-static void reply(struct client *c, json_t *j)
+void keeper_reply(struct client *c, json_t *j)
 {
     char *text = j ? json_dumps(j, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     json_decref(j);
@@ -97,12 +96,12 @@ void keeper_refuse(struct client *c, int code, const char *fmt, ...)
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     link_clean_text(text, strlen(text)); /* it may quote the request: JSON has to be UTF-8 */
-    reply(c, json_pack("{s:b,s:s,s:i}", "ok", 0, "error", text, "errno", code));
+    keeper_reply(c, json_pack("{s:b,s:s,s:i}", "ok", 0, "error", text, "errno", code));
 }
 
 void keeper_accept_request(struct client *c)
 {
-    reply(c, json_pack("{s:b}", "ok", 1));
+    keeper_reply(c, json_pack("{s:b}", "ok", 1));
 }
 
 /* `most`: characters of the text that there is room for. */
@@ -151,7 +150,7 @@ static json_t *stats_json(const struct keeper *k, const struct link_stats *all)
 /* Bytes that are the cell's: records, or words of the log. */
 static void answer_bytes(struct client *c, const u8 *data, u32 len)
 {
-    reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)len));
+    keeper_reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)len));
     client_put(c, data, len);
 }
 
@@ -164,7 +163,7 @@ static void answer_explain(const struct keeper *k, struct client *c, const u8 *d
         json_object_set_new(j, "engine", json_string(vm_config_engine(&k->cfg)));
     if (j)
         json_object_set_new(j, "ok", json_true());
-    reply(c, j);
+    keeper_reply(c, j);
 }
 
 static void answer_balloon(const struct keeper *k, struct client *c, const u8 *data)
@@ -174,7 +173,7 @@ static void answer_balloon(const struct keeper *k, struct client *c, const u8 *d
     json_t *j = keeper_balloon_json(k, &info);
     if (j)
         json_object_set_new(j, "ok", json_true());
-    reply(c, j);
+    keeper_reply(c, j);
 }
 
 void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, const u8 *data, u32 len)
@@ -189,9 +188,9 @@ void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, con
     c->op = 0;
     if (!result && op->kind == DOWN_STATS) {
         memcpy(&s, data, sizeof(s));
-        reply(c, op->for_status ? status_json(k, &s) : stats_json(k, &s));
+        keeper_reply(c, op->for_status ? status_json(k, &s) : stats_json(k, &s));
     } else if (op->for_status) {
-        reply(c, status_json(k, NULL));
+        keeper_reply(c, status_json(k, NULL));
     } else if (result) {
         keeper_refuse(c, (int)result, "%.*s", (int)len, len ? (const char *)data : "");
     } else if (op->kind == DOWN_EXPLAIN) {
@@ -216,7 +215,7 @@ void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
         return;
     k->clients[client].op = 0;
     if (op->for_status)
-        reply(&k->clients[client], status_json(k, NULL));
+        keeper_reply(&k->clients[client], status_json(k, NULL));
     else
         keeper_refuse(&k->clients[client], ETIMEDOUT,
                       "%s: the guest's process does not answer; `trapeze kill %s` ends it", k->cfg.name, k->cfg.name);
@@ -242,7 +241,7 @@ static void do_status(struct keeper *k, struct client *c, const json_t *j)
 {
     bool asks = k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED;
     if (!asks || keeper_ask(k, DOWN_STATS, (int)(c - k->clients), true, NULL, 0) < 0)
-        reply(c, status_json(k, NULL));
+        keeper_reply(c, status_json(k, NULL));
 }
 
 static void do_inspect(struct keeper *k, struct client *c, const json_t *j)
@@ -258,7 +257,7 @@ static void do_inspect(struct keeper *k, struct client *c, const json_t *j)
         json_object_set_new(r, "networks", keeper_nets_json(k));
         json_object_set_new(r, "shares", keeper_shares_json(k));
     }
-    reply(c, r);
+    keeper_reply(c, r);
 }
 
 static void do_stats(struct keeper *k, struct client *c, const json_t *j)
@@ -331,17 +330,6 @@ static void do_sync(struct keeper *k, struct client *c, const json_t *j)
         keeper_refuse(c, e.code, "%s", e.msg);
     else
         keeper_accept_request(c);
-}
-
-static void do_memory(struct keeper *k, struct client *c, const json_t *j)
-{
-    if (c->pass >= 0) {
-        keeper_refuse(c, EBUSY, "memory: is on its way already");
-        return;
-    }
-    reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)k->cfg.memory));
-    if (client_put_fd(c, k->ram_fd) < 0)
-        c->closing = true;
 }
 
 static void do_balloon(struct keeper *k, struct client *c, const json_t *j)
@@ -424,7 +412,7 @@ static void do_frames(struct keeper *k, struct client *c, const json_t *j)
 static void do_wait(struct keeper *k, struct client *c, const json_t *j)
 {
     if (k->ended)
-        reply(c, end_json(k, LINK_TEXT_MAX));
+        keeper_reply(c, end_json(k, LINK_TEXT_MAX));
     else
         c->waiting = true;
 }
@@ -498,8 +486,8 @@ static void do_console(struct keeper *k, struct client *c, const json_t *j)
     json_int_t wanted = json_integer_value(json_object_get(j, "replay"));
     c->input = json_is_true(json_object_get(j, "input")) && !somebody_types(k);
     bool size = c->input && vm_config_virtio_console(&k->cfg);
-    reply(c, json_pack("{s:b,s:b,s:b,s:s}", "ok", 1, "input", c->input, "size", size, "state",
-                       keeper_state_name(k->state)));
+    keeper_reply(c, json_pack("{s:b,s:b,s:b,s:s}", "ok", 1, "input", c->input, "size", size, "state",
+                              keeper_state_name(k->state)));
     c->mode = CLIENT_CONSOLE;
     c->waiting = true;
     replay(k, c, (size_t)MAX(0, MIN(wanted, (json_int_t)CONSOLE_LOG_MAX)));
@@ -551,7 +539,7 @@ static const struct {
     {"save", do_save},           {"load", do_load},
     {"vsock", do_vsock},         {"hold", do_hold},
     {"release", do_release},     {"leave", do_leave},
-    {"sync", do_sync},           {"memory", do_memory},
+    {"sync", do_sync},           {"memory", keeper_do_memory},
     {"balloon", do_balloon},     {"handover", keeper_do_handover},
     {"log", keeper_log_request}, {"swing", do_swing},
     {"frames", do_frames},
@@ -698,7 +686,7 @@ static void tell_end(struct keeper *k, struct client *c)
     if (c->mode == CLIENT_CONSOLE)
         frame_end(k, c);
     else if (c->waiting)
-        reply(c, end_json(k, LINK_TEXT_MAX));
+        keeper_reply(c, end_json(k, LINK_TEXT_MAX));
     else if (c->op)
         keeper_refuse(c, EPIPE, "%s: has ended meanwhile: %s", k->cfg.name, k->reason);
     c->waiting = false;

@@ -33,7 +33,8 @@ static int launch(const struct vm_config *c, const struct vm_incoming *in, int d
     struct launch_report r = {0};
     if (pipe2(p, O_CLOEXEC) < 0)
         return error_set(e, errno, "pipe: %s", strerror(errno));
-    const int keep[] = {dir, p[1], in ? in->ram_fd : dir};
+    const int keep[] = {dir, p[1], in ? in->ram_fd : dir, in && in->lazy ? in->table : dir,
+                        in && in->lazy ? in->file : dir};
     int forked = host_fork_detached(keep, ARRAY_LEN(keep), e);
     if (forked == 1)
         keeper_main(c, in, dir, p[1]);

@@ -145,15 +145,16 @@ struct link_config {
     struct net_info nets[NET_COUNT_MAX];
     u32 n_shares;
     struct share_info shares[SHARE_COUNT_MAX];
+    u32 lazy; /* 1: memory is still in a file */
 };
 #define LINK_MAGIC      0x6b6e6c54u /* "Tlnk" */
 #define LINK_FRAMES_MAX (1u << 20)  /* bytes of frames that are taken or given at once */
 
-#define LINK_VERSION    8u
+#define LINK_VERSION    10u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for
- * n shares the same, events and lines.
+ * n shares the same, events and lines; with `lazy` the table of absent pages (migrate/lazy.h), then the file.
  */
 enum link_fd { LINK_FD_RAM = 3, LINK_FD_LINK, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER, LINK_FD_END };
 

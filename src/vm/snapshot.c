@@ -1,6 +1,7 @@
 #include "vm/snapshot.h"
 #include "host/host.h"
 #include "machine/cpu/cpu_features.h"
+#include "migrate/lazy.h"
 #include "vm/control.h"
 
 #include <errno.h>
@@ -114,24 +115,21 @@ int snapshot_get_state(int control, u8 **data, size_t *len, struct error *e)
     return *data ? control_bytes(control, *data, *len, e) : error_set(e, ENOMEM, "snapshot: out of memory");
 }
 
-static int put_memory(int control, const struct vm_config *c, struct stream_out *o, struct error *e)
+static int put_memory(int fd, u64 size, const struct vm_config *c, struct stream_out *o, struct error *e)
 {
-    u64 size;
-    int fd = control_memory(control, &size, e), r;
-    if (fd < 0)
-        return fd;
+    int r;
     void *ram = size == c->memory ? host_map_shared(fd, size, e) : NULL;
     if (ram)
         r = stream_put_memory(o, ram, size, fd, e);
     else
         r = error_set(e, EPROTO, "the machine's keeper: a memory of another size");
     host_unmap(ram, ram ? size : 0);
-    close(fd);
     return r;
 }
 
 /* The whole stream, of a machine that is held still. */
-static int put_machine(int control, const struct vm_config *c, struct stream_out *o, struct error *e)
+static int put_machine(int control, int ram_fd, u64 size, const struct vm_config *c, struct stream_out *o,
+                       struct error *e)
 {
     u8 *state = NULL;
     size_t len = 0;
@@ -141,7 +139,7 @@ static int put_machine(int control, const struct vm_config *c, struct stream_out
     int r = meta ? 0 : -ENOMEM;
     host_random(h.id, sizeof(h.id));
     if (r < 0 || (r = stream_begin(o, &h, e)) < 0 || (r = stream_put_config(o, meta, e)) < 0 ||
-        (r = put_memory(control, c, o, e)) < 0 || (r = snapshot_get_state(control, &state, &len, e)) < 0 ||
+        (r = put_memory(ram_fd, size, c, o, e)) < 0 || (r = snapshot_get_state(control, &state, &len, e)) < 0 ||
         (r = stream_put_state(o, state, len, e)) < 0)
         goto out;
     r = stream_put_end(o, e);
@@ -157,14 +155,19 @@ static int write_held(int control, int dir, const char *name, bool sync, const s
                       struct stream_file *f, const struct snapshot_progress *p, struct error *e)
 {
     struct stream_out o = {.progress = p->tell, .progress_ctx = p->ctx};
+    u64 size;
     int r = stream_file_create(f, dir, name, &o, e);
     if (r < 0)
         return r;
-    r = snapshot_ask(control, "hold", NULL, e);
+    /* Memory first: it may still come from a file, and the machine is not to be held still as long as that takes. */
+    int ram_fd = control_memory(control, &size, e);
+    r = ram_fd < 0 ? ram_fd : snapshot_ask(control, "hold", NULL, e);
     if (r == 0 && sync)
         r = snapshot_ask(control, "sync", NULL, e);
     if (r == 0)
-        r = put_machine(control, c, &o, e);
+        r = put_machine(control, ram_fd, size, c, &o, e);
+    if (ram_fd >= 0)
+        close(ram_fd);
     if (r < 0)
         stream_file_abandon(f);
     return r;
@@ -216,7 +219,7 @@ int snapshot_open(struct snapshot *s, int dir, const char *name, struct error *e
 {
     char *text = NULL;
     json_error_t why;
-    *s = (struct snapshot){.ram_fd = -1, .file.fd = -1};
+    *s = (struct snapshot){.ram_fd = -1, .table = -1, .file.fd = -1};
     int r = stream_file_open(&s->file, dir, name, &s->in, e);
     if (r < 0)
         return r;
@@ -238,7 +241,9 @@ void snapshot_close(struct snapshot *s)
     rec_buf_free(&s->state);
     if (s->ram_fd >= 0)
         close(s->ram_fd);
-    *s = (struct snapshot){.ram_fd = -1, .file.fd = -1};
+    if (s->table >= 0)
+        close(s->table);
+    *s = (struct snapshot){.ram_fd = -1, .table = -1, .file.fd = -1};
 }
 
 int snapshot_config(const struct snapshot *s, struct vm_config *c, struct error *e)
@@ -322,11 +327,27 @@ int snapshot_check(const struct snapshot *s, const struct vm_config *c, struct e
     return r;
 }
 
+/* What there is but memory, and where that lies: at `index` begins what says so. */
+static int load_lazily(struct snapshot *s, u64 index, struct error *e)
+{
+    u64 size = lazy_size(s->in.head.ram_size / PAGE_SIZE);
+    s->table = host_memfd("trapeze-lazy", size, e);
+    u8 *base = s->table < 0 ? NULL : host_map_shared(s->table, size, e);
+    if (!base)
+        return -ENOMEM;
+    int r = lazy_open(&s->file, &s->in, index, base, &s->state, e);
+    host_unmap(base, size);
+    return r;
+}
+
 static int load(struct snapshot *s, struct error *e)
 {
-    u64 size = s->in.head.ram_size;
+    u64 size = s->in.head.ram_size, index;
     s->ram_fd = host_memfd("trapeze-ram", size, e);
-    u8 *ram = s->ram_fd < 0 ? NULL : host_map_shared(s->ram_fd, size, e);
+    int found = s->ram_fd < 0 ? s->ram_fd : lazy_find(&s->file, &index, e);
+    if (found)
+        return found < 0 ? found : load_lazily(s, index, e);
+    u8 *ram = host_map_shared(s->ram_fd, size, e);
     if (!ram)
         return -ENOMEM;
     int r = stream_get_machine(&s->in, ram, &s->state, e);
@@ -341,6 +362,11 @@ int snapshot_load(struct snapshot *s, const struct snapshot_progress *p, struct 
     int r = load(s, e);
     error_prefix(e, "%s", s->file.name);
     if (r == 0)
-        *in = (struct vm_incoming){.ram_fd = s->ram_fd, .records = s->state.data, .len = s->state.len};
+        *in = (struct vm_incoming){.ram_fd = s->ram_fd,
+                                   .records = s->state.data,
+                                   .len = s->state.len,
+                                   .lazy = s->table >= 0,
+                                   .table = s->table,
+                                   .file = s->file.fd};
     return r;
 }

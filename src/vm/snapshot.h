@@ -57,6 +57,7 @@ struct snapshot {
     json_t *meta;
     struct rec_buf state;
     int ram_fd; /* -1: not read yet */
+    int table;  /* of absent pages (migrate/lazy.h); -1: there is none */
 };
 
 /* Open one and read what it says of itself. 0 or -errno with an `e` that names the file; -ENOENT. Close in any case. */
@@ -65,7 +66,10 @@ void snapshot_close(struct snapshot *s);
 /* The machine's configuration, checked; whether this host's processor has what that one had, and the disks are as they were. */
 int snapshot_config(const struct snapshot *s, struct vm_config *c, struct error *e);
 int snapshot_check(const struct snapshot *s, const struct vm_config *c, struct error *e);
-/* Read memory and state: what vm_launch_incoming wants, valid until the close. */
+/*
+ * Read memory and state: what vm_launch_incoming wants, valid until the close. Of a file with an index the memory is left where it
+ * is: the machine reads it while it runs.
+ */
 int snapshot_load(struct snapshot *s, const struct snapshot_progress *p, struct vm_incoming *in, struct error *e);
 
 #endif

@@ -119,7 +119,7 @@ static void add_piece(struct balloon *b, gpa_t at, u64 len)
 {
     u64 offset = mem_offset(b->v.mem, at);
     u64 first = (offset + PAGE_SIZE - 1) >> PAGE_SHIFT, end = (offset + len) >> PAGE_SHIFT;
-    if (mem_at(b->v.mem, at, len) && first < end)
+    if (mem_is_ram(b->v.mem, at, len) && first < end)
         b->run[b->runs++] = (struct run){first, end - first};
 }
 

@@ -71,7 +71,7 @@ int bt_explain(struct bt *bt, struct cpu *c, u64 va, struct engine_explain *out)
     if (mmu_peek(&scratch, bt->ip.mem, GVA(va), MMU_EXEC, c->cpl == 3, &page) != CPU_OK)
         return -ENOENT;
     u64 ram = mem_offset(bt->ip.mem, page.gpa);
-    if (ram == UINT64_MAX)
+    if (ram == UINT64_MAX || !mem_at(bt->ip.mem, page.gpa, 1)) /* which brings it if it is absent */
         return -ENOENT;
     struct bt_block *b = block_with(bt, va, ram);
     if (!b)

@@ -4,10 +4,12 @@
 
 #include <string.h>
 
-/* Walk for an access and remember the result if it is one that the context in force makes. */
+/* Walk for an access and remember the result if it is one that the context in force makes. The page is there then. */
 static int walk(struct interp *ip, u64 va, enum mmu_access access, bool user, bool implicit, struct mmu_page *p)
 {
     int r = mmu_walk(ip->cpu, ip->mem, GVA(va), access, user, implicit, p);
+    if (r == CPU_OK && unlikely(ip->mem->absent))
+        mem_at(ip->mem, p->gpa, 1);
     if (r == CPU_OK && !implicit && user == ip->user)
         tlb_fill(ip, ip->context, va, p, access);
     return r;

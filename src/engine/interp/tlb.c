@@ -192,6 +192,7 @@ static bool untraced(struct interp *ip, u64 ram_page, bool write)
     return !t;
 }
 
+/* The page is present. */
 void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p, enum mmu_access access)
 {
     u64 ram = mem_offset(ip->mem, GPA(p->gpa.v & PAGE_MASK)), page = va & PAGE_MASK;
@@ -224,12 +225,19 @@ void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p,
     t->addend[i] = addend;
 }
 
+/* Its content has to be brought first, which is not done here. */
+static bool absent(const struct interp *ip, const struct mmu_page *p)
+{
+    u64 ram = mem_offset(ip->mem, p->gpa);
+    return ram != UINT64_MAX && mem_is_absent(ip->mem, ram);
+}
+
 int tlb_refill(struct interp *ip, u64 va, unsigned size, bool write)
 {
     struct mmu_page p;
     if (ip->context == TLB_NEVER || (va & (PAGE_SIZE - 1)) + size > PAGE_SIZE)
         return 0;
-    if (!mmu_walk_bare(ip->cpu, ip->mem, GVA(va), write ? MMU_WRITE : MMU_READ, ip->user, &p))
+    if (!mmu_walk_bare(ip->cpu, ip->mem, GVA(va), write ? MMU_WRITE : MMU_READ, ip->user, &p) || absent(ip, &p))
         return 0;
     tlb_fill(ip, ip->context, va, &p, write ? MMU_WRITE : MMU_READ);
     return write ? tlb_write_ptr(ip, va, size) != NULL : tlb_read_ptr(ip, va, size) != NULL;

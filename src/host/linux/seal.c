@@ -16,7 +16,7 @@
  *
  * What must stay true
  *  1. No rule lets the cell make memory executable, open, connect or name anything, or signal anybody. Of files it may make holes
- *     in guest memory.
+ *     in guest memory, and read the one that its guest's memory is still in.
  *  2. Descriptors, signals and protections are compared, never merely the call.
  *  3. Arguments that the kernel takes as int are compared in their low half, which is all that it looks at.
  *
@@ -183,6 +183,8 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         {SYS_read, {ARG_IS(1, s->wake_self)}},
         {SYS_getrandom, {ARG_IS(3, 0)}},
         {SYS_fallocate, {ARG_IS(1, s->ram), ARG_IS(2, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)}},
+        {SYS_pread64, {ARG_IS(1, s->file)}},
+        {SYS_close, {ARG_IS(1, s->file)}},
         RULES_COMMON,
         RULES_MEMORY,
         {SYS_sched_yield, {{0}}},

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,6 +55,11 @@ void host_word_wake(u32 *word)
 void host_yield(void)
 {
     sched_yield();
+}
+
+void host_thread_background(int nice)
+{
+    setpriority(PRIO_PROCESS, 0, nice); /* of the thread, whatever POSIX says; to be nicer is always allowed */
 }
 
 int host_thread_start(void *(*fn)(void *), void *arg, struct error *e)

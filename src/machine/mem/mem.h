@@ -29,6 +29,9 @@
  * So a bit may be set for nothing, or for one store in two takes. No store goes without. When all are halted nobody is in the
  * middle of anything, and a take has everything.
  *
+ * Absent pages (absent.h): memory whose content is still elsewhere, in a file or at a peer. mem_at brings it before it hands out a
+ * pointer; an engine asks before it fills a TLB entry, so the fast path knows nothing of this.
+ *
  * What must stay true
  *  1. No code outside this room computes a host address from a guest-physical one.
  *  2. A length is checked against the end of its RAM range before the pointer is handed out, wrap-around included.
@@ -50,6 +53,8 @@
 #define MEM_TRACE_CODE 1u /* an engine holds decoded or translated code from this page */
 #define MEM_TRACE_LOG  2u /* the dirty log is on and the page is clean since the last round */
 
+struct mem_absent;
+
 struct guest_mem {
     u8 *ram;      /* host mapping of the whole memfd; its first low_size bytes are gpa 0.. */
     u64 size;     /* bytes of RAM in all */
@@ -61,6 +66,8 @@ struct guest_mem {
     void *code_ctx;
     u64 *dirty;   /* dirty log: a bit a RAM page; once made it stays, for a late writer */
     bool logging; /* it is on */
+    struct mem_absent
+        *absent; /* pages whose content is still elsewhere; NULL: none. Atomic, it becomes NULL while CPUs run */
 };
 
 /*
@@ -82,18 +89,29 @@ static inline u64 mem_offset(const struct guest_mem *m, gpa_t a)
     return UINT64_MAX;
 }
 
+/* Bring what is absent of bytes [offset, offset + len) of RAM, which are there (absent.h). */
+void mem_bring(const struct guest_mem *m, u64 offset, u64 len);
+/* Whether the page of RAM at `offset` has to be brought first. */
+bool mem_is_absent(const struct guest_mem *m, u64 offset);
+
+/* Are `len` bytes at `a` RAM? For who does not look at them. */
+static inline bool mem_is_ram(const struct guest_mem *m, gpa_t a, u64 len)
+{
+    u64 off = mem_offset(m, a);
+    return off != UINT64_MAX && len <= (off < m->low_size ? m->low_size : m->size) - off;
+}
+
 /*
  * The doorway: a host pointer to `len` bytes at `a`, or NULL when any of them is not RAM (or wraps). Reading through it
  * is free; after writing through it see 3 above.
  */
 static inline void *mem_at(const struct guest_mem *m, gpa_t a, u64 len)
 {
+    if (!mem_is_ram(m, a, len))
+        return NULL;
     u64 off = mem_offset(m, a);
-    if (off == UINT64_MAX)
-        return NULL;
-    u64 end = off < m->low_size ? m->low_size : m->size;
-    if (len > end - off)
-        return NULL;
+    if (unlikely(__atomic_load_n(&m->absent, __ATOMIC_RELAXED)))
+        mem_bring(m, off, len);
     return m->ram + off;
 }
 

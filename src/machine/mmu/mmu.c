@@ -41,7 +41,7 @@
 
 #define PAE_RESERVED (0x7ffull << 52)
 
-#define PTE_RETRY    100 /* not a CPU_* result: the entry changed under the walk */
+#define PTE_RETRY    100 /* not a CPU_* result: the entry changed under the walk, or a bare walk can not get at it */
 
 struct walk {
     struct cpu *c;
@@ -103,6 +103,13 @@ static bool set_bits(const struct walk *w, void *p, unsigned size, u64 old, u64 
     return true;
 }
 
+/* A table that has to be brought first: a bare walk does not. */
+static bool out_of_reach(const struct walk *w, gpa_t table)
+{
+    u64 offset = mem_offset(w->m, table);
+    return w->bare && offset != UINT64_MAX && mem_is_absent(w->m, offset);
+}
+
 bool mmu_allows(const struct cpu *c, const struct mmu_page *p, enum mmu_access access, bool user, bool implicit)
 {
     if (access == MMU_EXEC) {
@@ -139,7 +146,10 @@ static int walk_wide(const struct walk *w, u64 table, unsigned shift, struct mmu
     u64 rights = PTE_RW | PTE_US;
     u64 nx = 0;
     for (;; shift -= 9) {
-        u64 *slot = mem_at(w->m, GPA(table + (w->va.v >> shift & 511) * 8), 8);
+        gpa_t at = GPA(table + (w->va.v >> shift & 511) * 8);
+        if (out_of_reach(w, at))
+            return PTE_RETRY;
+        u64 *slot = mem_at(w->m, at, 8);
         /* A table outside RAM reads as all ones from the bus: present with reserved bits set. */
         u64 pte = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : ~0ull;
         if (!(pte & PTE_P))
@@ -177,7 +187,10 @@ static u32 reserved_4m(const struct walk *w)
 /* An entry of a table outside RAM is all ones: its accessed and dirty bits are set, so nobody wants to write there. */
 static int walk32(const struct walk *w, struct mmu_page *p)
 {
-    u32 *slot = mem_at(w->m, GPA((w->c->cr3 & 0xfffff000) + (w->va.v >> 22) * 4), 4);
+    gpa_t at = GPA((w->c->cr3 & 0xfffff000) + (w->va.v >> 22) * 4);
+    if (out_of_reach(w, at))
+        return PTE_RETRY;
+    u32 *slot = mem_at(w->m, at, 4);
     u32 pde = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : ~0u;
     if (!(pde & PTE_P))
         return fault(w, 0);
@@ -191,7 +204,10 @@ static int walk32(const struct walk *w, struct mmu_page *p)
     }
     if (!set_bits(w, slot, 4, pde, PTE_A))
         return PTE_RETRY;
-    slot = mem_at(w->m, GPA((pde & 0xfffff000) + (w->va.v >> 12 & 1023) * 4), 4);
+    at = GPA((pde & 0xfffff000) + (w->va.v >> 12 & 1023) * 4);
+    if (out_of_reach(w, at))
+        return PTE_RETRY;
+    slot = mem_at(w->m, at, 4);
     u32 pte = slot ? __atomic_load_n(slot, __ATOMIC_RELAXED) : ~0u;
     if (!(pte & PTE_P))
         return fault(w, 0);

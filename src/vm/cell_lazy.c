@@ -1,0 +1,120 @@
+#include "vm/cell_lazy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BACKGROUND 10 /* nice */
+
+/* This thread, and with it the machine, ends here: the keeper hears why, and kills the cell. */
+__attribute__((noreturn)) static void fail(struct cell_lazy *z, const struct error *why)
+{
+    u32 never = 0;
+    lazy_fail(&z->file, why);
+    host_event_signal(z->wake_keeper);
+    for (;;)
+        host_word_wait(&never, 0, UINT64_MAX);
+}
+
+/* A page that is absent, or was a moment ago: then another has brought it, and the file may be closed already. */
+static void fetch_page(void *ctx, u64 ram_page, u8 *to)
+{
+    struct cell_lazy *z = ctx;
+    struct error e = {0};
+    if (lazy_fetch(&z->file, ram_page, 1, to, &e) < 0 && mem_is_absent(z->mem, ram_page << PAGE_SHIFT))
+        fail(z, &e);
+}
+
+static void yield(void *ctx)
+{
+    host_yield();
+}
+
+/* --- the thread --- */
+
+static void bring_all(struct cell_lazy *z)
+{
+    u64 pages = z->file.head->pages;
+    struct error e = {0};
+    for (u64 page = 0; page < pages;) {
+        u32 n = lazy_together(&z->file, page, STREAM_PAGES);
+        if (n && lazy_fetch(&z->file, page, n, z->buf, &e) < 0)
+            fail(z, &e);
+        for (u32 i = 0; i < n; i++)
+            mem_put_page(z->mem, &z->absent, page + i, z->buf + (size_t)i * PAGE_SIZE);
+        page += MAX(n, 1u);
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    struct cell_lazy *z = arg;
+    struct error e = {0};
+    u32 never = 0;
+    int r = host_confine_thread(&e);
+    host_thread_background(BACKGROUND);
+    __atomic_store_n(&z->ready, r < 0 ? 2 : 1, __ATOMIC_RELEASE);
+    host_word_wake(&z->ready);
+    while (!__atomic_load_n(&z->go, __ATOMIC_ACQUIRE))
+        host_word_wait(&z->go, 0, UINT64_MAX);
+    bring_all(z);
+    __atomic_store_n(&z->mem->absent, NULL, __ATOMIC_RELEASE);
+    close(z->file.fd);
+    host_event_signal(z->wake_keeper);
+    for (;;) /* to end would take more of the system than a cell may have */
+        host_word_wait(&never, 0, UINT64_MAX);
+    return NULL;
+}
+
+/* --- the cell's side --- */
+
+int cell_lazy_setup(struct cell_lazy *z, const struct link_config *cfg, struct guest_mem *mem,
+                    struct host_cell_seal *seal, struct error *e)
+{
+    u64 pages = cfg->ram_size / PAGE_SIZE;
+    int first = LINK_FD_END + 2 * (int)(cfg->n_nets + cfg->n_shares);
+    seal->file = -1;
+    if (!cfg->lazy)
+        return 0;
+    seal->file = first + 1;
+    void *base = host_map_shared(first, lazy_size(pages), e);
+    int r = base ? lazy_attach(&z->file, base, pages, seal->file, e) : -ENOMEM;
+    if (r < 0)
+        return r;
+    close(first);
+    z->mem = mem;
+    z->wake_keeper = LINK_FD_WAKE_KEEPER;
+    if (!(z->buf = malloc(STREAM_PAGES * PAGE_SIZE)))
+        return error_set(e, ENOMEM, "absent pages: out of memory");
+    z->absent = (struct mem_absent){.absent = z->file.absent,
+                                    .claimed = z->file.claimed,
+                                    .left = &z->file.head->left,
+                                    .fetch = fetch_page,
+                                    .yield = yield,
+                                    .ctx = z};
+    if ((r = host_thread_start(thread_main, z, e)) < 0)
+        return r;
+    while (!__atomic_load_n(&z->ready, __ATOMIC_ACQUIRE))
+        host_word_wait(&z->ready, 0, UINT64_MAX);
+    if (z->ready == 2)
+        return error_set(e, EPERM, "absent pages: no way for their thread to drop its rights");
+    z->on = true;
+    mem->absent = &z->absent;
+    return 0;
+}
+
+void cell_lazy_go(struct cell_lazy *z)
+{
+    if (!z->on)
+        return;
+    __atomic_store_n(&z->go, 1, __ATOMIC_RELEASE);
+    host_word_wake(&z->go);
+}
+
+void cell_lazy_drop(struct cell_lazy *z)
+{
+    if (!z->on)
+        return;
+    mem_drop_absent(z->mem, 0, z->mem->size);
+    cell_lazy_go(z); /* it finds nothing to bring, and says so */
+}
