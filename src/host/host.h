@@ -16,6 +16,9 @@ s64 host_wall_ns(void);     /* CLOCK_REALTIME, nanoseconds */
 u64 host_tsc(void *unused); /* RDTSC */
 /* Frequency of the TSC in Hz: from CPUID 15h/40000010h where they tell, else measured against the clock (20 ms). */
 u64 host_tsc_hz(void);
+/* What CPUID tells of it, without measuring; 0: nothing. And whether it can be `hz`, give or take 0.1 % (0.5 ms). */
+u64 host_tsc_told(void);
+bool host_tsc_is(u64 hz);
 /* Whether the TSC is invariant (CPUID 80000007h EDX bit 8): guests are told so only if it is. */
 bool host_tsc_invariant(void);
 

@@ -20,6 +20,7 @@
  * Not done: the log's file is not synced to disk; a machine's files are lost with the host's power like any others.
  */
 #include "vm/keeper.h"
+#include "vm/tsc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -230,7 +231,7 @@ static int start(struct keeper *k, struct error *e)
     int r = open_all(k, e);
     if (r < 0)
         return r;
-    k->tsc_hz = host_tsc_hz();
+    k->tsc_hz = tsc_hz();
     r = cpu_model_make(&k->model, k->cfg.cpu_model, k->tsc_hz, k->cfg.cpus, e);
     /* Load first: a kernel that can't be started is found before there is a cell. */
     if (r < 0 || (!k->incoming && (r = keeper_load(k, &rec, e)) < 0) || (r = keeper_start_cell(k, e)) < 0 ||

@@ -16,6 +16,7 @@
 
 #define NS_PER_S     1000000000ll
 #define MEASURE_NS   20000000ll
+#define CHECK_NS   500000
 #define SANDWICHES   9
 
 #define HV_BASE_LEAF 0x40000000u
@@ -102,21 +103,31 @@ static struct tsc_point tsc_point(void)
     return best;
 }
 
-static u64 tsc_hz_measured(void)
+static u64 tsc_hz_measured(s64 for_ns)
 {
     struct tsc_point from = tsc_point(), to;
     do {
-        struct timespec rest = {.tv_nsec = MEASURE_NS};
+        struct timespec rest = {.tv_nsec = for_ns};
         nanosleep(&rest, NULL);
         to = tsc_point();
-    } while (to.ns - from.ns < MEASURE_NS); /* a signal ended the sleep early */
+    } while (to.ns - from.ns < for_ns); /* a signal ended the sleep early */
     return (u64)((unsigned __int128)(to.tsc - from.tsc) * NS_PER_S / (u64)(to.ns - from.ns));
+}
+
+u64 host_tsc_told(void)
+{
+    u64 hz = tsc_hz_crystal();
+    return hz ? hz : tsc_hz_hypervisor();
 }
 
 u64 host_tsc_hz(void)
 {
-    u64 hz = tsc_hz_crystal();
-    if (!hz)
-        hz = tsc_hz_hypervisor();
-    return hz ? hz : tsc_hz_measured();
+    u64 hz = host_tsc_told();
+    return hz ? hz : tsc_hz_measured(MEASURE_NS);
+}
+
+bool host_tsc_is(u64 hz)
+{
+    u64 now = tsc_hz_measured(CHECK_NS);
+    return (now > hz ? now - hz : hz - now) <= hz / 1000;
 }
