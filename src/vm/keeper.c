@@ -163,7 +163,7 @@ static int await_restored(struct keeper *k, struct error *e)
         if (p[1].revents && !k->restored && !k->ended)
             return error_set(e, EIO, "%s: the guest's process ended while it took its state over", k->cfg.name);
     }
-    return k->restored ? 0 : error_set(e, EINVAL, "%s", k->reason);
+    return k->restored && !k->ended ? 0 : error_set(e, EINVAL, "%s", k->reason);
 }
 
 /*

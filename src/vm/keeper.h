@@ -29,6 +29,10 @@
 #define KEEPER_OPS     64u
 #define KEEPER_TYPED   4096u
 
+/* client.op of who waits for something that is no op of the cell's: an answer of the guest; all of memory */
+#define KEEPER_OP_OPENING UINT64_MAX
+#define KEEPER_OP_MEMORY  (UINT64_MAX - 1)
+
 /* X-macro: state, name */
 #define KEEPER_STATES(X)                                                                    \
     X(KEEPER_BOOTING, "booting")     /* the cell is not ready yet */                        \

@@ -11,8 +11,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define OP_MEMORY UINT64_MAX /* client.op: no op of the cell's, but it waits for memory */
-
 int keeper_open_lazy(struct keeper *k, struct error *e)
 {
     u64 pages = k->cfg.memory / PAGE_SIZE;
@@ -55,7 +53,7 @@ static void give_memory(struct keeper *k, struct client *c)
 void keeper_do_memory(struct keeper *k, struct client *c, const json_t *j)
 {
     if (keeper_absent(k) && !k->ended)
-        c->op = OP_MEMORY;
+        c->op = KEEPER_OP_MEMORY;
     else
         give_memory(k, c);
 }
@@ -73,7 +71,7 @@ void keeper_serve_lazy(struct keeper *k)
     }
     for (unsigned i = 0; i < KEEPER_CLIENTS && !keeper_absent(k); i++) {
         struct client *c = &k->clients[i];
-        if (c->fd < 0 || c->op != OP_MEMORY)
+        if (c->fd < 0 || c->op != KEEPER_OP_MEMORY)
             continue;
         c->op = 0;
         give_memory(k, c);

@@ -21,7 +21,6 @@
 #define PACKETS_AT_ONCE 64
 #define READS_AT_ONCE   8
 #define HUNG_NS         5000000000ull /* how long bytes of a peer that is gone may wait */
-#define OP_OPENING      UINT64_MAX    /* client.op while the guest has not answered */
 
 struct keeper_vsock {
     struct vsock_host *host;
@@ -120,7 +119,7 @@ int keeper_open_vsock(struct keeper *k, struct error *e)
 void keeper_connect_stream(struct keeper *k, struct client *c, u32 port)
 {
     c->mode = CLIENT_STREAM;
-    c->op = OP_OPENING;
+    c->op = KEEPER_OP_OPENING;
     if (c->in_len)
         keeper_refuse(c, EINVAL, "vsock: bytes came before the answer");
     else if (vsock_count(k->vsock->host) >= KEEPER_STREAMS ||

@@ -13,8 +13,8 @@
  *     the file before it goes on.
  *  3. Whatever fails, the machine that ran goes on, and no file of that name is there but an older, whole one.
  *
- * Not done: disks in a snapshot (a machine that can write to one can be suspended only); memory mapped lazily; what user-mode
- * networks had open is lost, and connections to the guest's sockets end.
+ * Not done: disks in a snapshot (a machine that can write to one can be suspended only); what user-mode networks had open is
+ * lost, and connections to the guest's sockets end.
  */
 #ifndef TRAPEZE_VM_SNAPSHOT_H
 #define TRAPEZE_VM_SNAPSHOT_H

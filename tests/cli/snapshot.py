@@ -114,14 +114,15 @@ def back_and_forth(place):
 
 
 def damage_is_found(place):
-    """A changed byte anywhere, a file cut short, bytes behind the end: refused, and the machine stays suspended."""
+    """A changed byte in what says where memory is, a file cut short, bytes behind the end: refused, and the machine stays suspended."""
     small(place)
     place.good("suspend", "web")
     path = os.path.join(directory(place), SUSPENDED)
     with open(path, "rb") as f:
         whole = f.read()
     rng = random.Random(1)
-    places = [0, 8, 20, len(whole) - 1] + [rng.randrange(len(whole)) for _ in range(12)]
+    index = whole.index(b"INDX")
+    places = [0, 8, 20, len(whole) - 1] + [rng.randrange(index, len(whole)) for _ in range(12)]
     for at in places:
         with open(path, "wb") as f:
             f.write(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1:])
@@ -137,6 +138,88 @@ def damage_is_found(place):
     place.good("resume", "web")
     place.good("stop", "web")
     place.good("rm", "web")
+
+
+def how_it_ended(place, name):
+    """Wait until the machine has ended; its row."""
+    rows = []
+    place.until(lambda: rows.append(place.machines("-a")[0]) or rows[-1]["state"] == "exited", f"the end of {name}")
+    return rows[-1]
+
+
+def bad_page(place, engine):
+    """A page that is not what was written: the machine ends, it never sees it, and the file stays."""
+    small(place, "s", "--engine", engine)
+    place.good("snapshot", "create", "web", "one")
+    place.good("kill", "web")
+    path = os.path.join(directory(place), "one.snapshot")
+    with open(path, "r+b") as f:
+        whole = f.read()
+        at = whole.index(b"PAGE") + 32 + 8
+        f.seek(at)
+        f.write(bytes([whole[at] ^ 4]))
+    status, _, error = place.run("snapshot", "restore", "web", "one")
+    if status:  # found before the verb had ended
+        assert status == 1 and "one.snapshot: page" in error, error
+    else:
+        row = how_it_ended(place, "web")
+        assert row["exit_code"] == 3 and "one.snapshot: page" in row["reason"] and "checksum" in row["reason"], row
+    with open(path, "rb") as f:
+        assert f.read() == whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:]
+    place.good("rm", "-f", "web")
+
+
+def bad_page_interp(place):
+    bad_page(place, "interp")
+
+
+def bad_page_bt(place):
+    bad_page(place, "auto")
+
+
+# A pattern in 24 MiB of memory, which nobody looks at before it is back.
+FILL = "i=0; while [ $i -lt 24 ]; do yes block $i | head -c 1048576 >/tmp/b$i; i=$((i + 1)); done; cat /tmp/b* | md5sum"
+LOOK = "cat /tmp/b* | md5sum"
+
+
+def memory_comes_later(place, engine):
+    """Memory that is read while the machine runs, suspends, or is written to a snapshot again is what it was."""
+    linux(place, "web", "--network", "none")
+    in_guest(place, "web", WORK)
+    sums = in_guest(place, "web", FILL)
+    if engine:
+        place.good("swing", "web", "--engine", engine)
+    place.good("snapshot", "create", "web", "one")
+    path = os.path.join(directory(place), "one.snapshot")
+    with open(path, "rb") as f:
+        whole = f.read()
+    place.good("snapshot", "restore", "-f", "web", "one")
+    place.good("snapshot", "create", "web", "two")  # it may still load
+    assert in_guest(place, "web", LOOK) == sums
+    place.good("snapshot", "restore", "-f", "web", "two")
+    place.good("suspend", "web")
+    place.good("resume", "web")
+    place.good("suspend", "web")
+    place.good("resume", "web")
+    assert in_guest(place, "web", LOOK) == sums
+    assert in_guest(place, "web", "cat /tmp/wrong 2>/dev/null; true") == ""
+    # The keeper dies in the middle: the file is what it was, and good for another time.
+    place.good("snapshot", "restore", "-f", "web", "one")
+    os.kill(place.keeper("web"), signal.SIGKILL)
+    place.until(lambda: not place.processes(), "the end of all processes")
+    with open(path, "rb") as f:
+        assert f.read() == whole
+    place.good("snapshot", "restore", "-f", "web", "one")
+    assert in_guest(place, "web", LOOK) == sums
+    place.good("rm", "-f", "web")
+
+
+def memory_comes_later_bt(place):
+    memory_comes_later(place, None)
+
+
+def memory_comes_later_interp(place):
+    memory_comes_later(place, "interp")
 
 
 def what_is_refused(place):
@@ -205,5 +288,6 @@ def verbs_that_are_killed(place):
 KILLS = 200 if sys.argv[1:] == ["all"] else 15
 
 if __name__ == "__main__":
-    sys.exit(run_tests([work_goes_on, back_and_forth, damage_is_found, what_is_refused, disks_that_changed,
+    sys.exit(run_tests([work_goes_on, back_and_forth, damage_is_found, bad_page_interp, bad_page_bt, memory_comes_later_bt,
+                        memory_comes_later_interp, what_is_refused, disks_that_changed,
                         verbs_that_are_killed]))

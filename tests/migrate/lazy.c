@@ -322,8 +322,8 @@ static void hostile(void **state)
         refuse_word(p, "INDX", 8, offset[i]);
     for (size_t i = 0; i < ARRAY_LEN(count); i++)
         refuse_word(p, "INDX", 16, count[i]);
-    refuse_word(p, "INDX", 24, 1);                    /* a sum: the digest is another */
-    refuse_word(p, "INDX", 24 + 64 * 8, 63);          /* the second run overlaps the first */
+    refuse_word(p, "INDX", 24, 1);           /* a sum: the digest is another */
+    refuse_word(p, "INDX", 24 + 64 * 8, 63); /* the second run overlaps the first */
     refuse_word(p, "INDX", 24 + 64 * 8, UINT64_MAX);
     for (size_t i = 1; i < ARRAY_LEN(index); i++)
         refuse_word(p, "TEND", 8, index[i]);

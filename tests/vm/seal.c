@@ -26,6 +26,7 @@
 struct fixture {
     int mine, peer, other; /* events */
     int ram, link;         /* guest memory, and what is not */
+    int file;              /* that memory is read from */
     u8 *mapped;            /* ram */
     u32 sealed;            /* for another thread */
 };
@@ -60,6 +61,16 @@ static void may_give_back(struct fixture *f)
     if (!host_give_back(f->ram, p, 4096, 2 * 4096))
         _exit(2);
     if (p[4095] != 1 || p[4096] || p[3 * 4096 - 1] || p[3 * 4096] != 1)
+        _exit(3);
+}
+
+/* A cell reads its memory's file, and lets it go. */
+static void may_read_its_file(struct fixture *f)
+{
+    char byte = 1;
+    if (pread(f->file, &byte, 1, 100) != 1 || byte)
+        _exit(2);
+    if (close(f->file) < 0)
         _exit(3);
 }
 
@@ -155,6 +166,15 @@ static void try_hole_elsewhere(struct fixture *f)
 {
     host_give_back(f->link, NULL, 0, 4096);
 }
+static void try_read_elsewhere(struct fixture *f)
+{
+    char byte;
+    syscall(SYS_pread64, f->link, &byte, 1ul, 0ul);
+}
+static void try_close(struct fixture *f)
+{
+    syscall(SYS_close, f->link);
+}
 static void try_take_room(struct fixture *f)
 {
     fallocate(f->ram, 0, 0, 4096);
@@ -235,7 +255,7 @@ static const char *const kinds[KINDS] = {"cell", "keeper", "user network", "tap"
 
 static int seal(enum kind kind, const struct fixture *f)
 {
-    const struct host_cell_seal c = {.wake_self = f->mine, .wake_peer = f->peer, .ram = f->ram};
+    const struct host_cell_seal c = {.wake_self = f->mine, .wake_peer = f->peer, .ram = f->ram, .file = f->file};
     const struct host_keeper_seal k = {.listener = 90, .dir = 91, .log = 92, .end = 93, .ram = 94, .cell = 95};
     switch (kind) {
     case CELL:
@@ -280,6 +300,8 @@ static const struct {
     TRY(dup, ONLY(USER)),
     TRY(poison, 0),
     TRY(hole_elsewhere, ONLY(SHARE)),
+    TRY(read_elsewhere, ONLY(SHARE) | ONLY(READER) | ONLY(KEEPER)),
+    TRY(close, ~ONLY(CELL)),
     TRY(take_room, ONLY(SHARE)),
     TRY(remove_pages, 0),
     TRY(x32, 0),
@@ -306,7 +328,8 @@ static int sealed(enum kind kind, void (*fn)(struct fixture *))
                         .peer = host_event_create(NULL),
                         .other = host_event_create(NULL),
                         .ram = host_memfd("ram", RAM_SIZE, NULL),
-                        .link = host_memfd("link", 4096, NULL)};
+                        .link = host_memfd("link", 4096, NULL),
+                        .file = host_memfd("file", 4096, NULL)};
     int status;
     f.mapped = host_map_shared(f.ram, RAM_SIZE, NULL);
     pid_t pid = fork();
@@ -328,6 +351,7 @@ static int sealed(enum kind kind, void (*fn)(struct fixture *))
     host_unmap(f.mapped, RAM_SIZE);
     close(f.ram);
     close(f.link);
+    close(f.file);
     if (WIFEXITED(status) && WEXITSTATUS(status))
         fail_msg("the process ended with status %d", WEXITSTATUS(status));
     return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -343,6 +367,11 @@ static void work_goes_on(void **state)
 static void cell_has_bounds(void **state)
 {
     assert_int_equal(sealed(CELL, may_not_grow), 0);
+}
+
+static void cell_reads_memory(void **state)
+{
+    assert_int_equal(sealed(CELL, may_read_its_file), 0);
 }
 
 static void cell_gives_back(void **state)
@@ -502,9 +531,9 @@ static void config_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(work_goes_on),      cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(one_directory),
-        cmocka_unit_test(cell_has_bounds),   cmocka_unit_test(cell_gives_back),      cmocka_unit_test(nothing_else),
-        cmocka_unit_test(log_keeps_the_end), cmocka_unit_test(config_json),
+        cmocka_unit_test(work_goes_on),    cmocka_unit_test(sockets_of_a_network), cmocka_unit_test(one_directory),
+        cmocka_unit_test(cell_has_bounds), cmocka_unit_test(cell_gives_back),      cmocka_unit_test(cell_reads_memory),
+        cmocka_unit_test(nothing_else),    cmocka_unit_test(log_keeps_the_end),    cmocka_unit_test(config_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* Holds, snapshots and machines that go on from one: what each promises, also when somebody vanishes in the middle. */
 #include "harness.h"
+#include "migrate/lazy.h"
 #include "vm/snapshot.h"
 
 #include <fcntl.h>
@@ -242,6 +243,66 @@ static void back_again(void **state)
     end_by_button(&m);
 }
 
+/*
+ * While a page is still in the file: the machine runs, who wants all of memory waits, and others are served. The page is one that
+ * nobody touches, and this test claims it first.
+ */
+static void memory_is_waited_for(void **state)
+{
+    struct machine m;
+    struct snapshot s;
+    struct vm_config c;
+    struct vm_incoming in;
+    struct lazy l;
+    struct error e = {0};
+    char byte, *other = malloc(PAGE_SIZE);
+    START(&m, button);
+    machine_expect(&m, "B");
+    int dir = directory(&m), a = dial(&m);
+    u64 size, page = m.cfg.memory / PAGE_SIZE - 5;
+    int ram_fd = control_memory(a, &size, &e);
+    memset(other, 'x', PAGE_SIZE);
+    assert_int_equal(pwrite(ram_fd, other, PAGE_SIZE, (off_t)(page * PAGE_SIZE)), PAGE_SIZE);
+    close(ram_fd);
+    assert_int_equal(snapshot_create(a, dir, "one.snapshot", &nobody_looks, &e), 0);
+    close(a);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "kill"), 0);
+    machine_gone(&m);
+
+    assert_int_equal(snapshot_open(&s, dir, "one.snapshot", &e), 0);
+    assert_int_equal(snapshot_config(&s, &c, &e), 0);
+    assert_int_equal(snapshot_load(&s, &nobody_looks, &in, &e), 0);
+    assert_true(in.lazy);
+    u64 pages = m.cfg.memory / PAGE_SIZE;
+    void *base = mmap(NULL, lazy_size(pages), PROT_READ | PROT_WRITE, MAP_SHARED, in.table, 0);
+    assert_int_equal(lazy_attach(&l, base, pages, -1, &e), 0);
+    assert_true(l.absent[page / 64] >> (page % 64) & 1);
+    l.claimed[page / 64] |= BIT(page % 64);
+    assert_int_equal(vm_launch_incoming(&c, &in, m.dir, &m.keeper, &e), 0);
+    snapshot_close(&s);
+    assert_state(&m, "running");
+    a = dial(&m);
+    assert_int_equal(dprintf(a, "{\"do\":\"memory\"}\n"), 16);
+    struct pollfd answer = {.fd = a, .events = POLLIN};
+    /* All the others come, and that one does not. */
+    for (int i = 0; i < 3000 && __atomic_load_n(&l.head->left, __ATOMIC_ACQUIRE) != 1; i++)
+        poll(NULL, 0, 10);
+    assert_int_equal(l.head->left, 1);
+    assert_state(&m, "running");
+    assert_int_equal(poll(&answer, 1, 50), 0);
+    /* Now it does. */
+    __atomic_fetch_and(&l.absent[page / 64], ~BIT(page % 64), __ATOMIC_RELEASE);
+    __atomic_fetch_sub(&l.head->left, 1, __ATOMIC_RELEASE);
+    assert_int_equal(poll(&answer, 1, 30000), 1);
+    assert_int_equal(read(a, &byte, 1), 1);
+    assert_int_equal(byte, '{');
+    close(a);
+    munmap(base, lazy_size(pages));
+    free(other);
+    close(dir);
+    end_by_button(&m);
+}
+
 /* Launches that must fail, and leave neither a process nor the snapshot changed. */
 static void refuse(struct machine *m, const struct vm_incoming *in, const char *what)
 {
@@ -316,10 +377,15 @@ static void no_room(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hold_rules),        cmocka_unit_test(hold_of_a_paused_one),
-        cmocka_unit_test(hold_is_broken),    cmocka_unit_test(memory_descriptor),
-        cmocka_unit_test(suspend_and_go_on), cmocka_unit_test(back_again),
-        cmocka_unit_test(no_room),           cmocka_unit_test(what_can_not_be_taken_over),
+        cmocka_unit_test(hold_rules),
+        cmocka_unit_test(hold_of_a_paused_one),
+        cmocka_unit_test(hold_is_broken),
+        cmocka_unit_test(memory_descriptor),
+        cmocka_unit_test(suspend_and_go_on),
+        cmocka_unit_test(back_again),
+        cmocka_unit_test(memory_is_waited_for),
+        cmocka_unit_test(no_room),
+        cmocka_unit_test(what_can_not_be_taken_over),
     };
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
         return cell_main(argc, argv);

@@ -16,7 +16,7 @@
 
 #define NS_PER_S     1000000000ll
 #define MEASURE_NS   20000000ll
-#define CHECK_NS   500000
+#define CHECK_NS     500000
 #define SANDWICHES   9
 
 #define HV_BASE_LEAF 0x40000000u
