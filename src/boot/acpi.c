@@ -4,7 +4,7 @@
  *
  *   RSDP -> XSDT -> FADT -> FACS
  *                      \--> DSDT (AML: sleep state S5, processors, the legacy devices, the PCI host bridge, and virtio over MMIO
- *                                 where the machine has that)
+ *                                 where the machine has that, the generation counter)
  *               -> MADT
  *               -> MCFG (where PCI configuration space lies in memory)
  *
@@ -235,6 +235,32 @@ static void put_virtio_mmio(struct aml *a)
     }
 }
 
+/*
+ * The generation counter: where the 16 bytes are that change when a machine begins a life of its own, and the event that says so.
+ * ("Virtual Machine Generation ID", Microsoft 2012; Linux: drivers/virt/vmgenid.c, which stirs it into its random numbers.)
+ */
+static void put_generation(struct aml *a)
+{
+    size_t device = aml_begin_device(a, "VGEN");
+    aml_name_string(a, "_HID", "TRPZ0001");
+    aml_name_string(a, "_CID", "VM_Gen_Counter");
+    aml_name_string(a, "_DDN", "VM_Gen_Counter");
+    size_t address = aml_begin_name_package(a, "ADDR", 2);
+    aml_int(a, VM_GENERATION_ADDRESS);
+    aml_int(a, 0);
+    aml_end(a, address);
+    aml_end(a, device);
+}
+
+static void put_events(struct aml *a)
+{
+    size_t scope = aml_begin_scope(a, "\\_GPE");
+    size_t method = aml_begin_method(a, "_E00", 0); /* GPE_VM_GENERATION, an edge */
+    aml_notify(a, "VGEN", 0x80);
+    aml_end(a, method);
+    aml_end(a, scope);
+}
+
 static u64 put_dsdt(struct acpi *t, unsigned n_cpus, bool virtio_mmio)
 {
     struct aml *a = &t->out;
@@ -255,9 +281,11 @@ static u64 put_dsdt(struct acpi *t, unsigned n_cpus, bool virtio_mmio)
     for (size_t i = 0; i < ARRAY_LEN(legacy_devices); i++)
         put_legacy_device(a, &legacy_devices[i]);
     put_pci(a);
+    put_generation(a);
     if (virtio_mmio)
         put_virtio_mmio(a);
     aml_end(a, scope);
+    put_events(a);
     return table_end(t, start);
 }
 

@@ -15,6 +15,7 @@ enum {
     AML_BUFFER = 0x11,
     AML_PACKAGE = 0x12,
     AML_METHOD = 0x14,
+    AML_NOTIFY = 0x86,
     AML_EXT = 0x5b,
     AML_ARG0 = 0x68,
     AML_LEQUAL = 0x93,
@@ -278,4 +279,12 @@ size_t aml_begin_else(struct aml *a)
 {
     aml_u8(a, AML_ELSE);
     return a->len;
+}
+
+void aml_notify(struct aml *a, const char *device, u8 value)
+{
+    aml_u8(a, AML_NOTIFY);
+    aml_bytes(a, "\\\x2e_SB_", 6); /* the root, a path of two names */
+    aml_path(a, device);
+    aml_int(a, value);
 }

@@ -52,6 +52,8 @@ size_t aml_begin_method(struct aml *a, const char *name, u8 args);
 size_t aml_begin_name_package(struct aml *a, const char *name, u8 n);
 size_t aml_begin_package(struct aml *a, u8 n);
 void aml_int(struct aml *a, u64 v);
+/* Notify (\_SB.device, value), in a method. */
+void aml_notify(struct aml *a, const char *device, u8 value);
 /* If (Arg0 is the 16 bytes of `uuid`); Else: both up to aml_end. */
 size_t aml_begin_if_uuid(struct aml *a, const u8 uuid[16]);
 size_t aml_begin_else(struct aml *a);

@@ -171,6 +171,7 @@ static int restore(struct registry *r, struct machine_row *row, struct snapshot 
     if (rc < 0 || (rc = snapshot_check(s, &c, e)) < 0 || (rc = snapshot_load(s, &p, &in, e)) < 0)
         return rc;
     in.consumed = consumed;
+    in.fresh = !consumed; /* it has gone on from there before, or may do so again */
     if ((rc = registry_restart(r, row, e)) < 0)
         return rc;
     *taken = true;

@@ -54,6 +54,10 @@
 
 /* Low memory that boot code uses; reported to the guest as reserved where it must survive. */
 #define BOOT_ACPI_BASE 0x000e0000ull
-#define BOOT_ACPI_SIZE 0x00020000ull
+#define BOOT_ACPI_SIZE 0x0001f000ull
+
+/* 16 bytes in a page of their own: the generation identifier (docs/snapshots.md); and the event of GPE0 that says it changed */
+#define VM_GENERATION_ADDRESS 0x000ff000ull
+#define GPE_VM_GENERATION     0u
 
 #endif

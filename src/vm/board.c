@@ -633,6 +633,15 @@ void board_power_button(struct board *b)
     acpi_pm_power_button(device_of(b, &acpi_pm_device));
 }
 
+void board_new_generation(struct board *b, bool tell)
+{
+    u8 id[16];
+    host_random(id, sizeof(id));
+    mem_write(&b->mem, GPA(VM_GENERATION_ADDRESS), id, sizeof(id)); /* there is RAM: MEM_MIN_SIZE */
+    if (tell)
+        acpi_pm_event(device_of(b, &acpi_pm_device), GPE_VM_GENERATION);
+}
+
 u32 board_exit_value(const struct board *b)
 {
     return b->exit_value;

@@ -139,6 +139,8 @@ void board_balloon_info(const struct board *b, struct balloon_info *out);
 
 /* Press the power button: an ACPI event the guest may act on. */
 void board_power_button(struct board *b);
+/* It is a life of its own from now on: another generation identifier; with `tell` the guest, which runs, hears of it. */
+void board_new_generation(struct board *b, bool tell);
 /* Value written to the debug exit port. */
 u32 board_exit_value(const struct board *b);
 /* Machine reset: CPU and chips as after power-up; memory stays, the caller loads the boot code again. */

@@ -247,6 +247,7 @@ static void do_boot(struct cell *c, const struct link_msg *m)
         board_resume(c->board);
     c->state = CELL_RUN;
     board_log_all(c->board); /* the keeper has put a kernel there */
+    board_new_generation(c->board, false);
     if (board_boot(c->board, c->in, m->len, &e) < 0)
         cell_stopped(c, BOARD_FAILURE, e.msg);
     cpus_go(c);
@@ -437,7 +438,7 @@ static void do_load(struct cell *c, const struct link_msg *m)
         c->state = CELL_PAUSED;
     else if (fresh)
         board_resume(c->board);
-    if (fresh && !e.code)
+    if (fresh && !e.code && c->cfg.lazy == 1)
         cell_lazy_go(&c->lazy);
     c->console_full = true; /* what waited for room there waits here, with nobody to say that there is some */
     cell_done(c, m->id, &e);
@@ -487,6 +488,19 @@ static void do_frames_give(struct cell *c, const struct link_msg *m)
     cell_done(c, m->id, &e);
 }
 
+/* Before it goes on. */
+static void do_fresh(struct cell *c, const struct link_msg *m)
+{
+    board_lock_devices(c->board);
+    board_new_generation(c->board, true);
+    board_unlock_devices(c->board);
+}
+
+static void do_fill(struct cell *c, const struct link_msg *m)
+{
+    cell_lazy_go(&c->lazy);
+}
+
 static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {
     [DOWN_BOOT] = do_boot,
     [DOWN_HALT] = do_halt,
@@ -507,6 +521,8 @@ static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *)
     [DOWN_THROTTLE] = do_throttle,
     [DOWN_FRAMES_TAKE] = do_frames_take,
     [DOWN_FRAMES_GIVE] = do_frames_give,
+    [DOWN_FRESH] = do_fresh,
+    [DOWN_FILL] = do_fill,
 };
 
 /* Whether all data of the message in `taking` is there. */

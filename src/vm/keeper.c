@@ -182,6 +182,8 @@ static int restore(struct keeper *k, struct error *e)
         return error_set(e, errno, "%s: %s: cannot be removed: %s", k->cfg.name, k->incoming->consumed,
                          strerror(errno));
     keeper_set_state(k, KEEPER_PAUSED);
+    if (k->incoming->fresh && keeper_tell(k, DOWN_FRESH, NULL, 0) < 0)
+        return error_set(e, EBUSY, "%s: the guest's process takes no messages", k->cfg.name);
     if (!k->incoming->paused && keeper_ask(k, DOWN_RESUME, -1, false, NULL, 0) < 0)
         return error_set(e, EBUSY, "%s: the guest's process takes no messages", k->cfg.name);
     k->incoming = NULL;

@@ -27,7 +27,7 @@ unsigned keeper_describe_lazy(const struct keeper *k, struct link_config *c, int
 {
     if (!k->lazy.head)
         return n;
-    c->lazy = 1;
+    c->lazy = k->incoming->shared ? 2 : 1;
     fds[n++] = k->incoming->table;
     fds[n++] = k->incoming->file;
     return n;
@@ -52,10 +52,12 @@ static void give_memory(struct keeper *k, struct client *c)
 
 void keeper_do_memory(struct keeper *k, struct client *c, const json_t *j)
 {
-    if (keeper_absent(k) && !k->ended)
-        c->op = KEEPER_OP_MEMORY;
-    else
+    if (!keeper_absent(k) || k->ended)
         give_memory(k, c);
+    else if (keeper_tell(k, DOWN_FILL, NULL, 0) < 0)
+        keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
+    else
+        c->op = KEEPER_OP_MEMORY;
 }
 
 void keeper_serve_lazy(struct keeper *k)

@@ -47,6 +47,8 @@ struct vm_incoming {
     const char
         *consumed;  /* a file of the machine's directory that is removed the moment the guest goes on; NULL: none */
     bool paused;    /* it does not go on by itself */
+    bool fresh;     /* a life of its own: it gets another generation identifier, and is told so */
+    bool shared;    /* with `lazy`: memory stays in the file, which others have, too, until somebody wants it */
     const char *id; /* without records: of the handover (migrate/handover.h) */
     u64 lifetime;   /* seconds that it then waits for the word to run */
 };

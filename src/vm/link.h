@@ -62,7 +62,9 @@ enum link_ring {
     X(DOWN_ANNOUNCE, "announce")       /* tell the networks where its cards are; no answer */                     \
     X(DOWN_SWING, "swing")             /* the name of the engine follows that is to run the CPUs */               \
     X(DOWN_FRAMES_TAKE, "frames take") /* paused: DONE has the frames that wait for it, packed */                 \
-    X(DOWN_FRAMES_GIVE, "frames give") /* such frames follow, for the guest */
+    X(DOWN_FRAMES_GIVE, "frames give") /* such frames follow, for the guest */                                    \
+    X(DOWN_FRESH, "fresh")             /* another machine from now on than the one that was saved */              \
+    X(DOWN_FILL, "fill")               /* bring all memory that is absent; no answer */
 
 enum link_down {
     DOWN_NONE,
@@ -145,12 +147,12 @@ struct link_config {
     struct net_info nets[NET_COUNT_MAX];
     u32 n_shares;
     struct share_info shares[SHARE_COUNT_MAX];
-    u32 lazy; /* 1: memory is still in a file */
+    u32 lazy; /* 1: memory is still in a file; 2: and stays there until somebody wants it */
 };
 #define LINK_MAGIC      0x6b6e6c54u /* "Tlnk" */
 #define LINK_FRAMES_MAX (1u << 20)  /* bytes of frames that are taken or given at once */
 
-#define LINK_VERSION    10u
+#define LINK_VERSION    11u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for

@@ -74,6 +74,13 @@ void acpi_pm_power_button(void *dev)
     update(p);
 }
 
+void acpi_pm_event(void *dev, unsigned n)
+{
+    struct acpi_pm *p = dev;
+    p->gpe_status |= (u16)BIT(n);
+    update(p);
+}
+
 /* The 16-bit register at an even offset of a status/enable pair, as bytes are accessed. */
 static u64 pair_read(const u16 *sts, const u16 *en, u64 offset, unsigned size)
 {

@@ -20,5 +20,7 @@ void uart16550_flush(void *dev);
 
 /* Press the power button: PWRBTN_STS, and the SCI if the guest enabled it. */
 void acpi_pm_power_button(void *dev);
+/* Event `n` of GPE0 has happened. */
+void acpi_pm_event(void *dev, unsigned n);
 
 #endif
