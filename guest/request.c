@@ -4,10 +4,13 @@
 #include "base/bytes.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -136,6 +139,33 @@ int go_down(u32 how, struct error *e)
     return child < 0 ? error_set(e, errno, "shutdown: %s", strerror(errno)) : 0;
 }
 
+/* Random bytes that nobody else has: another machine may have begun with the same memory as this one. */
+static int stir(const u8 *seed, struct error *e)
+{
+    _Alignas(struct rand_pool_info) u8 buf[sizeof(struct rand_pool_info) + AGENT_SEED] = {0};
+    struct rand_pool_info *info = (struct rand_pool_info *)(void *)buf;
+    int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+    info->entropy_count = AGENT_SEED * 8;
+    info->buf_size = AGENT_SEED;
+    memcpy(info->buf, seed, AGENT_SEED);
+    bool done = fd >= 0 && ioctl(fd, RNDADDENTROPY, info) == 0 && ioctl(fd, RNDRESEEDCRNG) == 0;
+    int why = errno;
+    if (fd >= 0)
+        close(fd);
+    return done ? 0 : error_set(e, why, "random numbers: can not be seeded: %s", strerror(why));
+}
+
+static int do_fresh(int fd, struct agent_frame *f, struct error *e)
+{
+    const char *name = (const char *)f->data + AGENT_SEED;
+    if (f->len < AGENT_SEED || f->len > AGENT_SEED + 64 || strlen(name) != f->len - AGENT_SEED)
+        return bad(e);
+    int r = stir(f->data, e);
+    if (r == 0 && *name && sethostname(name, strlen(name)) < 0)
+        r = error_set(e, errno, "host name %s: %s", name, strerror(errno));
+    return r < 0 ? r : done(fd);
+}
+
 static int do_down(int fd, struct agent_frame *f, struct error *e)
 {
     if (f->len != 4 || get_le32(f->data) > AGENT_DOWN_REBOOT)
@@ -147,8 +177,8 @@ static int do_down(int fd, struct agent_frame *f, struct error *e)
 static const struct {
     u8 kind;
     int (*fn)(int fd, struct agent_frame *f, struct error *e);
-} requests[] = {{AGENT_PING, do_ping}, {AGENT_EXEC, do_exec}, {AGENT_GET, do_get},
-                {AGENT_PUT, do_put},   {AGENT_TIME, do_time}, {AGENT_DOWN, do_down}};
+} requests[] = {{AGENT_PING, do_ping}, {AGENT_EXEC, do_exec},   {AGENT_GET, do_get},  {AGENT_PUT, do_put},
+                {AGENT_TIME, do_time}, {AGENT_FRESH, do_fresh}, {AGENT_DOWN, do_down}};
 
 void serve_connection(int fd)
 {

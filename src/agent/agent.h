@@ -33,6 +33,7 @@ enum agent_kind {
     AGENT_GET = 'G',
     AGENT_PUT = 'U',
     AGENT_TIME = 'T',
+    AGENT_FRESH = 'F', /* AGENT_SEED random bytes, then a host name or none: a machine of its own from now on */
     AGENT_DOWN = 'D',
     /* to a program */
     AGENT_INPUT = 'i', /* bytes; none: the end */
@@ -57,6 +58,8 @@ enum agent_kind {
 
 #define AGENT_EXEC_TTY      1u
 #define AGENT_EXEC_INPUT    2u /* there will be input; without it the program reads /dev/null */
+
+#define AGENT_SEED          64u
 
 #define AGENT_DOWN_POWEROFF 0u
 #define AGENT_DOWN_REBOOT   1u

@@ -242,6 +242,7 @@ int verb_migrate(const struct args *a, struct error *e);
 int verb_receive(const struct args *a, struct error *e);
 int verb_system(const struct args *a, struct error *e);
 int verb_snapshot(const struct args *a, struct error *e);
+int verb_clone(const struct args *a, struct error *e);
 int verb_suspend(const struct args *a, struct error *e);
 int verb_start(const struct args *a, struct error *e);
 int verb_commit(const struct args *a, struct error *e);

@@ -200,6 +200,28 @@ int machine_restore(struct registry *r, struct machine_row *row, const char *nam
     return rc;
 }
 
+int machine_clone(struct registry *r, struct machine_row *row, struct snapshot *s, const struct vm_config *c,
+                  const char *consumed, struct error *e)
+{
+    struct vm_incoming in;
+    const struct snapshot_progress nobody = {NULL, NULL};
+    int rc = snapshot_check(s, c, e);
+    if (rc < 0 || (rc = snapshot_load(s, &nobody, &in, e)) < 0)
+        return rc;
+    in.fresh = in.shared = true;
+    in.consumed = consumed;
+    return launch(r, c, &in, row, e);
+}
+
+void machine_freshen(const struct machine_row *row, const char *host_name)
+{
+    u8 data[AGENT_SEED + MACHINE_NAME_MAX];
+    size_t len = host_name ? strnlen(host_name, MACHINE_NAME_MAX) : 0;
+    host_random(data, AGENT_SEED);
+    memcpy(data + AGENT_SEED, host_name ? host_name : "", len);
+    agent_call(row, AGENT_FRESH, data, AGENT_SEED + len, CLOCK_SECONDS, NULL);
+}
+
 void machine_set_clock(const struct machine_row *row)
 {
     u8 now[8];

@@ -38,6 +38,7 @@ int machine_await_end(const struct machine_row *row, unsigned seconds, struct er
 int machine_print_log(const struct machine_row *row, struct error *e);
 
 struct vm_config;
+struct snapshot;
 
 /*
  * Launch the machine of a row that belongs to this process ("starting"), and hand the row to its keeper. `c` has been checked.
@@ -53,6 +54,17 @@ bool machine_suspended(const struct machine_row *row);
  * is what it was, and so is the file.
  */
 int machine_restore(struct registry *r, struct machine_row *row, const char *name, bool consume, struct error *e);
+
+/*
+ * A new machine of that row (which has a name, and is "starting") goes on from an open snapshot: with an identity of its own, its
+ * memory read from the file as it is touched, which other clones do, too. `c` has been checked. `consumed`, or NULL: a file in its
+ * directory that goes with the first instruction.
+ */
+int machine_clone(struct registry *r, struct machine_row *row, struct snapshot *s, const struct vm_config *c,
+                  const char *consumed, struct error *e);
+
+/* Tell the guest, where it has an agent, that it is a machine of its own: other random numbers, that host name if not NULL. */
+void machine_freshen(const struct machine_row *row, const char *host_name);
 
 /* The guest's clock stood still: where an agent is, it is set. A guest without one finds out by itself, or does not. */
 void machine_set_clock(const struct machine_row *row);

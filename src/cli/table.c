@@ -466,6 +466,9 @@ static const char *const examples_suspend[] = {"trapeze suspend web && trapeze r
 static const char *const examples_snapshot[] = {"trapeze snapshot create web before", "as it is now, under that tag",
                                                 "trapeze snapshot restore -f web before",
                                                 "back to that, whatever it does now", NULL};
+static const char *const examples_clone[] = {"trapeze clone web web2", "another one, from what web is now",
+                                             "trapeze clone web:ready job1 && trapeze clone web:ready job2",
+                                             "two that share the memory of a snapshot", NULL};
 static const char *const examples_swing[] = {"trapeze swing --engine interp web", "watch it slowly",
                                              "trapeze swing --engine auto web", "as fast as this host can", NULL};
 static const char *const examples_update[] = {
@@ -765,6 +768,22 @@ const struct verb cli_verbs[] = {
      .examples = examples_snapshot,
      .options = {OPT_FORCE, OPT_FORMAT},
      .run = verb_snapshot},
+    {.name = "clone",
+     .operands = "NAME[:TAG] NEW",
+     .min_operands = 2,
+     .max_operands = 2,
+     .summary = "let another machine go on from where one is, or from a snapshot",
+     .text =
+         "The snapshot is a template then: any number of machines can begin with it, in the time that it takes to "
+         "start a "
+         "process. Memory is read from its file when it is touched, and what a clone never touches is kept once for "
+         "all "
+         "of them. Each clone has an identity of its own: generation identifier, seed of random numbers and, where the "
+         "guest has an agent, host name and clock. Without a TAG a machine that runs is cloned as it is. Published "
+         "ports stay with the first one. Machines that can write to a disk, or have a card on a network with others, "
+         "can not be cloned yet.",
+     .examples = examples_clone,
+     .run = verb_clone},
     {.name = "top",
      .operands = "CONTAINER",
      .min_operands = 1,

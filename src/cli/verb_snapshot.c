@@ -176,6 +176,7 @@ static int restore(const struct request *q, struct error *e)
     if ((rc = end_first(q, e)) < 0 || (rc = machine_restore(q->r, q->row, name, false, e)) < 0)
         return rc;
     unlinkat(q->dir, SNAPSHOT_SUSPENDED, 0);
+    machine_freshen(q->row, NULL);
     machine_set_clock(q->row);
     return 0;
 }
