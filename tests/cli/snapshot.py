@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import time
 
@@ -101,6 +102,7 @@ def back_and_forth(place):
     place.refused("snapshot", "restore", "web", "one", names=["web", "it runs"])
     place.good("snapshot", "restore", "-f", "web", "one")
     assert in_guest(place, "web", "cat /tmp/state") == "first"
+    assert generation(place, "web") == 1
     place.good("kill", "web")
     place.good("snapshot", "restore", "web", tag)
     assert in_guest(place, "web", "cat /tmp/state") == "second"
@@ -222,6 +224,59 @@ def memory_comes_later_interp(place):
     memory_comes_later(place, "interp")
 
 
+def generation(place, name):
+    """How often the guest was told that it is another machine."""
+    return int(in_guest(place, name, "cat /sys/firmware/acpi/interrupts/gpe00").split()[0])
+
+
+def clones(place):
+    """Machines that begin with another one's memory: each on its own, with an identity of its own, all of the memory right."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    linux(place, "web", "--network", "user", "--publish", f"127.0.0.1:{port}:80")
+    sums = in_guest(place, "web", FILL)
+    in_guest(place, "web", "echo web >/tmp/state")
+    place.good("snapshot", "create", "web", "one")
+    assert place.good("clone", "web:one", "a") == "a\n"
+    place.good("clone", "web:one", "b")
+    ids = [in_guest(place, name, "hostname; cat /proc/sys/kernel/random/uuid").split() for name in ("web", "a", "b")]
+    assert [name for name, _ in ids[1:]] == ["a", "b"], ids
+    assert len({uuid for _, uuid in ids}) == 3, ids
+    assert [generation(place, name) for name in ("web", "a", "b")] == [0, 1, 1]
+    in_guest(place, "a", "echo a >/tmp/state")
+    assert [in_guest(place, name, "cat /tmp/state") for name in ("web", "a", "b")] == ["web", "a", "web"]
+    # One of a clone, whose memory is still in the file; and that file goes while others read it.
+    place.good("clone", "a", "c")
+    place.good("snapshot", "rm", "web", "one")
+    assert in_guest(place, "c", "hostname; cat /tmp/state").split() == ["c", "a"]
+    place.good("suspend", "a")
+    place.good("resume", "a")
+    assert generation(place, "a") == 1  # it is the same machine
+    for name in ("a", "b", "c"):
+        assert in_guest(place, name, LOOK) == sums, name
+    assert not [f for f in os.listdir(os.path.join(place.path, "trapeze", "machines", place.machines()[1]["id"])) if "origin" in f]
+    place.refused("clone", "web", "b", names=["b", "taken"])
+    place.refused("clone", "web:none", "d", names=["none", "web", "snapshot list"])
+    place.refused("clone", "nobody", "d", names="nobody")
+    place.refused("clone", "web:../x", "d", names="../x")
+    place.good("suspend", "b")
+    place.refused("clone", "b", "d", names="does not run")
+    assert [m["name"] for m in place.machines("-a")] == ["web", "a", "b", "c"], "what was refused is still there"
+    place.good("rm", "-f", "web", "a", "b", "c")
+
+
+def clones_that_can_not_be(place):
+    disk = os.path.join(place.path, "d.img")
+    with open(disk, "wb") as f:
+        f.truncate(1 << 20)
+    small(place, "b", "--disk", disk)
+    place.refused("clone", "web", "d", names=disk, status=3)
+    assert len(place.machines("-a")) == 1
+    place.good("kill", "web")
+    place.good("rm", "web")
+
+
 def what_is_refused(place):
     small(place)
     place.refused("resume", "nobody", names="nobody")
@@ -289,5 +344,5 @@ KILLS = 200 if sys.argv[1:] == ["all"] else 15
 
 if __name__ == "__main__":
     sys.exit(run_tests([work_goes_on, back_and_forth, damage_is_found, bad_page_interp, bad_page_bt, memory_comes_later_bt,
-                        memory_comes_later_interp, what_is_refused, disks_that_changed,
+                        memory_comes_later_interp, clones, clones_that_can_not_be, what_is_refused, disks_that_changed,
                         verbs_that_are_killed]))
