@@ -16,7 +16,7 @@ const struct verb *cli_find_verb(const char *name)
 static const struct {
     const char *words, *part;
 } later[] = {
-    {"checkpoint|clone", "migration and snapshots"},
+    {"checkpoint", "migration and snapshots"},
     {"enter|volume", "parts of containers"},
     {"disk", "disk tools"},
     {"screenshot|sendkey", "displays"},

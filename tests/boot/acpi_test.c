@@ -201,9 +201,11 @@ static void aml_disassembles(void **unused)
         print_message("iasl (acpica-tools) is not installed\n");
         skip();
     }
-    static const char *const wanted[] = {
-        "Name (_S5, Package", "0x05",          "Device (COM1)", "\"PNP0501\"", "0x03F8",
-        "Device (C000)",      "Device (C002)", "\"ACPI0007\"",  "\"PNP0B00\"", "IRQNoFlags"};
+    static const char *const wanted[] = {"Name (_S5, Package", "0x05",          "Device (COM1)",
+                                         "\"PNP0501\"",        "0x03F8",        "Device (C000)",
+                                         "Device (C002)",      "\"ACPI0007\"",  "\"PNP0B00\"",
+                                         "IRQNoFlags",         "Device (VGEN)", "\"VM_Gen_Counter\"",
+                                         "0x000FF000",         "Method (_E00",  "Notify (\\_SB.VGEN, 0x80)"};
     struct fixture f;
     static char text[1 << 16];
     disassemble(build(&f, 3).dsdt, text, sizeof(text));

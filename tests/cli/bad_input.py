@@ -47,8 +47,8 @@ def unknown_options(place):
 
 
 def not_there_yet(place):
-    place.refused("clone", "web", names=["clone", "not there yet", "`trapeze --help`"])
-    place.refused("help", "clone", names=["clone", "not there yet"])
+    place.refused("checkpoint", "web", names=["checkpoint", "not there yet", "`trapeze --help`"])
+    place.refused("help", "checkpoint", names=["checkpoint", "not there yet"])
     place.refused("events", names=["events: this is not there yet"])
     engines = json.loads(place.good("version", "--format", "json"))["engines"]
     for engine in {"bt", "kvm"} - set(engines):

@@ -583,6 +583,29 @@ static void power_button_interrupts(void **state)
     assert_int_equal(port_in(en, 0x600, 2), 0x100);
 }
 
+/* The identifier changes, and the guest hears of that by an event, if it wants to. */
+static void generations(void **state)
+{
+    struct rig *g = *state;
+    struct engine *en = grab(g);
+    u8 id[3][16];
+    for (unsigned i = 0; i < 3; i++) {
+        board_new_generation(g->board, i > 0);
+        assert_int_equal(mem_read(board_mem(g->board), GPA(VM_GENERATION_ADDRESS), id[i], 16), 0);
+        assert_int_equal(port_in(en, PORT_PM_GPE, 2), i > 0);
+        port_out(en, PORT_PM_GPE, 2, 1);
+    }
+    assert_memory_not_equal(id[0], id[1], 16);
+    assert_memory_not_equal(id[1], id[2], 16);
+    halt_with_interrupts(g);
+    port_out(en, PORT_PM_GPE + 2, 2, 1);
+    poke(g, en, 0xfec00000, 4, 0x10 + 2 * GSI_SCI);
+    poke(g, en, 0xfec00010, 4, 0x8049);
+    board_new_generation(g->board, true);
+    assert_int_equal(run(g), BOARD_WAIT);
+    assert_int_equal(g->vectors[0x49], 1);
+}
+
 static void statistics_pass_through(void **state)
 {
     struct rig *g = *state;
@@ -945,6 +968,7 @@ int main(void)
         T(console_both_ways),
         T(two_consoles),
         T(power_button_interrupts),
+        T(generations),
         T(statistics_pass_through),
         T(explanations_pass_through),
         cmocka_unit_test(saved_boards_go_on_alike),
