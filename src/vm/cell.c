@@ -439,7 +439,7 @@ static void do_load(struct cell *c, const struct link_msg *m)
     else if (fresh)
         board_resume(c->board);
     if (fresh && !e.code && c->cfg.lazy == 1)
-        cell_lazy_go(&c->lazy);
+        cell_lazy_go(&c->lazy, false);
     c->console_full = true; /* what waited for room there waits here, with nobody to say that there is some */
     cell_done(c, m->id, &e);
 }
@@ -498,7 +498,7 @@ static void do_fresh(struct cell *c, const struct link_msg *m)
 
 static void do_fill(struct cell *c, const struct link_msg *m)
 {
-    cell_lazy_go(&c->lazy);
+    cell_lazy_go(&c->lazy, true);
 }
 
 static void (*const actions[DOWN_COUNT])(struct cell *, const struct link_msg *) = {

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define BACKGROUND 10 /* nice */
+#define BACKGROUND 10           /* nice */
+#define FIRST_NS   100000000ull /* the guest goes first: what it wants now it brings itself */
+
+enum { GO_WAIT, GO_SOON, GO_NOW }; /* values of the word `go` */
 
 /* This thread, and with it the machine, ends here: the keeper hears why, and kills the cell. */
 __attribute__((noreturn)) static void fail(struct cell_lazy *z, const struct error *why)
@@ -46,6 +49,18 @@ static void bring_all(struct cell_lazy *z)
     }
 }
 
+static void await_go(struct cell_lazy *z)
+{
+    u32 go;
+    while ((go = __atomic_load_n(&z->go, __ATOMIC_ACQUIRE)) == GO_WAIT)
+        host_word_wait(&z->go, GO_WAIT, UINT64_MAX);
+    u64 begin = host_ns(NULL) + FIRST_NS;
+    while (go == GO_SOON && host_ns(NULL) < begin) {
+        host_word_wait(&z->go, GO_SOON, begin);
+        go = __atomic_load_n(&z->go, __ATOMIC_ACQUIRE);
+    }
+}
+
 static void *thread_main(void *arg)
 {
     struct cell_lazy *z = arg;
@@ -55,8 +70,7 @@ static void *thread_main(void *arg)
     host_thread_background(BACKGROUND);
     __atomic_store_n(&z->ready, r < 0 ? 2 : 1, __ATOMIC_RELEASE);
     host_word_wake(&z->ready);
-    while (!__atomic_load_n(&z->go, __ATOMIC_ACQUIRE))
-        host_word_wait(&z->go, 0, UINT64_MAX);
+    await_go(z);
     bring_all(z);
     __atomic_store_n(&z->mem->absent, NULL, __ATOMIC_RELEASE);
     close(z->file.fd);
@@ -103,11 +117,11 @@ int cell_lazy_setup(struct cell_lazy *z, const struct link_config *cfg, struct g
     return 0;
 }
 
-void cell_lazy_go(struct cell_lazy *z)
+void cell_lazy_go(struct cell_lazy *z, bool now)
 {
     if (!z->on)
         return;
-    __atomic_store_n(&z->go, 1, __ATOMIC_RELEASE);
+    __atomic_fetch_or(&z->go, now ? GO_NOW : GO_SOON, __ATOMIC_RELEASE); /* both: now */
     host_word_wake(&z->go);
 }
 
@@ -116,5 +130,5 @@ void cell_lazy_drop(struct cell_lazy *z)
     if (!z->on)
         return;
     mem_drop_absent(z->mem, 0, z->mem->size);
-    cell_lazy_go(z); /* it finds nothing to bring, and says so */
+    cell_lazy_go(z, true); /* it finds nothing to bring, and says so */
 }

@@ -34,8 +34,8 @@ struct cell_lazy {
  */
 int cell_lazy_setup(struct cell_lazy *z, const struct link_config *cfg, struct guest_mem *mem,
                     struct host_cell_seal *seal, struct error *e);
-/* Bring the rest from now on. */
-void cell_lazy_go(struct cell_lazy *z);
+/* Bring the rest: when the guest has had a moment of its own, or now, because somebody waits for it. */
+void cell_lazy_go(struct cell_lazy *z, bool now);
 /* The guest stops: what is still in the file is worth nothing. */
 void cell_lazy_drop(struct cell_lazy *z);
 
