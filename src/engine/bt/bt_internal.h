@@ -54,8 +54,8 @@
 
 #define BT_CONTEXTS    3u /* TLB_NEVER has no translated code */
 #define BT_HASH_BITS   15
-#define BT_HASH_LIST   4096u /* slots in use that are known one by one, for clearing */
 #define BT_HASH_SIZE   (1u << BT_HASH_BITS)
+#define BT_HASH_GROUP  (PAGE_SIZE / 4) /* slots that a page's addresses have */
 #define BT_BLOCK_INSNS 40
 
 /* Which host register holds a guest one; NO_HOST: a slot. */
@@ -324,10 +324,10 @@ struct bt {
     int result;               /* why translated code was left: CPU_*, or BT_* below */
     /* Thunks: entry from C, and what cold code jumps to */
     const u8 *enter, *slow, *leave, *resume, *vec_load, *x87_load, *fault, *hash_miss;
-    unsigned hash_n[BT_CONTEXTS]; /* slots in use: those in hash_used; more than fit: BT_HASH_LIST + 1 */
-    u16 hash_used[BT_CONTEXTS][BT_HASH_LIST];
-    bool hash_local[BT_CONTEXTS]; /* local: there may be code of pages that are not global */
-    s64 kept;                     /* of the budget: what did not fit into st->left */
+    u64 hash_used[BT_CONTEXTS][BT_HASH_SIZE / 64]; /* a bit for each slot that may be in use */
+    u32 hash_groups[BT_CONTEXTS];                  /* a bit for each BT_HASH_GROUP of slots with such bits */
+    bool hash_local[BT_CONTEXTS];                  /* local: there may be code of pages that are not global */
+    s64 kept;                                      /* of the budget: what did not fit into st->left */
     struct bt_heat heat[1u << BT_HEAT_BITS][2];
     struct bt_gen gen;
     bool fast_pext;

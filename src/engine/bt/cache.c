@@ -83,24 +83,29 @@ static const u8 *entry(const struct bt *bt, const struct bt_block *b)
     return bt->code.rx + b->code;
 }
 
-void bt_hash_clear(struct bt *bt, unsigned context)
+/* The slots of a page are neighbours: a group of them, with a bit for each that may be in use. */
+static void clear_group(struct bt *bt, unsigned context, unsigned group)
 {
-    const u8 **hash = bt->st->hash[context];
-    unsigned n = bt->hash_n[context];
-    bt->hash_n[context] = 0;
-    bt->hash_local[context] = false;
-    for (unsigned i = 0; n <= BT_HASH_LIST && i < n; i++)
-        hash[bt->hash_used[context][i]] = bt->hash_miss;
-    for (unsigned i = 0; n > BT_HASH_LIST && i < BT_HASH_SIZE; i++)
-        hash[i] = bt->hash_miss;
+    const u8 **slot = &bt->st->hash[context][group * BT_HASH_GROUP];
+    u64 *used = &bt->hash_used[context][group * BT_HASH_GROUP / 64];
+    for (unsigned w = 0; w < BT_HASH_GROUP / 64; w++)
+        for (; used[w]; used[w] &= used[w] - 1)
+            slot[w * 64 + (unsigned)__builtin_ctzll(used[w])] = bt->hash_miss;
+    bt->hash_groups[context] &= ~(1u << group);
 }
 
-/* The slots of a page are neighbours. */
+void bt_hash_clear(struct bt *bt, unsigned context)
+{
+    bt->hash_local[context] = false;
+    while (bt->hash_groups[context])
+        clear_group(bt, context, (unsigned)__builtin_ctz(bt->hash_groups[context]));
+}
+
 void bt_hash_drop_page(struct bt *bt, unsigned context, u64 va)
 {
-    u32 first = bt_hash_set(va & PAGE_MASK);
-    for (u32 i = 0; i < PAGE_SIZE / 4 && bt->hash_n[context]; i++)
-        bt->st->hash[context][first + i] = bt->hash_miss;
+    unsigned group = bt_hash_set(va & PAGE_MASK) / BT_HASH_GROUP;
+    if (bt->hash_groups[context] >> group & 1)
+        clear_group(bt, context, group);
 }
 
 void bt_hash_drop(struct bt *bt, const struct bt_block *b)
@@ -121,10 +126,8 @@ void bt_hash_put(struct bt *bt, const struct bt_block *b)
 {
     unsigned context = b->key & BK_CONTEXT;
     u32 set = bt_hash_set(b->va);
-    if (bt->hash_n[context] < BT_HASH_LIST && bt->st->hash[context][set] == bt->hash_miss)
-        bt->hash_used[context][bt->hash_n[context]++] = (u16)set;
-    else if (bt->st->hash[context][set] == bt->hash_miss)
-        bt->hash_n[context] = BT_HASH_LIST + 1;
+    bt->hash_used[context][set / 64] |= BIT(set % 64);
+    bt->hash_groups[context] |= 1u << set / BT_HASH_GROUP;
     b->refs[0].view->used = ++bt->clock;
     bt->hash_local[context] |= !page_is_global(&bt->ip, context, b->va);
     bt->st->hash[context][set] = entry(bt, b);

@@ -567,10 +567,9 @@ static int create_code(struct bt *bt, struct error *e)
     bt_thunks(bt, &em);
     if (em.full)
         return error_set(e, EINVAL, "binary translation: its own code does not fit");
-    for (unsigned context = 0; context < BT_CONTEXTS; context++) {
-        bt->hash_n[context] = BT_HASH_LIST + 1;
-        bt_hash_clear(bt, context);
-    }
+    for (unsigned context = 0; context < BT_CONTEXTS; context++)
+        for (unsigned i = 0; i < BT_HASH_SIZE; i++)
+            bt->st->hash[context][i] = bt->hash_miss;
     int r = host_fault_init(e);
     if (r == 0)
         r = host_fault_region_add(bt->code.rx + bt->regions[0].code, bt->code.rx + bt->code.size, bt->fault, true);

@@ -144,8 +144,8 @@ struct interp {
     struct tlb_tables *tlbs;          /* TLB_CONTEXTS of them */
     struct tlb_tables *tables_memory; /* zeroed, for tlbs; set before interp_init: the owner's, who frees it */
     struct tlb_journal journal[TLB_CONTEXTS];
-    bool large[2];           /* 2 MiB, 1 GiB: there may be entries that are parts of such pages */
-    bool high[TLB_CONTEXTS]; /* there may be entries for data at 4 GiB and above: see tlb_drop_high */
+    u64 large[2][TLB_LARGE / 64]; /* 2 or 4 MiB, 1 GiB: where there may be entries that are parts of such pages */
+    bool high[TLB_CONTEXTS];      /* there may be entries for data at 4 GiB and above: see tlb_drop_high */
 
     /* An engine that embeds this one hears of flushes, and has code of its own in pages (block.c); all may be NULL. */
     void *owner;

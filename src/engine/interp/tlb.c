@@ -56,7 +56,7 @@ void tlb_flush_all(struct interp *ip)
     ip->stats.tlb_flushes++;
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         drop_all(ip, ctx, 0);
-    ip->large[0] = ip->large[1] = false;
+    memset(ip->large, 0, sizeof(ip->large));
     tell(ip, TLB_FLUSH_ALL, 0);
 }
 
@@ -79,23 +79,44 @@ static void forget(struct interp *ip, unsigned ctx, unsigned k)
         tell(ip, TLB_FLUSH_PAGE, u.page);
 }
 
+/*
+ * Of each size a set of bits, by a hash of the page's number (4 MiB: what is a part of a 2 MiB page is a part of that), tells
+ * whether there may be such entries. So an INVLPG of small pages does not look through all entries.
+ */
+static const u8 large_shift[2] = {22, 30};
+
+static unsigned large_bit(unsigned size, u64 va)
+{
+    return (u32)((va >> large_shift[size]) * 0x9e3779b97f4a7c15ull >> 52) % TLB_LARGE;
+}
+
+static void note_large(struct interp *ip, unsigned size, u64 va)
+{
+    unsigned bit = large_bit(size, va);
+    ip->large[size][bit / 64] |= BIT(bit % 64);
+}
+
+static bool may_be_large(const struct interp *ip, unsigned size, u64 va)
+{
+    unsigned bit = large_bit(size, va);
+    return ip->large[size][bit / 64] >> bit % 64 & 1;
+}
+
 static void flush_large(struct interp *ip, unsigned size, u64 va)
 {
-    bool any = false;
     /* 32-bit paging has 4 MiB where the others have 2 MiB. (A change of CR4.PAE flushes all.) */
     unsigned shift = size ? 30 : ip->cpu->cr4 & CR4_PAE ? 21 : 22;
+    memset(ip->large[size], 0, sizeof(ip->large[size]));
     for (unsigned ctx = 0; ctx < TLB_CONTEXTS; ctx++)
         for (unsigned k = ip->journal[ctx].n; k-- > 0;) {
             const struct tlb_used *u = &ip->journal[ctx].used[k];
             if (!(u->kind & TLB_2M << size))
                 continue;
-            if ((u->page ^ va) >> shift) {
-                any = true;
-                continue;
-            }
-            forget(ip, ctx, k);
+            if ((u->page ^ va) >> shift)
+                note_large(ip, size, u->page);
+            else
+                forget(ip, ctx, k);
         }
-    ip->large[size] = any;
 }
 
 /*
@@ -110,7 +131,7 @@ void tlb_flush_page(struct interp *ip, u64 va)
             if (ip->journal[ctx].slot[exec][i])
                 forget(ip, ctx, ip->journal[ctx].slot[exec][i] - 1u);
     for (unsigned size = 0; size < 2; size++)
-        if (ip->large[size])
+        if (may_be_large(ip, size, va))
             flush_large(ip, size, va);
 }
 
@@ -209,8 +230,10 @@ void tlb_fill(struct interp *ip, unsigned ctx, u64 va, const struct mmu_page *p,
     bool mid = p->shift == 21 || p->shift == 22;
     u->kind =
         (u8)((p->global ? TLB_GLOBAL : 0) | (mid ? TLB_2M : 0) | (p->shift == 30 ? TLB_1G : 0) | (exec ? TLB_EXEC : 0));
-    ip->large[0] |= mid;
-    ip->large[1] |= p->shift == 30;
+    if (mid)
+        note_large(ip, 0, page);
+    if (p->shift == 30)
+        note_large(ip, 1, page);
     ip->stats.tlb_fills++;
     if (exec) {
         t->exec[i] = tlb_exec_key(va, ram);

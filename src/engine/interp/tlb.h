@@ -31,6 +31,7 @@
 #define TLB_BITS    16
 #define TLB_SIZE    (1u << TLB_BITS)
 #define TLB_JOURNAL 16384u /* entries in use at most, a context; then all those for data are dropped */
+#define TLB_LARGE   4096u  /* bits of a set of large pages */
 #define TLB_CODE    4096u  /* of these, for code; then all of the context is dropped */
 
 struct tlb_tables {
