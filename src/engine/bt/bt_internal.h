@@ -138,47 +138,57 @@ struct bt_site {
     u8 insn; /* index of the guest instruction */
     u16 arg;
     /* SITE_MISS, SITE_CALLOUT of a bit string: the access, from the guest's registers */
-    u8 base, index; /* guest registers or ISA_NO_REG */
-    u8 shift : 2, addr32 : 1, write : 1, seg : 3;
+    u8 base, index;                                        /* guest registers or ISA_NO_REG */
+    u8 shift : 2, addr32 : 1, write : 1, seg : 3, rip : 1; /* rip: relative to the next instruction */
     u8 size;
-    bool moves; /* disp is an address that moves with the block */
-    u64 disp;   /* the instruction pointer added already */
+    s32 disp;
 };
 
 /* Where a guest instruction and its code start, from the block's start. */
 struct bt_map {
-    u16 guest;
+    u16 guest : 10;
     u16 how : 6;             /* enum engine_how */
+    u16 host : 14;           /* at most CODE_MAX */
     u16 flags_in_memory : 1; /* st->arith has the flags at this instruction's accesses */
     u16 grouped : 1;         /* groups live before this instruction: only the one before may lead here */
-    u32 host;
 };
 
+/*
+ * What describes blocks lies in one room, and is found by its distance from bt->meta. Half of what a block takes is this, so
+ * it is kept small: what fits decides how often code is translated again.
+ */
+typedef u32 bt_ref_t; /* 0: nothing */
+
 struct bt_exit {
-    u64 target;
-    struct bt_block *to;             /* linked to */
-    struct bt_exit *next_in, **from; /* other exits that are linked to the same block; what points at this one */
-    struct bt_block *owner;
+    s32 target;     /* from the block's address */
+    bt_ref_t to;    /* block that it is linked to */
+    bt_ref_t next;  /* other exit that is linked to the same block */
+    bt_ref_t from;  /* word that refers to this exit: of the block or the exit before */
+    bt_ref_t owner; /* block */
+    u32 check; /* offset in code memory of the comparison of the target's page (bt_set_check); 0: it is the block's own */
+    u32 field;  /* offset in code memory of the 4-byte field that is patched */
+    u32 stub;   /* ... of the code that asks for a link */
     bool polls; /* always goes to the entry that polls */
     bool twin;  /* to the block without groups */
-    u32 check; /* offset in code memory of the comparison of the target's page (bt_set_check); 0: it is the block's own */
-    u32 field; /* offset in code memory of the 4-byte field that is patched */
-    u32 stub;  /* ... of the code that asks for a link */
 };
 
 /* A block in the list of a view: a RAM page, as it is executed under one linear page. See move.c. */
 struct bt_ref {
-    struct bt_block *block;
-    struct bt_view *view;
-    struct bt_ref *next;
-    struct bt_ref **from; /* what points at this one */
+    bt_ref_t block, next, previous; /* of refs; previous 0: it is the first */
+    u32 view;                       /* number in bt->view_memory */
+};
+
+/* Of a block whose one instruction runs into another page. */
+struct bt_second {
+    u64 ram; /* RAM offset of that page */
+    struct bt_ref ref;
 };
 
 struct bt_view {
     u64 va, ram; /* address of the linear page; number of the RAM page */
     u64 used;    /* bt->clock when it last was */
-    struct bt_ref *refs;
     struct bt_view *next;
+    bt_ref_t refs;
 };
 
 /* A place in a block's code that holds an address of the guest. */
@@ -188,37 +198,58 @@ struct bt_reloc {
     u8 kind;
 };
 
-#define BT_NO_PAGE UINT64_MAX
-
 /* Parts of the guest's state that come into the host's registers when they are needed. */
 #define BT_UNIT_VECTORS 1u
 #define BT_UNIT_X87     2u
 
+/* Behind it its maps, n + 1 of them (the last one is the end) or more; at `rest` its sites, then relocs, then exits. */
 struct bt_block {
-    struct bt_block *hash_next;
     u64 va;
     u64 start;          /* RAM offset */
-    u64 second;         /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
+    struct bt_ref ref;  /* in the list of its RAM page */
+    bt_ref_t second;    /* struct bt_second, or 0 */
+    bt_ref_t hash_next; /* block */
+    bt_ref_t in;        /* exit that is linked to this block */
     u32 index;          /* in bt->blocks */
-    u32 code, code_len; /* offset in code memory */
-    u32 cold;
-    u32 at_poll, at_body; /* entries: with a poll; without. `code` itself compares RCX with va first. */
+    u32 code;           /* offset in code memory: compares RCX with va first */
+    u16 code_len;
+    u16 at_poll, at_body; /* entries, from `code`: with a poll; without */
+    u16 rest;             /* distance from the block */
     u16 bytes;            /* of guest code */
     u8 n;                 /* instructions; 0: this address is for the interpreter */
-    u8 n_sites, n_exits;
+    u8 n_sites, n_exits, n_relocs;
     u8 key;
-    u8 dead;
-    bool fixed; /* can not be moved to another address */
     u8 region;
-    u8 n_relocs;
-    u8 units;              /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
-    struct bt_ref refs[2]; /* in the lists of its RAM pages: the second one if its instruction crosses the page end */
-    struct bt_exit *in;    /* exits linked to this block */
-    struct bt_exit *exits;
-    struct bt_map *map; /* n + 1: the last one is the end */
-    struct bt_site *sites;
-    struct bt_reloc *relocs;
+    u8 units; /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
+    bool dead;
+    bool fixed; /* can not be moved to another address */
 };
+
+static inline struct bt_map *bt_maps(const struct bt_block *b)
+{
+    return (struct bt_map *)(uintptr_t)(b + 1);
+}
+
+static inline struct bt_site *bt_sites(const struct bt_block *b)
+{
+    return (struct bt_site *)((uintptr_t)b + b->rest);
+}
+
+static inline struct bt_reloc *bt_relocs(const struct bt_block *b)
+{
+    return (struct bt_reloc *)(uintptr_t)(bt_sites(b) + b->n_sites);
+}
+
+static inline struct bt_exit *bt_exits(const struct bt_block *b)
+{
+    return (struct bt_exit *)(uintptr_t)(bt_relocs(b) + b->n_relocs);
+}
+
+/* Where a jump of an exit leads. */
+static inline u64 bt_exit_target(const struct bt_block *b, const struct bt_exit *x)
+{
+    return b->va + (u64)(s64)x->target;
+}
 
 /* A part of the code cache: filled from its start, emptied as a whole. */
 struct bt_region {
@@ -244,6 +275,8 @@ struct bt_gen {
     struct bt *bt;
     struct emit e; /* hot part */
     struct bt_block *b;
+    u64 second;  /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
+    u32 cold_at; /* where its cold code begins; 0: it has none */
     struct isa_insn insn[BT_BLOCK_INSNS];
     u8 needs_flags[BT_BLOCK_INSNS + 1]; /* EFLAGS are read at or after this instruction before all are overwritten */
     u8 lookups[BT_BLOCK_INSNS];         /* estimate of the look-ups of an instruction */
@@ -288,6 +321,7 @@ struct bt_gen {
     bool fixed; /* not all of its addresses could be listed */
 };
 
+#define BT_NO_PAGE    UINT64_MAX
 #define BT_HEAT_BITS  16
 #define BT_REGIONS    16u
 #define BT_TABLE_BITS 18
@@ -308,11 +342,13 @@ struct bt {
     struct host_code code;
     struct bt_region regions[BT_REGIONS];
     unsigned n_regions;
-    u32 hot_runs;             /* times that code is interpreted before it is translated */
-    unsigned region;          /* being filled */
-    struct bt_block **blocks; /* by index */
+    u32 hot_runs;    /* times that code is interpreted before it is translated */
+    unsigned region; /* being filled */
+    u8 *meta;        /* what refs count from */
+    size_t meta_size;
+    bt_ref_t *blocks; /* by index */
     u32 next_index;
-    struct bt_block **chains;           /* by hash of start, va and key */
+    bt_ref_t *chains;                   /* by hash of start, va and key */
     struct bt_block *recent[BT_RECENT]; /* by va: found lately */
     struct bt_view **views;             /* by RAM page */
     struct bt_view *view_memory, *free_views;
@@ -337,6 +373,39 @@ struct bt {
     bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */
     struct engine_stats stats;
 };
+
+static inline void *bt_at(const struct bt *bt, bt_ref_t ref)
+{
+    return bt->meta + ref;
+}
+
+static inline bt_ref_t bt_ref_of(const struct bt *bt, const void *p)
+{
+    return (bt_ref_t)((const u8 *)p - bt->meta);
+}
+
+/* The block with that number, modulo the table's size; NULL: none. */
+static inline struct bt_block *bt_numbered(const struct bt *bt, u32 index)
+{
+    bt_ref_t ref = bt->blocks[index & ((1u << BT_TABLE_BITS) - 1)];
+    return ref ? bt_at(bt, ref) : NULL;
+}
+
+static inline const u8 *bt_body(const struct bt *bt, const struct bt_block *b)
+{
+    return bt->code.rx + b->code + b->at_body;
+}
+
+/* The page that the block's instruction runs into. */
+static inline struct bt_second *bt_second(const struct bt *bt, const struct bt_block *b)
+{
+    return b->second ? bt_at(bt, b->second) : NULL;
+}
+
+static inline struct bt_view *bt_view_of(const struct bt *bt, const struct bt_block *b)
+{
+    return &bt->view_memory[b->ref.view];
+}
 
 /* arg of SITE_INDIRECT: bytes to take from RSP again if the target is not canonical, or this */
 #define UNDO_CALL 0xffffu
@@ -425,13 +494,13 @@ void bt_exit_indirect(struct bt_gen *g, unsigned undo);
 /* A conditional exit: jcc to `target` */
 void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target);
 /* Let the comparison before a jump to another page fit x->to, or hold always. `disp_end`: in code memory. */
-void bt_set_check(u8 *disp_end, const struct bt_exit *x);
+void bt_set_check(u8 *disp_end, const struct bt_block *to);
 /* The same in the middle of the block. */
 void bt_exit_side(struct bt_gen *g, unsigned cc, u64 target);
 
 static inline void bt_how(struct bt_gen *g, enum engine_how how)
 {
-    g->b->map[g->i].how = how;
+    bt_maps(g->b)[g->i].how = how;
 }
 
 /* --- 32-bit code (compat.c) --- */
@@ -475,7 +544,7 @@ const u8 *bt_service(struct bt_state *st, u32 site);
 const u8 *bt_faulted(struct bt_state *st, u64 where);
 const u8 *bt_refill(struct bt_state *st, u32 site);
 /* Linear address of a site's access. */
-u64 bt_site_address(const struct cpu *c, const struct bt_site *s);
+u64 bt_site_address(const struct cpu *c, const struct bt_block *b, const struct bt_site *s);
 
 /* --- what needs little (quick.c) --- */
 /* arg of the SITE_CALLOUT of an instruction; 0: it is the interpreter's. */
@@ -520,7 +589,7 @@ static inline bool bt_attention(struct bt *bt)
 static inline unsigned bt_insn_at(const struct bt_block *b, u32 offset)
 {
     unsigned i = 0;
-    while (i + 1 < b->n && b->map[i + 1].host <= offset - b->code)
+    while (i + 1 < b->n && bt_maps(b)[i + 1].host <= offset - b->code)
         i++;
     return i;
 }

@@ -29,6 +29,7 @@
 #define CACHE_AMPLE  (8u << 20) /* below, code must be hotter to be worth its room */
 #define HOT_RUNS     16u        /* times that code is interpreted before it is translated */
 #define CACHE_MIN    (256u << 10)
+#define META_HEAD    8u /* no ref is 0 */
 
 static u64 chain_of(u64 va, u64 start, u8 key)
 {
@@ -40,7 +41,7 @@ int bt_cache_init(struct bt *bt, size_t size, struct error *e)
     size = size ? MAX(size, CACHE_MIN) : CACHE_PRESET;
     bt->hot_runs = size >= CACHE_AMPLE ? HOT_RUNS : (u32)(HOT_RUNS * CACHE_AMPLE / size);
     bt->n_regions = size >= CACHE_LARGE ? BT_REGIONS : BT_REGIONS / 4;
-    size_t code = size * 2 / 5 / bt->n_regions & ~(size_t)4095, meta = size * 3 / 5 / bt->n_regions & ~(size_t)4095;
+    size_t code = size * 11 / 20 / bt->n_regions & ~(size_t)4095, meta = size * 9 / 20 / bt->n_regions & ~(size_t)4095;
     int r = host_code_create(&bt->code, THUNKS + code * bt->n_regions, e);
     if (r < 0)
         return r;
@@ -48,15 +49,16 @@ int bt_cache_init(struct bt *bt, size_t size, struct error *e)
     bt->chains = calloc(1u << BT_CHAIN_BITS, sizeof(*bt->chains));
     bt->views = calloc(bt->ip.mem->size >> PAGE_SHIFT, sizeof(*bt->views));
     bt->view_memory = host_map_anonymous(BT_VIEWS * sizeof(*bt->view_memory), e);
-    u8 *room = host_map_anonymous(meta * bt->n_regions, e);
-    if (!bt->blocks || !bt->chains || !bt->views || !bt->view_memory || !room)
+    bt->meta_size = META_HEAD + meta * bt->n_regions;
+    bt->meta = host_map_anonymous(bt->meta_size, e);
+    if (!bt->blocks || !bt->chains || !bt->views || !bt->view_memory || !bt->meta)
         return error_set(e, ENOMEM, "binary translation: no memory for its code cache; choose a smaller --code-cache");
     for (unsigned i = 0; i < bt->n_regions; i++)
         bt->regions[i] = (struct bt_region){.code = (u32)(THUNKS + i * code),
                                             .code_end = (u32)(THUNKS + (i + 1) * code),
                                             .code_used = (u32)(THUNKS + i * code),
                                             .cold = (u32)(THUNKS + (i + 1) * code),
-                                            .meta = room + i * meta,
+                                            .meta = bt->meta + META_HEAD + i * meta,
                                             .meta_size = meta};
     for (unsigned i = BT_VIEWS; i-- > 0;) {
         bt->view_memory[i].next = bt->free_views;
@@ -68,7 +70,7 @@ int bt_cache_init(struct bt *bt, size_t size, struct error *e)
 
 void bt_cache_fini(struct bt *bt)
 {
-    host_unmap(bt->regions[0].meta, bt->regions[0].meta_size * bt->n_regions);
+    host_unmap(bt->meta, bt->meta_size);
     host_code_destroy(&bt->code);
     free(bt->blocks);
     free(bt->chains);
@@ -128,7 +130,7 @@ void bt_hash_put(struct bt *bt, const struct bt_block *b)
     u32 set = bt_hash_set(b->va);
     bt->hash_used[context][set / 64] |= BIT(set % 64);
     bt->hash_groups[context] |= 1u << set / BT_HASH_GROUP;
-    b->refs[0].view->used = ++bt->clock;
+    bt_view_of(bt, b)->used = ++bt->clock;
     bt->hash_local[context] |= !page_is_global(&bt->ip, context, b->va);
     bt->st->hash[context][set] = entry(bt, b);
 }
@@ -141,20 +143,27 @@ static void patch(struct bt *bt, u32 field_end, u32 target)
     __atomic_store_n(field, target - field_end, __ATOMIC_RELAXED);
 }
 
+static bt_ref_t *word(struct bt *bt, bt_ref_t ref)
+{
+    return bt_at(bt, ref);
+}
+
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 {
-    if (!x->field || x->to || to->dead || x->owner->dead)
+    const struct bt_block *owner = bt_at(bt, x->owner);
+    if (!x->field || x->to || to->dead || owner->dead)
         return;
-    to->refs[0].view->used = ++bt->clock;
-    x->to = to;
-    x->next_in = to->in;
-    x->from = &to->in;
-    if (to->in)
-        to->in->from = &x->next_in;
-    to->in = x;
+    bt_view_of(bt, to)->used = ++bt->clock;
+    x->to = bt_ref_of(bt, to);
+    x->next = to->in;
+    x->from = bt_ref_of(bt, &to->in);
+    to->in = bt_ref_of(bt, x);
+    if (x->next)
+        ((struct bt_exit *)bt_at(bt, x->next))->from = bt_ref_of(bt, &x->next);
     if (x->check)
-        bt_set_check(bt->code.rw + x->check, x);
-    patch(bt, x->field, !x->twin && (x->polls || to->va <= x->owner->va) ? to->at_poll : to->at_body);
+        bt_set_check(bt->code.rw + x->check, to);
+    bool polls = !x->twin && (x->polls || to->va <= owner->va);
+    patch(bt, x->field, to->code + (polls ? to->at_poll : to->at_body));
     bt->stats.links++;
 }
 
@@ -162,22 +171,22 @@ void bt_unlink(struct bt *bt, struct bt_exit *x)
 {
     if (!x->to)
         return;
-    *x->from = x->next_in;
-    if (x->next_in)
-        x->next_in->from = x->from;
-    x->to = NULL;
+    *word(bt, x->from) = x->next;
+    if (x->next)
+        ((struct bt_exit *)bt_at(bt, x->next))->from = x->from;
+    x->to = 0;
     patch(bt, x->field, x->stub);
     if (x->check)
-        bt_set_check(bt->code.rw + x->check, x);
+        bt_set_check(bt->code.rw + x->check, NULL);
     bt->stats.unlinks++;
 }
 
 static void unlink_all(struct bt *bt, struct bt_block *b)
 {
     while (b->in)
-        bt_unlink(bt, b->in);
+        bt_unlink(bt, bt_at(bt, b->in));
     for (unsigned i = 0; i < b->n_exits; i++)
-        bt_unlink(bt, &b->exits[i]);
+        bt_unlink(bt, &bt_exits(b)[i]);
 }
 
 /* --- in and out of the tables --- */
@@ -199,23 +208,23 @@ struct bt_block *bt_find(struct bt *bt, u64 va, u64 start, u8 key)
         return b;
     if (!bt->views[start >> PAGE_SHIFT]) /* most code never gets hot: no need to look further away */
         return NULL;
-    b = bt->chains[chain_of(va, start, key)];
-    while (b && !is_block(b, va, start, key))
-        b = b->hash_next;
-    if (b)
-        *recent(bt, va) = b;
-    return b;
+    for (bt_ref_t at = bt->chains[chain_of(va, start, key)]; at; at = b->hash_next) {
+        b = bt_at(bt, at);
+        if (is_block(b, va, start, key))
+            return *recent(bt, va) = b;
+    }
+    return NULL;
 }
 
-static bool add_to_view(struct bt *bt, struct bt_block *b, unsigned i, u64 va, u64 ram)
+static bool add_to_view(struct bt *bt, struct bt_block *b, struct bt_ref *r, u64 va, u64 ram)
 {
     struct bt_view *v = bt_view(bt, va, ram);
     if (!v)
         return false;
-    b->refs[i] = (struct bt_ref){.block = b, .view = v, .next = v->refs, .from = &v->refs};
+    *r = (struct bt_ref){.block = bt_ref_of(bt, b), .view = (u32)(v - bt->view_memory), .next = v->refs};
     if (v->refs)
-        v->refs->from = &b->refs[i].next;
-    v->refs = &b->refs[i];
+        ((struct bt_ref *)bt_at(bt, v->refs))->previous = bt_ref_of(bt, r);
+    v->refs = bt_ref_of(bt, r);
     v->used = ++bt->clock;
     blocks_trace_page(&bt->ip, ram >> PAGE_SHIFT);
     return true;
@@ -223,11 +232,15 @@ static bool add_to_view(struct bt *bt, struct bt_block *b, unsigned i, u64 va, u
 
 static void remove_from_view(struct bt *bt, struct bt_ref *r)
 {
-    *r->from = r->next;
+    struct bt_view *v = &bt->view_memory[r->view];
+    if (r->previous)
+        ((struct bt_ref *)bt_at(bt, r->previous))->next = r->next;
+    else
+        v->refs = r->next;
     if (r->next)
-        r->next->from = r->from;
-    if (!r->view->refs)
-        bt_view_drop(bt, r->view);
+        ((struct bt_ref *)bt_at(bt, r->next))->previous = r->previous;
+    if (!v->refs)
+        bt_view_drop(bt, v);
 }
 
 struct bt_block *bt_known(struct bt *bt, u64 va, u8 key)
@@ -243,16 +256,16 @@ struct bt_block *bt_known(struct bt *bt, u64 va, u8 key)
 
 void bt_chain_add(struct bt *bt, struct bt_block *b)
 {
-    struct bt_block **chain = &bt->chains[chain_of(b->va, b->start, b->key)];
+    bt_ref_t *chain = &bt->chains[chain_of(b->va, b->start, b->key)];
     b->hash_next = *chain;
-    *chain = b;
+    *chain = bt_ref_of(bt, b);
 }
 
 void bt_chain_remove(struct bt *bt, struct bt_block *b)
 {
-    struct bt_block **p = &bt->chains[chain_of(b->va, b->start, b->key)];
-    while (*p && *p != b)
-        p = &(*p)->hash_next;
+    bt_ref_t *p = &bt->chains[chain_of(b->va, b->start, b->key)], own = bt_ref_of(bt, b);
+    while (*p && *p != own)
+        p = &((struct bt_block *)bt_at(bt, *p))->hash_next;
     if (*p)
         *p = b->hash_next;
     if (*recent(bt, b->va) == b)
@@ -261,10 +274,11 @@ void bt_chain_remove(struct bt *bt, struct bt_block *b)
 
 bool bt_publish(struct bt *bt, struct bt_block *b)
 {
-    if (!add_to_view(bt, b, 0, b->va, b->start))
+    struct bt_second *second = bt_second(bt, b);
+    if (!add_to_view(bt, b, &b->ref, b->va, b->start))
         return false;
-    if (b->second != BT_NO_PAGE && !add_to_view(bt, b, 1, b->va + b->bytes, b->second)) {
-        remove_from_view(bt, &b->refs[0]);
+    if (second && !add_to_view(bt, b, &second->ref, b->va + b->bytes, second->ram)) {
+        remove_from_view(bt, &b->ref);
         return false;
     }
     bt_chain_add(bt, b);
@@ -280,9 +294,9 @@ void bt_kill(struct bt *bt, struct bt_block *b)
         return;
     b->dead = true;
     bt_chain_remove(bt, b);
-    remove_from_view(bt, &b->refs[0]);
-    if (b->second != BT_NO_PAGE)
-        remove_from_view(bt, &b->refs[1]);
+    remove_from_view(bt, &b->ref);
+    if (b->second)
+        remove_from_view(bt, &bt_second(bt, b)->ref);
     unlink_all(bt, b);
     bt_hash_drop(bt, b);
     bt->stats.blocks_dropped++;
@@ -293,10 +307,8 @@ bool bt_has_code(void *owner, u64 ram_page)
     return ((struct bt *)owner)->views[ram_page] != NULL;
 }
 
-static bool overlaps(const struct bt_ref *r, unsigned from, unsigned to)
+static bool overlaps(const struct bt_block *b, bool first, unsigned from, unsigned to)
 {
-    const struct bt_block *b = r->block;
-    bool first = r == &b->refs[0];
     unsigned start = first ? b->start & (PAGE_SIZE - 1) : 0, bytes = first ? MAX(b->bytes, 1u) : ISA_MAX_LEN;
     return start < to && from < start + bytes;
 }
@@ -305,9 +317,13 @@ static bool overlaps(const struct bt_ref *r, unsigned from, unsigned to)
 static struct bt_block *block_in(const struct bt *bt, u64 ram_page, unsigned from, unsigned to)
 {
     for (const struct bt_view *v = bt->views[ram_page]; v; v = v->next)
-        for (const struct bt_ref *r = v->refs; r; r = r->next)
-            if (overlaps(r, from, to))
-                return r->block;
+        for (bt_ref_t at = v->refs; at;) {
+            const struct bt_ref *r = bt_at(bt, at);
+            struct bt_block *b = bt_at(bt, r->block);
+            if (overlaps(b, r == &b->ref, from, to))
+                return b;
+            at = r->next;
+        }
     return NULL;
 }
 
@@ -324,14 +340,14 @@ void bt_code_killed(void *owner, u64 ram_page, unsigned from, unsigned to)
 static void empty(struct bt *bt, struct bt_region *r)
 {
     for (u32 i = 0; i < r->n_blocks; i++) {
-        struct bt_block **slot = &bt->blocks[(r->first_index + i) & ((1u << BT_TABLE_BITS) - 1)];
-        struct bt_block *b = *slot;
+        struct bt_block *b = bt_numbered(bt, r->first_index + i);
+        const struct bt_second *second = bt_second(bt, b);
         bt->stats.code_bytes -= b->code_len;
         bt_kill(bt, b);
         blocks_untrace_page(&bt->ip, b->start >> PAGE_SHIFT);
-        if (b->second != BT_NO_PAGE)
-            blocks_untrace_page(&bt->ip, b->second >> PAGE_SHIFT);
-        *slot = NULL;
+        if (second)
+            blocks_untrace_page(&bt->ip, second->ram >> PAGE_SHIFT);
+        bt->blocks[b->index] = 0;
     }
     r->code_used = r->code;
     r->cold = r->code_end;
@@ -395,13 +411,13 @@ struct bt_block *bt_at_code(struct bt *bt, u32 offset)
         u32 low = 0, high = r->n_blocks; /* they lie in the order of their numbers */
         while (high - low > 1) {
             u32 middle = (low + high) / 2;
-            const struct bt_block *b = bt->blocks[(r->first_index + middle) & ((1u << BT_TABLE_BITS) - 1)];
+            const struct bt_block *b = bt_numbered(bt, r->first_index + middle);
             if (b->code <= offset)
                 low = middle;
             else
                 high = middle;
         }
-        struct bt_block *b = r->n_blocks ? bt->blocks[(r->first_index + low) & ((1u << BT_TABLE_BITS) - 1)] : NULL;
+        struct bt_block *b = r->n_blocks ? bt_numbered(bt, r->first_index + low) : NULL;
         return b && offset >= b->code && offset - b->code < b->code_len ? b : NULL;
     }
     return NULL;

@@ -11,7 +11,7 @@
 static bool begins_at(const struct bt_block *b, u64 va)
 {
     for (unsigned i = 0; i < b->n; i++)
-        if (b->va + b->map[i].guest == va)
+        if (b->va + bt_maps(b)[i].guest == va)
             return true;
     return false;
 }
@@ -23,9 +23,13 @@ static struct bt_block *block_with(struct bt *bt, u64 va, u64 ram)
     if (b)
         return b;
     for (const struct bt_view *v = bt->views[ram >> PAGE_SHIFT]; v; v = v->next)
-        for (const struct bt_ref *r = v->refs; r; r = r->next)
-            if (r->block->key == bt->st->key && begins_at(r->block, va))
-                return r->block;
+        for (bt_ref_t at = v->refs; at;) {
+            const struct bt_ref *r = bt_at(bt, at);
+            b = bt_at(bt, r->block);
+            if (b->key == bt->st->key && begins_at(b, va))
+                return b;
+            at = r->next;
+        }
     return NULL;
 }
 
@@ -33,30 +37,30 @@ static struct bt_block *block_with(struct bt *bt, u64 va, u64 ram)
 static void copy_bytes(struct bt *bt, const struct bt_block *b, unsigned i, struct engine_explain_insn *x)
 {
     const u8 *ram = bt->ip.mem->ram;
-    unsigned from = b->map[i].guest, head = MIN((unsigned)x->len, (unsigned)b->bytes - from);
+    unsigned from = bt_maps(b)[i].guest, head = MIN((unsigned)x->len, (unsigned)b->bytes - from);
     memcpy(x->bytes, ram + b->start + from, head);
-    if (head < x->len && b->second != BT_NO_PAGE)
-        memcpy(x->bytes + head, ram + b->second, x->len - head);
+    if (head < x->len && b->second)
+        memcpy(x->bytes + head, ram + bt_second(bt, b)->ram, x->len - head);
 }
 
 static void describe(struct bt *bt, const struct bt_block *b, struct engine_explain *out)
 {
     *out = (struct engine_explain){.start = b->va, .cpl = bt->ip.cpu->cpl, .n = b->n, .exits = b->n_exits};
     out->code_address = (u64)(uintptr_t)(bt->code.rx + b->code);
-    out->code_bytes = MIN(b->code_len, (u32)EXPLAIN_CODE);
+    out->code_bytes = MIN((u32)b->code_len, (u32)EXPLAIN_CODE);
     memcpy(out->code, bt->code.rw + b->code, out->code_bytes);
     u8 mode = b->key & BK_COMPAT ? ISA_MODE_32 : ISA_MODE_64;
     for (unsigned i = 0; i < b->n; i++) {
-        const struct bt_map *m = &b->map[i];
+        const struct bt_map *m = &bt_maps(b)[i];
         struct engine_explain_insn *x = &out->insn[i];
         *x = (struct engine_explain_insn){.rip = b->va + m->guest, .mode = mode, .how = m->how};
         x->len = (u8)(m[1].guest - m->guest);
-        x->code_off = MIN(m->host, out->code_bytes);
-        x->code_len = MIN(m[1].host, out->code_bytes) - x->code_off;
+        x->code_off = MIN((u32)m->host, out->code_bytes);
+        x->code_len = MIN((u32)m[1].host, out->code_bytes) - x->code_off;
         copy_bytes(bt, b, i, x);
     }
     for (unsigned i = 0; i < b->n_exits; i++)
-        out->links += b->exits[i].to != NULL;
+        out->links += bt_exits(b)[i].to != 0;
 }
 
 int bt_explain(struct bt *bt, struct cpu *c, u64 va, struct engine_explain *out)

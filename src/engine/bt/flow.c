@@ -62,11 +62,11 @@ static s32 exec_entry(u8 key, u64 va)
                            tlb_index(va) * sizeof(u64));
 }
 
-/* Write the comparison of an exit to another page: with what is there now if it is linked, else one that always holds. */
-void bt_set_check(u8 *disp_end, const struct bt_exit *x)
+/* Write the comparison of an exit to another page: with what is there now if it is linked (`to`), else one that always holds. */
+void bt_set_check(u8 *disp_end, const struct bt_block *to)
 {
-    s32 disp = x->to ? exec_entry(x->to->key, x->to->va) : ST(nothing);
-    u64 minus = x->to ? 0 - tlb_exec_key(x->to->va, x->to->start) : 0;
+    s32 disp = to ? exec_entry(to->key, to->va) : ST(nothing);
+    u64 minus = to ? 0 - tlb_exec_key(to->va, to->start) : 0;
     memcpy(disp_end - 4, &disp, 4);
     memcpy(disp_end + 2, &minus, 8); /* behind the first two bytes of mov r15, imm64 */
 }
@@ -79,7 +79,7 @@ static void check_page(struct bt_gen *g, u64 target, unsigned x)
     g->exit[x].check = e->p;
     emit_mov_imm64(e, SCRATCH_B, 0);
     if (!e->full)
-        bt_set_check(g->exit[x].check, &(struct bt_exit){0});
+        bt_set_check(g->exit[x].check, NULL);
     emit_lea(e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
     u8 *same = emit_jrcxz(e);
     jump_known(g, g->b->key, target);
@@ -95,8 +95,19 @@ static void link_jump(struct bt_gen *g, unsigned x)
     bt_cold(g, mark, bt_site(g, SITE_LINK, x));
 }
 
+/* Struct bt_exit has no room for what is 2 GiB away. */
+static bool out_of_reach(const struct bt_gen *g, u64 target)
+{
+    s64 distance = (s64)(target - g->b->va);
+    return distance != (s32)distance;
+}
+
 void bt_exit_to(struct bt_gen *g, u64 target)
 {
+    if (out_of_reach(g, target)) {
+        jump_known(g, g->b->key, target);
+        return;
+    }
     unsigned x = new_exit(g, target);
     if (!same_page(g, target))
         check_page(g, target, x);

@@ -49,7 +49,7 @@ static void note(struct bt_gen *g, enum reloc_kind kind, unsigned size, u64 inde
 void bt_moves_begin(struct bt_gen *g)
 {
     g->n_relocs = 0;
-    g->fixed = !can_move(g->b->va) || (g->b->key & BK_CONTEXT) != TLB_USER || g->b->second != BT_NO_PAGE;
+    g->fixed = !can_move(g->b->va) || (g->b->key & BK_CONTEXT) != TLB_USER || g->second != BT_NO_PAGE;
 }
 
 static void put_value(struct bt_gen *g, unsigned reg, u64 value, enum reloc_kind kind)
@@ -152,15 +152,16 @@ static void apply(struct bt *bt, struct bt_reloc *r, u64 by)
 /* Only jumps inside the view stay linked: its other page and this one may part. */
 static void unlink_others(struct bt *bt, struct bt_block *b)
 {
-    struct bt_exit *next;
-    for (struct bt_exit *x = b->in; x; x = next) {
-        next = x->next_in;
+    bt_ref_t next;
+    for (bt_ref_t at = b->in; at; at = next) {
+        struct bt_exit *x = bt_at(bt, at);
+        next = x->next;
         if (x->check)
             bt_unlink(bt, x);
     }
     for (unsigned i = 0; i < b->n_exits; i++)
-        if (b->exits[i].check)
-            bt_unlink(bt, &b->exits[i]);
+        if (bt_exits(b)[i].check)
+            bt_unlink(bt, &bt_exits(b)[i]);
 }
 
 static void move_block(struct bt *bt, struct bt_block *b, u64 by)
@@ -171,21 +172,17 @@ static void move_block(struct bt *bt, struct bt_block *b, u64 by)
     b->va += by;
     bt_chain_add(bt, b);
     for (unsigned i = 0; i < b->n_relocs; i++)
-        apply(bt, &b->relocs[i], by);
-    for (unsigned i = 0; i < b->n_exits; i++)
-        b->exits[i].target += by;
-    for (unsigned i = 0; i < b->n_sites; i++)
-        if (b->sites[i].moves)
-            b->sites[i].disp += by;
+        apply(bt, &bt_relocs(b)[i], by);
 }
 
 /* Some block of the view can be moved, so that killing the others does not empty it. */
 static void move_view(struct bt *bt, struct bt_view *v, u64 va)
 {
     u64 by = va - v->va;
-    struct bt_ref *next;
-    for (struct bt_ref *r = v->refs; r; r = next) {
-        struct bt_block *b = r->block;
+    bt_ref_t next;
+    for (bt_ref_t at = v->refs; at; at = next) {
+        const struct bt_ref *r = bt_at(bt, at);
+        struct bt_block *b = bt_at(bt, r->block);
         next = r->next;
         if (b->fixed)
             bt_kill(bt, b);
@@ -196,11 +193,14 @@ static void move_view(struct bt *bt, struct bt_view *v, u64 va)
     bt->stats.views_moved++;
 }
 
-static bool movable(const struct bt_view *v)
+static bool movable(const struct bt *bt, const struct bt_view *v)
 {
-    for (const struct bt_ref *r = v->refs; r; r = r->next)
-        if (!r->block->fixed)
+    for (bt_ref_t at = v->refs; at;) {
+        const struct bt_ref *r = bt_at(bt, at);
+        if (!((const struct bt_block *)bt_at(bt, r->block))->fixed)
             return true;
+        at = r->next;
+    }
     return false;
 }
 
@@ -218,7 +218,7 @@ bool bt_move_here(struct bt *bt, u64 va, u64 ram, const struct bt_block *busy)
         if (!oldest || v->used < oldest->used)
             oldest = v;
     }
-    if (n < VIEWS_MAX || (busy && busy->refs[0].view == oldest) || !movable(oldest))
+    if (n < VIEWS_MAX || (busy && bt_view_of(bt, busy) == oldest) || !movable(bt, oldest))
         return false;
     move_view(bt, oldest, va);
     return true;

@@ -162,13 +162,13 @@ static bool change_bit(u8 *at, u64 bit, unsigned arg)
 }
 
 /* A bit string reaches 2^63 bits to both sides of its address; the access is one of the operand's size. */
-static bool bits(struct bt *bt, const struct bt_site *s)
+static bool bits(struct bt *bt, const struct bt_block *b, const struct bt_site *s)
 {
     struct cpu *c = bt->ip.cpu;
     unsigned size = QUICK_SIZE(s->arg);
     u64 reg = c->gpr[QUICK_REG(s->arg)];
     s64 index = size == 8 ? (s64)reg : (s32)reg;
-    u64 va = bt_site_address(c, s) + (u64)(index >> (size == 8 ? 6 : 5)) * size;
+    u64 va = bt_site_address(c, b, s) + (u64)(index >> (size == 8 ? 6 : 5)) * size;
     u8 *at = pointer(bt, va, size, (s->arg & QUICK_KIND) != QUICK_BT);
     if (!at)
         return false;
@@ -185,7 +185,7 @@ static void count_pause(struct bt *bt)
         bt_come_back(bt);
 }
 
-static bool perform(struct bt *bt, const struct bt_site *s)
+static bool perform(struct bt *bt, const struct bt_block *b, const struct bt_site *s)
 {
     unsigned kind = s->arg & QUICK_KIND;
     if (kind == QUICK_PAUSE)
@@ -193,19 +193,19 @@ static bool perform(struct bt *bt, const struct bt_site *s)
     else if (kind == QUICK_CLD)
         bt->ip.cpu->sysflags &= ~(u64)FL_DF;
     else
-        return kind < QUICK_CLD ? string(bt, s->arg) : bits(bt, s);
+        return kind < QUICK_CLD ? string(bt, s->arg) : bits(bt, b, s);
     return true;
 }
 
 /* Nothing is written before it is sure that the instruction will be done, and where to go on. */
 const u8 *bt_quick(struct bt *bt, const struct bt_block *b, const struct bt_site *s)
 {
-    const struct bt_map *m = &b->map[s->insn];
+    const struct bt_map *m = &bt_maps(b)[s->insn];
     if (!(s->arg & QUICK_KIND) || s->insn + 1u >= b->n || m[1].grouped || (bt->ip.cfg.test & ENGINE_TEST_EXACT))
         return NULL;
     if (m->flags_in_memory)
         bt->ip.cpu->arith = bt->st->arith;
-    if (!perform(bt, s))
+    if (!perform(bt, b, s))
         return NULL;
     bt->stats.quick++;
     return bt->code.rx + b->code + m[1].host;

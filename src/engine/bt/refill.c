@@ -4,9 +4,9 @@
  */
 #include "engine/bt/bt_internal.h"
 
-u64 bt_site_address(const struct cpu *c, const struct bt_site *s)
+u64 bt_site_address(const struct cpu *c, const struct bt_block *b, const struct bt_site *s)
 {
-    u64 a = s->disp;
+    u64 a = (u64)(s64)s->disp + (s->rip ? b->va + bt_maps(b)[s->insn + 1].guest : 0);
     if (s->base != ISA_NO_REG)
         a += c->gpr[s->base & 15];
     if (s->index != ISA_NO_REG)
@@ -18,9 +18,9 @@ u64 bt_site_address(const struct cpu *c, const struct bt_site *s)
     return a;
 }
 
-static bool hits(struct interp *ip, const struct bt_site *s)
+static bool hits(struct interp *ip, const struct bt_block *b, const struct bt_site *s)
 {
-    u64 va = bt_site_address(ip->cpu, s);
+    u64 va = bt_site_address(ip->cpu, b, s);
     return s->write ? tlb_write_ptr(ip, va, s->size) : tlb_read_ptr(ip, va, s->size);
 }
 
@@ -30,9 +30,9 @@ static bool hits(struct interp *ip, const struct bt_site *s)
  */
 static bool others_hit(struct interp *ip, const struct bt_block *b, const struct bt_site *s)
 {
-    for (const struct bt_site *o = b->sites; o < b->sites + b->n_sites; o++)
+    for (const struct bt_site *o = bt_sites(b); o < bt_sites(b) + b->n_sites; o++)
         if (o != s && o->insn == s->insn && o->kind == SITE_MISS &&
-            tlb_index(bt_site_address(ip->cpu, o)) == tlb_index(bt_site_address(ip->cpu, s)) && !hits(ip, o))
+            tlb_index(bt_site_address(ip->cpu, b, o)) == tlb_index(bt_site_address(ip->cpu, b, s)) && !hits(ip, b, o))
             return false;
     return true;
 }
@@ -48,7 +48,7 @@ static const u8 *known_code(struct bt *bt, u64 va, struct bt_exit *link)
     else
         bt_hash_put(bt, b);
     bt->ip.cpu->rip = va;
-    return bt->code.rx + b->at_body;
+    return bt_body(bt, b);
 }
 
 static const u8 *jump(struct bt *bt, u32 number)
@@ -58,11 +58,11 @@ static const u8 *jump(struct bt *bt, u32 number)
         bt->stats.exit_indirect += code != NULL; /* else bt_service counts it */
         return code;
     }
-    struct bt_block *b = bt->blocks[number >> 8 & ((1u << BT_TABLE_BITS) - 1)];
-    const struct bt_site *s = &b->sites[number & 0xff];
+    struct bt_block *b = bt_numbered(bt, number >> 8);
+    const struct bt_site *s = &bt_sites(b)[number & 0xff];
     if (s->kind != SITE_LINK)
         return NULL;
-    const u8 *code = known_code(bt, b->exits[s->arg].target, &b->exits[s->arg]);
+    const u8 *code = known_code(bt, bt_exit_target(b, &bt_exits(b)[s->arg]), &bt_exits(b)[s->arg]);
     bt->stats.exit_link += code != NULL;
     return code;
 }
@@ -73,17 +73,17 @@ const u8 *bt_refill(struct bt_state *st, u32 number)
     bt_sync(bt);
     if (number == BT_NO_SITE)
         return jump(bt, number);
-    const struct bt_block *b = bt->blocks[number >> 8 & ((1u << BT_TABLE_BITS) - 1)];
-    const struct bt_site *s = &b->sites[number & 0xff];
+    const struct bt_block *b = bt_numbered(bt, number >> 8);
+    const struct bt_site *s = &bt_sites(b)[number & 0xff];
     if (s->kind == SITE_CALLOUT)
         return bt_quick(bt, b, s);
     if (s->kind != SITE_MISS)
         return jump(bt, number);
     bt->stats.tlb_misses++;
-    const struct bt_map *m = &b->map[s->insn];
+    const struct bt_map *m = &bt_maps(b)[s->insn];
     if (m->flags_in_memory)
         bt->ip.cpu->arith = st->arith;
-    u64 va = bt_site_address(bt->ip.cpu, s);
+    u64 va = bt_site_address(bt->ip.cpu, b, s);
     if (bt_compat_odd(st, b->key, va, s->seg) || !tlb_refill(&bt->ip, va, s->size, s->write) ||
         !others_hit(&bt->ip, b, s))
         return NULL;

@@ -177,7 +177,7 @@ static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
     int r;
     if (bt->st->left < 0 || bt_attention(bt) || (bt->ip.cfg.test & (ENGINE_TEST_EXACT | ENGINE_TEST_EVICT)))
         return leave(bt, CPU_OK);
-    struct bt_block *b = block_at_rip(bt, &r, false, link ? link->owner : NULL);
+    struct bt_block *b = block_at_rip(bt, &r, false, link ? bt_at(bt, link->owner) : NULL);
     if (!b)
         return leave(bt, r);
     if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK)) {
@@ -186,7 +186,7 @@ static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
         if (hash)
             bt_hash_put(bt, b);
     }
-    return bt->code.rx + b->at_body;
+    return bt_body(bt, b);
 }
 
 /* --- one instruction by the interpreter --- */
@@ -200,7 +200,7 @@ static void give_back(struct bt *bt, const struct bt_block *b, unsigned i)
 /* Take the flags from where they are. */
 static void settle_flags(struct bt *bt, const struct bt_block *b, unsigned i)
 {
-    if (b->map[i].flags_in_memory)
+    if (bt_maps(b)[i].flags_in_memory)
         bt->ip.cpu->arith = bt->st->arith;
 }
 
@@ -211,19 +211,19 @@ static void settle_flags(struct bt *bt, const struct bt_block *b, unsigned i)
 static int step(struct bt *bt, struct bt_block *b, unsigned i)
 {
     struct interp *ip = &bt->ip;
-    ip->cpu->rip = b->va + b->map[i].guest;
+    ip->cpu->rip = b->va + bt_maps(b)[i].guest;
     settle_flags(bt, b, i);
     ip->budget = bt->st->left + bt->kept;
     int r = setjmp(ip->exit);
     if (r == 0)
         r = interp_step(ip);
     bt->st->left = ip->budget - bt->kept;
-    bt->vectors_changed |= b->units || b->map[i].how == HOW_MONITOR;
+    bt->vectors_changed |= b->units || bt_maps(b)[i].how == HOW_MONITOR;
     if (bt->vectors_changed)
         note_upper(bt);
     if (r != STEP_DONE)
         give_back(bt, b, i);
-    else if (b->map[i].how != HOW_MONITOR)
+    else if (bt_maps(b)[i].how != HOW_MONITOR)
         bt->stats.callouts++;
     return r;
 }
@@ -232,11 +232,11 @@ static int step(struct bt *bt, struct bt_block *b, unsigned i)
 static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
 {
     const struct cpu *c = bt->ip.cpu;
-    bool next = c->rip == b->va + b->map[i + 1].guest && !bt->ip.in_repeat;
-    if (next && i + 1 < b->n && !b->dead && !bt->ip.stale && !b->map[i + 1].grouped) {
+    bool next = c->rip == b->va + bt_maps(b)[i + 1].guest && !bt->ip.in_repeat;
+    if (next && i + 1 < b->n && !b->dead && !bt->ip.stale && !bt_maps(b)[i + 1].grouped) {
         bt_attention(bt);
         bt->st->want_units = b->units;
-        return bt->code.rx + b->code + b->map[i + 1].host;
+        return bt->code.rx + b->code + bt_maps(b)[i + 1].host;
     }
     give_back(bt, b, i);
     if (b->dead)
@@ -273,14 +273,14 @@ static const u8 *monitor(struct bt *bt, struct bt_block *b, unsigned i)
 
 static struct bt_block *block_of(struct bt *bt, u32 site)
 {
-    return bt->blocks[site >> 8 & ((1u << BT_TABLE_BITS) - 1)];
+    return bt_numbered(bt, site >> 8);
 }
 
 /* The jump's target is not an address: the fault is the jump's. */
 static const u8 *bad_target(struct bt *bt, struct bt_block *b, const struct bt_site *s)
 {
     struct cpu *c = bt->ip.cpu;
-    c->rip = b->va + b->map[s->insn].guest;
+    c->rip = b->va + bt_maps(b)[s->insn].guest;
     c->gpr[RSP] = s->arg == UNDO_CALL ? c->gpr[RSP] + 8 : c->gpr[RSP] - s->arg;
     bt->st->left++; /* it was counted and has not been executed */
     give_back(bt, b, s->insn);
@@ -293,7 +293,7 @@ static const u8 *hash_miss(struct bt *bt)
     bt->stats.exit_indirect++;
     if (unlikely(!gva_canonical(GVA(bt->st->target)))) {
         struct bt_block *b = block_of(bt, (u32)bt->st->source);
-        return bad_target(bt, b, &b->sites[bt->st->source & 0xff]);
+        return bad_target(bt, b, &bt_sites(b)[bt->st->source & 0xff]);
     }
     bt->ip.cpu->rip = bt->st->target;
     return go_on(bt, NULL, true);
@@ -305,32 +305,33 @@ static const u8 *hash_miss(struct bt *bt)
  */
 static const u8 *to_twin(struct bt *bt, struct bt_block *b, const struct bt_site *s)
 {
-    struct bt_exit *x = &b->exits[s->arg];
+    struct bt_exit *x = &bt_exits(b)[s->arg];
     unsigned i = s->insn;
-    bt->ip.cpu->rip = x->target;
-    u64 start = b->start + b->map[i].guest;
+    u64 target = bt_exit_target(b, x);
+    bt->ip.cpu->rip = target;
+    u64 start = b->start + bt_maps(b)[i].guest;
     u32 index = b->index;
-    struct bt_block *twin = bt_find(bt, x->target, start, b->key | BK_PLAIN);
+    struct bt_block *twin = bt_find(bt, target, start, b->key | BK_PLAIN);
     if (!twin)
-        twin = bt_translate(bt, x->target, start, b->key | BK_PLAIN);
-    if (bt->blocks[index] != b) /* dropped, to make room */
-        return twin && twin->n ? bt->code.rx + twin->at_body : leave(bt, CPU_OK);
+        twin = bt_translate(bt, target, start, b->key | BK_PLAIN);
+    if (bt_numbered(bt, index) != b) /* dropped, to make room */
+        return twin && twin->n ? bt_body(bt, twin) : leave(bt, CPU_OK);
     if (!twin || !twin->n) {
         bt->st->left -= b->n - (s64)i; /* as if it had not left the block */
         return callout(bt, b, i);
     }
     if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK))
         bt_link(bt, x, twin);
-    return bt->code.rx + twin->at_body;
+    return bt_body(bt, twin);
 }
 
 static const u8 *direct(struct bt *bt, struct bt_block *b, const struct bt_site *s)
 {
     bt->stats.exit_link++;
-    if (b->exits[s->arg].twin)
+    if (bt_exits(b)[s->arg].twin)
         return to_twin(bt, b, s);
-    bt->ip.cpu->rip = b->exits[s->arg].target;
-    return go_on(bt, &b->exits[s->arg], false);
+    bt->ip.cpu->rip = bt_exit_target(b, &bt_exits(b)[s->arg]);
+    return go_on(bt, &bt_exits(b)[s->arg], false);
 }
 
 /* The second page of the block's instruction: again the same, another one, or none. */
@@ -344,8 +345,8 @@ static const u8 *crossing(struct bt *bt, struct bt_block *b)
         bt->st->left--; /* as the block would have counted it */
         return callout(bt, b, 0);
     }
-    if ((u64)(host - bt->ip.mem->ram) == b->second)
-        return bt->code.rx + b->at_body;
+    if ((u64)(host - bt->ip.mem->ram) == bt_second(bt, b)->ram)
+        return bt_body(bt, b);
     bt_kill(bt, b);
     return go_on(bt, NULL, false);
 }
@@ -355,7 +356,7 @@ static const u8 *service(struct bt *bt, u32 number)
     if (number == BT_NO_SITE)
         return hash_miss(bt);
     struct bt_block *b = block_of(bt, number);
-    const struct bt_site *s = &b->sites[number & 0xff];
+    const struct bt_site *s = &bt_sites(b)[number & 0xff];
     switch (s->kind) {
     case SITE_MISS:
         bt->stats.exit_slow++;
@@ -393,7 +394,7 @@ const u8 *bt_faulted(struct bt_state *st, u64 where)
     st->want_units = 0;
     bt_sync(bt);
     bt->stats.exit_fault++;
-    if (!b || offset - b->code < b->map[0].host) {
+    if (!b || offset - b->code < bt_maps(b)[0].host) {
         fprintf(stderr, "trapeze: binary translation: fault at offset %#x of code memory, which is no block's\n",
                 offset);
         abort();
@@ -420,7 +421,7 @@ static int enter(struct bt *bt, struct bt_block *b)
     if (bt->vectors_changed)
         note_upper(bt);
     bt->stats.entries++;
-    go(st, bt->code.rx + b->at_body);
+    go(st, bt_body(bt, b));
     ip->budget = st->left + bt->kept;
     return bt->result;
 }

@@ -17,9 +17,11 @@ const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H
 /* The most that one block may take. */
 #define CODE_MAX (8u << 10)
 #define COLD_MAX (4 * BT_BLOCK_INSNS * 10u + BT_EXITS * 96u)
-#define META_MAX                                                                                                  \
-    (sizeof(struct bt_block) + BT_EXITS * sizeof(struct bt_exit) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) + \
-     4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + BT_RELOCS * sizeof(struct bt_reloc) + 64)
+#define META_MAX                                                                                                    \
+    (sizeof(struct bt_block) + BT_EXITS * sizeof(struct bt_exit) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) +   \
+     4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + BT_RELOCS * sizeof(struct bt_reloc) + sizeof(struct bt_second) + \
+     64)
+_Static_assert(CODE_MAX < 1u << 14 && BT_BLOCK_INSNS * ISA_MAX_LEN < 1u << 10, "struct bt_map");
 
 unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch)
 {
@@ -49,8 +51,8 @@ static void site_operand(const struct bt_gen *g, struct bt_site *s, const struct
     s->shift = (u8)__builtin_ctz(m->scale ? m->scale : 1) & 3;
     s->addr32 = addr_size == 4;
     s->seg = m->seg & 7;
-    s->disp = (u64)m->disp + (rip ? g->rip + g->insn[g->i].len : 0);
-    s->moves = rip;
+    s->disp = (s32)m->disp; /* all of it: see out_of_range */
+    s->rip = rip;
 }
 
 u32 bt_access_site(struct bt_gen *g, const struct isa_mem *m, unsigned addr_size, unsigned size, bool write)
@@ -176,7 +178,7 @@ static void check_second(struct bt_gen *g)
     s32 exec = ST(tlb) + (s32)((g->b->key & BK_CONTEXT) * sizeof(struct tlb_tables) +
                                offsetof(struct tlb_tables, exec) + tlb_index(va) * sizeof(u64));
     emit_load(&g->e, SCRATCH_A, AT(H_RSP, exec));
-    emit_mov_imm(&g->e, SCRATCH_B, 0 - tlb_exec_key(va, g->b->second));
+    emit_mov_imm(&g->e, SCRATCH_B, 0 - tlb_exec_key(va, g->second));
     emit_lea(&g->e, SCRATCH_A, (struct haddr){SCRATCH_A, SCRATCH_B, 0, 0});
     miss_unless_zero(g, SITE_CROSS);
 }
@@ -187,7 +189,7 @@ static void head(struct bt_gen *g)
     g->off_poll = emit_offset(&g->e);
     poll(g);
     g->off_body = emit_offset(&g->e);
-    if (g->b->second != BT_NO_PAGE)
+    if (g->second != BT_NO_PAGE)
         check_second(g);
     count(g);
     load_units(g);
@@ -243,19 +245,25 @@ static void undo(struct bt_gen *g, const struct mark *m)
     memcpy(g->groups, m->groups, sizeof(g->groups));
 }
 
+/* An absolute address for which struct bt_site has no room (MOV with an offset of 64 bits). */
+static bool out_of_range(const struct isa_insn *insn)
+{
+    return insn->addr_size == 8 && insn->mem.disp != (s32)insn->mem.disp;
+}
+
 typedef bool (*translate_fn)(struct bt_gen *g, const struct isa_insn *insn);
 
 static void instruction(struct bt_gen *g)
 {
     static const translate_fn ways[] = {bt_flow, bt_stack, bt_system, bt_copy};
     const struct isa_insn *insn = &g->insn[g->i];
-    struct bt_map *m = &g->b->map[g->i];
+    struct bt_map *m = &bt_maps(g->b)[g->i];
     m->guest = (u16)(g->rip - g->b->va);
     m->host = emit_offset(&g->e);
     m->grouped = bt_grouped(g);
     struct mark before = mark(g);
     bool done = false;
-    for (unsigned w = 0; w < ARRAY_LEN(ways) && !done && !bt_missing(g, insn); w++) {
+    for (unsigned w = 0; w < ARRAY_LEN(ways) && !done && !bt_missing(g, insn) && !out_of_range(insn); w++) {
         done = ways[w](g, insn);
         if (!done)
             undo(g, &before);
@@ -306,7 +314,7 @@ static void twin_exit(struct bt_gen *g, unsigned i)
         emit_sahf(e);
         emit_mov(e, H_RAX, SCRATCH_A);
     }
-    bt_exit_to_twin(g, g->b->va + g->b->map[g->i].guest);
+    bt_exit_to_twin(g, g->b->va + bt_maps(g->b)[g->i].guest);
 }
 
 static void cold_part(struct bt_gen *g, unsigned i, u32 at)
@@ -364,7 +372,7 @@ static void cold_code(struct bt_gen *g)
     struct emit hot = g->e;
     g->e = (struct emit){
         .start = bt->code.rw + at, .p = bt->code.rw + at, .end = bt->code.rw + r->cold, .rx = bt->code.rx + at};
-    g->b->cold = at;
+    g->cold_at = at;
     for (unsigned i = 0; i < g->n_cold; i++) /* side exits add links to the list */
         cold_part(g, i, at);
     hot.full |= g->e.full;
@@ -397,7 +405,7 @@ static bool decode_crossing(struct bt_gen *g, const u8 *host)
         blocks_untrace_page(ip, second);
         return true;
     }
-    b->second = (u64)(next - g->bt->ip.mem->ram);
+    g->second = (u64)(next - g->bt->ip.mem->ram);
     b->bytes = (u16)head;
     g->n = b->n = 1;
     return true;
@@ -437,7 +445,7 @@ static struct bt_block *new_block(struct bt *bt, u64 va, u64 start, u8 key)
 {
     struct bt_region *r = &bt->regions[bt->region];
     struct bt_block *b = bt_meta(bt, sizeof(*b));
-    *b = (struct bt_block){.va = va, .start = start, .second = BT_NO_PAGE, .key = key, .region = (u8)bt->region};
+    *b = (struct bt_block){.va = va, .start = start, .key = key, .region = (u8)bt->region};
     b->index = bt->next_index & ((1u << BT_TABLE_BITS) - 1);
     b->code = r->code_used;
     return b;
@@ -449,29 +457,34 @@ static void finish(struct bt_gen *g)
     struct bt *bt = g->bt;
     struct bt_block *b = g->b;
     struct bt_region *r = &bt->regions[bt->region];
-    b->code_len = emit_offset(&g->e);
-    b->at_poll = b->code + g->off_poll;
-    b->at_body = b->code + g->off_body;
-    b->n_sites = (u8)g->n_sites;
-    b->sites = bt_meta(bt, g->n_sites * sizeof(*b->sites));
-    memcpy(b->sites, g->sites, g->n_sites * sizeof(*b->sites));
+    b->code_len = (u16)emit_offset(&g->e);
+    b->at_poll = (u16)g->off_poll;
+    b->at_body = (u16)g->off_body;
     b->fixed = g->fixed || !g->n;
+    b->n_sites = (u8)g->n_sites;
     b->n_relocs = b->fixed ? 0 : (u8)g->n_relocs;
-    b->relocs = bt_meta(bt, b->n_relocs * sizeof(*b->relocs));
-    memcpy(b->relocs, g->relocs, b->n_relocs * sizeof(*b->relocs));
     b->n_exits = (u8)g->n_exits;
-    b->exits = bt_meta(bt, g->n_exits * sizeof(*b->exits));
+    size_t sites = g->n_sites * sizeof(*g->sites), relocs = b->n_relocs * sizeof(*g->relocs);
+    u8 *rest = bt_meta(bt, sites + relocs + g->n_exits * sizeof(struct bt_exit));
+    b->rest = (u16)(rest - (u8 *)b);
+    memcpy(bt_sites(b), g->sites, sites);
+    memcpy(bt_relocs(b), g->relocs, relocs);
     for (unsigned i = 0; i < g->n_exits; i++)
-        b->exits[i] = (struct bt_exit){.target = g->exit[i].target,
-                                       .owner = b,
-                                       .check = g->exit[i].check ? (u32)(g->exit[i].check - bt->code.rw) : 0,
-                                       .polls = g->shadow != 0,
-                                       .twin = g->exit[i].twin,
-                                       .field = g->exit[i].field ? (u32)(g->exit[i].field - bt->code.rw) : 0,
-                                       .stub = g->exit[i].stub};
-    r->code_used += (b->code_len + 15) & ~15u;
-    r->cold = b->cold ? b->cold : r->cold;
-    bt->blocks[b->index] = b;
+        bt_exits(b)[i] = (struct bt_exit){.target = (s32)(g->exit[i].target - b->va),
+                                          .owner = bt_ref_of(bt, b),
+                                          .check = g->exit[i].check ? (u32)(g->exit[i].check - bt->code.rw) : 0,
+                                          .polls = g->shadow != 0,
+                                          .twin = g->exit[i].twin,
+                                          .field = g->exit[i].field ? (u32)(g->exit[i].field - bt->code.rw) : 0,
+                                          .stub = g->exit[i].stub};
+    if (g->second != BT_NO_PAGE) {
+        struct bt_second *second = bt_meta(bt, sizeof(*second));
+        *second = (struct bt_second){.ram = g->second};
+        b->second = bt_ref_of(bt, second);
+    }
+    r->code_used += (b->code_len + 15u) & ~15u;
+    r->cold = g->cold_at ? g->cold_at : r->cold;
+    bt->blocks[b->index] = bt_ref_of(bt, b);
     bt->next_index++;
     r->n_blocks++;
 }
@@ -486,7 +499,7 @@ static bool write_code(struct bt_gen *g)
     g->i = g->n ? g->n - 1 : 0;
     if (!g->ends)
         bt_exit_to(g, g->rip);
-    g->b->map[g->n] = (struct bt_map){.guest = (u16)(g->rip - g->b->va), .host = emit_offset(&g->e)};
+    bt_maps(g->b)[g->n] = (struct bt_map){.guest = (u16)(g->rip - g->b->va), .host = emit_offset(&g->e)};
     cold_code(g);
     return !g->e.full && !g->overflow && !g->flags_lost;
 }
@@ -532,7 +545,7 @@ struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
     struct bt_gen *g = &bt->gen;
     if (((key & BK_COMPAT) && va >= BT_COMPAT_END) || !bt_room(bt, CODE_MAX + COLD_MAX, META_MAX))
         return NULL;
-    *g = (struct bt_gen){.bt = bt};
+    *g = (struct bt_gen){.bt = bt, .second = BT_NO_PAGE};
     size_t meta = bt->regions[bt->region].meta_used;
     g->b = new_block(bt, va, start, key);
     blocks_trace_page(&bt->ip, start >> PAGE_SHIFT);
@@ -542,14 +555,13 @@ struct bt_block *bt_translate(struct bt *bt, u64 va, u64 start, u8 key)
         blocks_untrace_page(&bt->ip, start >> PAGE_SHIFT);
         return NULL;
     }
-    g->b->map = bt_meta(bt, (g->n + 1) * sizeof(*g->b->map));
-    memset(g->b->map, 0, (g->n + 1) * sizeof(*g->b->map));
+    memset(bt_meta(bt, (g->n + 1) * sizeof(struct bt_map)), 0, (g->n + 1) * sizeof(struct bt_map));
     if (g->n && !write_block(g))
         g->n = g->b->n = 0;
     if (!g->n) { /* for the interpreter; still known, so that it is not tried again and again */
         g->e = (struct emit){0};
         g->n_sites = g->n_exits = 0;
-        g->off_poll = g->off_body = 0;
+        g->off_poll = g->off_body = g->cold_at = 0;
     }
     finish(g);
     if (bt_publish(bt, g->b))

@@ -140,13 +140,13 @@ static u64 get64(const u8 *p)
 static bool decode(const struct bt *bt, const struct bt_block *b, unsigned i, struct isa_insn *insn)
 {
     u8 bytes[ISA_MAX_LEN];
-    u64 at = b->start + b->map[i].guest;
+    u64 at = b->start + bt_maps(b)[i].guest;
     unsigned n = MIN((unsigned)ISA_MAX_LEN, PAGE_SIZE - (unsigned)(at & (PAGE_SIZE - 1)));
     if (b->dead)
         return false;
     memcpy(bytes, bt->ip.mem->ram + at, n);
-    if (b->second != BT_NO_PAGE) {
-        memcpy(bytes + n, bt->ip.mem->ram + b->second, ISA_MAX_LEN - n);
+    if (b->second) {
+        memcpy(bytes + n, bt->ip.mem->ram + bt_second(bt, b)->ram, ISA_MAX_LEN - n);
         n = ISA_MAX_LEN;
     }
     return isa_decode(b->key & BK_COMPAT ? ISA_MODE_32 : ISA_MODE_64, bytes, n, insn) == ISA_DECODE_OK;
@@ -212,7 +212,7 @@ void bt_x87_saved(struct bt_state *st)
         const struct bt_block *b = bt_at_code(bt, offset);
         unsigned i = b ? bt_insn_at(b, offset) : 0;
         known = b && decode(bt, b, i, &insn);
-        fip = b ? b->va + b->map[i].guest : 0;
+        fip = b ? b->va + bt_maps(b)[i].guest : 0;
         memcpy(fx + FX_FIP, &fip, sizeof(fip));
     }
     if (fdp != get64(st->x87 + FX_FDP) && fdp - (u64)(uintptr_t)mem->ram < mem->size) {
