@@ -24,7 +24,7 @@
 #include <stdlib.h>
 
 #define THUNKS       (8u << 10)
-#define CACHE_PRESET (32u << 20)
+#define CACHE_PRESET (28u << 20)
 #define CACHE_LARGE  (4u << 20) /* from here on, many regions */
 #define CACHE_AMPLE  (8u << 20) /* below, code must be hotter to be worth its room */
 #define HOT_RUNS     16u        /* times that code is interpreted before it is translated */

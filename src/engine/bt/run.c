@@ -584,7 +584,7 @@ static int bt_create(struct engine **out, const struct engine_config *cfg, struc
         return error_set(e, ENOMEM, "binary translation: out of memory");
     struct bt *bt = &en->bt;
     struct engine_config cold = *cfg;
-    cold.code_cache = cfg->code_cache ? cfg->code_cache / 4 : 8u << 20;
+    cold.code_cache = cfg->code_cache ? cfg->code_cache / 4 : 5u << 20;
     int r = create_state(bt, e);
     if (r == 0)
         r = interp_init(&bt->ip, &cold, e);
