@@ -213,6 +213,53 @@ static int log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)
     return control_bytes(fd, out, (size_t)bytes, e);
 }
 
+int control_mirror_start(int fd, struct error *e)
+{
+    return log_call(fd, json_pack("{s:s,s:s}", "do", "mirror", "action", "start"), NULL, e);
+}
+
+int control_mirror_open(int fd, unsigned i, u64 *bytes, bool *direct, struct error *e)
+{
+    json_t *reply;
+    int r = log_call(fd, json_pack("{s:s,s:s,s:i}", "do", "mirror", "action", "open", "disk", (int)i), &reply, e);
+    if (r < 0)
+        return r;
+    *bytes = (u64)json_integer_value(json_object_get(reply, "bytes"));
+    *direct = json_is_true(json_object_get(reply, "direct"));
+    json_decref(reply);
+    r = receive_fd(fd);
+    return r < 0 ? error_set(e, -r, "the machine's keeper: a disk did not come: %s", strerror(-r)) : r;
+}
+
+static int mirror_take(int fd, unsigned i, u64 first, u64 blocks, u64 *out, struct error *e)
+{
+    json_t *reply;
+    int r = log_call(fd,
+                     json_pack("{s:s,s:s,s:i,s:I,s:I}", "do", "mirror", "action", "take", "disk", (int)i, "first",
+                               (json_int_t)first, "blocks", (json_int_t)blocks),
+                     &reply, e);
+    if (r < 0)
+        return r;
+    json_int_t bytes = json_integer_value(json_object_get(reply, "bytes"));
+    json_decref(reply);
+    if (bytes < 0 || (u64)bytes != blocks / 8)
+        return error_set(e, EPROTO, "the machine's keeper: marks of a disk in another number than was asked for");
+    return control_bytes(fd, out, (size_t)bytes, e);
+}
+
+int control_mirror_take(int fd, unsigned i, struct blockmap *out, struct error *e)
+{
+    u64 all = blockmap_words(out) * 64, some[1024];
+    int r = 0;
+    for (u64 at = 0, n; at < all && r == 0; at += n) {
+        n = MIN(all - at, (u64)sizeof(some) * 8);
+        r = mirror_take(fd, i, at, n, some, e);
+        for (u64 w = 0; r == 0 && w < n / 64; w++)
+            out->bits[at / 64 + w] |= some[w];
+    }
+    return r;
+}
+
 int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)
 {
     int r = 0;

@@ -42,6 +42,13 @@
  *                     lies in the machine's last such word at most; bits of pages that are not there are 0
  *   {"do":"log","action":"throttle","percent":P}  the CPUs stand still for so much of the time, until the log stops
  *   {"do":"log","action":"stop"}
+ *   {"do":"mirror","action":"start"}  from now on it is remembered which blocks (base/blockmap.h) of its disks the guest writes; until
+ *                     this connection closes or says "stop". Others get EBUSY
+ *   {"do":"mirror","action":"open","disk":I}  -> "bytes", "direct": whether guests' requests go past the page cache; then one byte
+ *                     with the descriptor of the disk's file, which has the lock of the one that runs: to open it anew
+ *   {"do":"mirror","action":"take","disk":I,"first":BLOCK,"blocks":N}  -> "bytes": B, then B bytes: a bit for each of these
+ *                     blocks, as of the dirty log; those that were set are clear then
+ *   {"do":"mirror","action":"stop"}
  *
  * A hold is how memory and state are read as of one moment. It ends, and the machine goes on, when the connection that has it
  * closes, however that comes; a person who stops or kills the machine breaks it. Who had it learns that by `release` and `leave`,
@@ -72,16 +79,18 @@
 #ifndef TRAPEZE_VM_CONTROL_H
 #define TRAPEZE_VM_CONTROL_H
 
+#include "base/blockmap.h"
 #include "base/error.h"
 #include "base/types.h"
 
 #include <jansson.h>
 
-#define CONTROL_LINE_MAX   65536
-#define CONTROL_FRAME_MAX  4096
-#define CONTROL_SAVE_MAX   (16u << 20)
-#define CONTROL_FRAMES_MAX (1u << 20)
-#define CONTROL_LOG_PAGES  524288u /* in one `take`: 2 GiB */
+#define CONTROL_LINE_MAX      65536
+#define CONTROL_FRAME_MAX     4096
+#define CONTROL_SAVE_MAX      (16u << 20)
+#define CONTROL_FRAMES_MAX    (1u << 20)
+#define CONTROL_LOG_PAGES     524288u /* in one `take`: 2 GiB */
+#define CONTROL_MIRROR_BLOCKS 65536u  /* in one `take` of a mirror: 4 GiB */
 
 enum control_frame_kind {
     CONTROL_OUTPUT = 'o', /* keeper to client: bytes of the console */
@@ -128,6 +137,15 @@ int control_log_start(int fd, struct error *e);
 int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e);
 int control_log_stop(int fd, struct error *e);
 int control_log_throttle(int fd, unsigned percent, struct error *e);
+
+/*
+ * Disks that are mirrored, for the connection `fd`: start; the descriptor of disk `i`, its bytes, and whether to read past the page
+ * cache; what was written of it since the last take: bits that are added to those of `out`, a map of that disk. 0 or -errno; after a
+ * failed take what it would have said may be lost.
+ */
+int control_mirror_start(int fd, struct error *e);
+int control_mirror_open(int fd, unsigned i, u64 *bytes, bool *direct, struct error *e);
+int control_mirror_take(int fd, unsigned i, struct blockmap *out, struct error *e);
 
 /* A request that bytes follow, and its reply. `request` is used up; NULL is -ENOMEM. 0 or -errno. */
 int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e);

@@ -508,7 +508,7 @@ void keeper_main(const struct vm_config *c, const struct vm_incoming *in, int di
         k->initrd.fd = k->log.fd = -1;
     k->cell = (struct host_child){.pid = -1, .pidfd = -1};
     k->stop_at = k->expire_at = k->announce_at = UINT64_MAX;
-    k->holder = k->logger = -1;
+    k->holder = k->logger = k->mirror = -1;
     k->started = host_ns(NULL);
     for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
         k->clients[i].fd = k->clients[i].pass = -1;

@@ -9,6 +9,7 @@
 
 #include "backend/disk/disk.h"
 #include "backend/vsock/vsock.h"
+#include "base/blockmap.h"
 #include "base/record.h"
 #include "boot/boot.h"
 #include "host/host.h"
@@ -126,11 +127,14 @@ struct keeper {
     u64 last_id;
 
     struct client clients[KEEPER_CLIENTS];
-    int holder;             /* index of the client that holds the machine, or -1 */
-    bool held_runs;         /* it goes on when the hold ends */
-    int logger;             /* index of the client that has the dirty log, or -1 */
-    bool log_stop_due;      /* nobody has it any more; the cell has not been told */
-    u8 typed[KEEPER_TYPED]; /* bytes that the console's ring had no room for */
+    int holder;     /* index of the client that holds the machine, or -1 */
+    bool held_runs; /* it goes on when the hold ends */
+    int mirror;     /* index of the client that mirrors the disks, or -1 */
+    struct blockmap
+        written[DISK_COUNT_MAX]; /* of each disk since that client looked; without bits: nobody wants to know */
+    int logger;                  /* index of the client that has the dirty log, or -1 */
+    bool log_stop_due;           /* nobody has it any more; the cell has not been told */
+    u8 typed[KEEPER_TYPED];      /* bytes that the console's ring had no room for */
     u32 typed_len;
     u32 size; /* LINK_SIZE of the terminal that types */
     bool size_due;
@@ -209,6 +213,14 @@ void keeper_unlock_disks(struct keeper *k);
 int keeper_sync_disks(struct keeper *k, struct error *e);
 /* For `inspect`. */
 json_t *keeper_disks_json(const struct keeper *k);
+
+/* --- keeper_mirror.c --- */
+
+/* A client's request about mirroring the disks; a client goes. */
+void keeper_mirror_request(struct keeper *k, struct client *c, const json_t *j);
+void keeper_mirror_drop(struct keeper *k, const struct client *c);
+/* What it needs of disk `i`: its descriptor, stays the disk's; its bytes; whether guests' requests go past the page cache. -1: none */
+int keeper_disk_file(const struct keeper *k, unsigned i, u64 *bytes, bool *direct);
 
 /* --- keeper_net.c --- */
 
@@ -304,6 +316,8 @@ bool keeper_log_pending(struct keeper *k);
 bool keeper_has_hold(struct keeper *k, struct client *c);
 /* Answer a request: yes, or why not. */
 void keeper_accept_request(struct client *c);
+/* Answer with bytes: of the cell (records, words of the log), or words of a map. */
+void keeper_answer_bytes(struct client *c, const void *data, u32 len);
 void keeper_reply(struct client *c, json_t *j); /* takes the reference */
 void keeper_refuse(struct client *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int keeper_listen(struct keeper *k, struct error *e);

@@ -60,6 +60,7 @@ void keeper_drop_client(struct keeper *k, struct client *c)
             keeper_abandon_incoming(k, "the host that sent it has gone away");
     }
     keeper_log_drop(k, c);
+    keeper_mirror_drop(k, c);
     keeper_drop_stream(k, c);
     client_close(c);
 }
@@ -147,8 +148,7 @@ static json_t *stats_json(const struct keeper *k, const struct link_stats *all)
 
 /* --- answers of the cell --- */
 
-/* Bytes that are the cell's: records, or words of the log. */
-static void answer_bytes(struct client *c, const u8 *data, u32 len)
+void keeper_answer_bytes(struct client *c, const void *data, u32 len)
 {
     keeper_reply(c, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)len));
     client_put(c, data, len);
@@ -198,7 +198,7 @@ void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, con
     } else if (op->kind == DOWN_BALLOON) {
         answer_balloon(k, c, data);
     } else if (op->kind == DOWN_SAVE || op->kind == DOWN_LOG_TAKE || op->kind == DOWN_FRAMES_TAKE) {
-        answer_bytes(c, data, len);
+        keeper_answer_bytes(c, data, len);
     } else {
         keeper_accept_request(c);
     }
@@ -542,7 +542,7 @@ static const struct {
     {"sync", do_sync},           {"memory", keeper_do_memory},
     {"balloon", do_balloon},     {"handover", keeper_do_handover},
     {"log", keeper_log_request}, {"swing", do_swing},
-    {"frames", do_frames},
+    {"frames", do_frames},       {"mirror", keeper_mirror_request},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)

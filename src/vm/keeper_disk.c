@@ -15,7 +15,9 @@
  *
  * What must stay true
  *  1. The pieces of a slot are ranges inside the mapping of guest memory for as long as the slot is busy.
- *  2. At most DISK_TAGS requests a disk are on their way; a full reply ring holds replies back, never requests up.
+ *  2. While somebody mirrors a disk, what a request has written is marked when it has come back from the file, before the guest
+ *     hears so: who takes the marks and then reads the file has all of it, or a mark for later.
+ *  3. At most DISK_TAGS requests a disk are on their way; a full reply ring holds replies back, never requests up.
  */
 #include "vm/keeper.h"
 #include "base/vigil.h"
@@ -139,6 +141,16 @@ int keeper_sync_disks(struct keeper *k, struct error *e)
                              k->cfg.disks[i].file, strerror(-r));
     }
     return 0;
+}
+
+int keeper_disk_file(const struct keeper *k, unsigned i, u64 *bytes, bool *direct)
+{
+    const struct keeper_disks *d = k->disks;
+    if (!d || i >= d->n)
+        return -1;
+    *bytes = d->info[i].sectors * DISK_SECTOR;
+    *direct = disk_cache_mode(d->disk[i]) == DISK_CACHE_NONE;
+    return disk_descriptor(d->disk[i]);
 }
 
 json_t *keeper_disks_json(const struct keeper *k)
@@ -265,11 +277,18 @@ static enum disk_status status_of(const struct disk_io *io)
     return io->result == -EOPNOTSUPP && io->op == DISK_DISCARD ? DISK_UNSUPPORTED : DISK_FAILED;
 }
 
+static bool writes(enum disk_op op)
+{
+    return op == DISK_WRITE || op == DISK_DISCARD || op == DISK_ZERO;
+}
+
 /* Put one reply; false when there is no room. */
 static bool answer(struct keeper *k, struct disk_io *io)
 {
     struct keeper_disks *d = k->disks;
     struct slot *s = io->owner;
+    if (writes(io->op)) /* it may have done a part of it when it failed */
+        blockmap_mark(&k->written[s->disk], io->offset, io->len);
     const struct disk_reply r = {.disk = s->disk, .tag = s->tag, .status = status_of(io)};
     s64 n = ring_write(&k->link.ring[LINK_DISK_DOWN], &r, sizeof(r));
     if (n < 0)

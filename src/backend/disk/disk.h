@@ -70,6 +70,8 @@ void disk_unlock(const struct disk *d);
 void disk_describe(const struct disk *d, struct disk_info *info);
 /* Put all that was written on stable storage, and wait for it. 0 or -errno. */
 int disk_sync(const struct disk *d);
+/* Through the page cache; stays the disk's. */
+int disk_descriptor(const struct disk *d);
 /* The mode in use: never DISK_CACHE_AUTO. */
 enum disk_cache disk_cache_mode(const struct disk *d);
 

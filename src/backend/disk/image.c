@@ -235,6 +235,11 @@ int disk_sync(const struct disk *d)
     return fdatasync(d->fd) < 0 ? -errno : 0;
 }
 
+int disk_descriptor(const struct disk *d)
+{
+    return d->fd;
+}
+
 enum disk_cache disk_cache_mode(const struct disk *d)
 {
     return d->cache;
