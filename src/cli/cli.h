@@ -93,6 +93,8 @@ enum option_id {
     OPT_STOP_ANYWAY,
     OPT_THROTTLE,
     OPT_NO_PACKING,
+    OPT_WITH_DISKS,
+    OPT_DISK_DIR,
     OPT_DRY_RUN,
     OPT_VERIFY,
     OPT_TAG, /* from here: of `image build` for containers */

@@ -334,6 +334,14 @@ const struct option_def cli_options[OPT_COUNT] = {
     [OPT_NO_PACKING] = {.name = "no-compression",
                         .kind = OPTION_FLAG,
                         .help = "send pages as they are, also when the link is what takes the time"},
+    [OPT_WITH_DISKS] = {.name = "with-disks",
+                        .kind = OPTION_FLAG,
+                        .help = "its disks go along, all of them, into new files there; the files here stay"},
+    [OPT_DISK_DIR] = {.name = "disk-dir",
+                      .kind = OPTION_TEXT,
+                      .value = "DIR",
+                      .help = "where disks go that come along with a machine; else into the machine's own directory, "
+                              "with which `rm` removes them"},
     [OPT_DRY_RUN] = {.name = "dry-run",
                      .kind = OPTION_FLAG,
                      .help = "ask the other host, and look how fast the guest writes; nothing moves"},
@@ -726,16 +734,17 @@ const struct verb cli_verbs[] = {
      .min_operands = 2,
      .max_operands = 2,
      .summary = "move a running machine to another host",
-     .text = "TO is where `trapeze receive` listens: ADDR:PORT or unix:PATH. Its memory goes over while it runs, in "
-             "rounds; when little "
-             "is left it stands still for about --downtime, and goes on there. Whatever fails, exactly one of the two "
-             "hosts goes "
-             "on with it. Both hosts must have its disks, kernel and shared directories under the same names, and the "
-             "features of "
-             "its processor; all that is missing is told before anything moves. Interrupt calls it off.",
+     .text =
+         "TO is where `trapeze receive` listens: ADDR:PORT or unix:PATH. Its memory goes over while it runs, in "
+         "rounds; when little "
+         "is left it stands still for about --downtime, and goes on there. Whatever fails, exactly one of the two "
+         "hosts goes "
+         "on with it. Both hosts must have its disks (--with-disks takes them along), kernel and shared directories "
+         "under the same names, and the features of "
+         "its processor; all that is missing is told before anything moves. Interrupt calls it off.",
      .examples = examples_migrate,
-     .options = {OPT_DOWNTIME, OPT_BANDWIDTH, OPT_MAX_TIME, OPT_STOP_ANYWAY, OPT_THROTTLE, OPT_NO_PACKING, OPT_DRY_RUN,
-                 OPT_VERIFY, OPT_TLS, OPT_INSECURE, OPT_FORMAT},
+     .options = {OPT_DOWNTIME, OPT_BANDWIDTH, OPT_MAX_TIME, OPT_STOP_ANYWAY, OPT_THROTTLE, OPT_NO_PACKING,
+                 OPT_WITH_DISKS, OPT_DRY_RUN, OPT_VERIFY, OPT_TLS, OPT_INSECURE, OPT_FORMAT},
      .run = verb_migrate},
     {.name = "receive",
      .operands = "",
@@ -744,7 +753,7 @@ const struct verb cli_verbs[] = {
          "Serves until it is interrupted, and answers what became of machines that came earlier. Who may connect may "
          "start machines as this user, with any file of this user as a disk.",
      .examples = examples_receive,
-     .options = {OPT_LISTEN, OPT_TLS, OPT_INSECURE, OPT_MEMORY_ROOM, OPT_LIFETIME, OPT_QUIET},
+     .options = {OPT_LISTEN, OPT_TLS, OPT_INSECURE, OPT_MEMORY_ROOM, OPT_DISK_DIR, OPT_LIFETIME, OPT_QUIET},
      .run = verb_receive},
     {.name = "system",
      .operands = "ACTION",

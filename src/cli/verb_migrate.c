@@ -30,11 +30,14 @@ static double ms(u64 ns)
 static json_t *status_json(const struct view *v, const struct move_status *s)
 {
     const struct precopy_status *c = &s->copy;
-    return json_pack("{s:s,s:s,s:s,s:f,s:i,s:I,s:I,s:I,s:I,s:f,s:b,s:i}", "event", "progress", "name", v->name, "stage",
-                     s->stage, "ms", ms(s->ns), "round", (int)c->round, "left_bytes", (json_int_t)(c->left * PAGE_SIZE),
-                     "sent_bytes", (json_int_t)(c->sent * PAGE_SIZE), "dirty_bytes_per_s", (json_int_t)c->dirty_rate,
-                     "bandwidth_bytes_per_s", (json_int_t)c->bandwidth, "expected_downtime_ms", ms(c->expected),
-                     "converges", c->converges, "throttle_percent", (int)c->throttle);
+    u64 left = c->round ? c->left * PAGE_SIZE : s->disk_left;
+    return json_pack("{s:s,s:s,s:s,s:f,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:b,s:i}", "event", "progress", "name", v->name,
+                     "stage", s->stage, "ms", ms(s->ns), "round", (int)c->round, "left_bytes", (json_int_t)left,
+                     "sent_bytes", (json_int_t)(c->sent * PAGE_SIZE + s->disk_sent), "disk_left_bytes",
+                     (json_int_t)s->disk_left, "disk_sent_bytes", (json_int_t)s->disk_sent, "dirty_bytes_per_s",
+                     (json_int_t)c->dirty_rate, "bandwidth_bytes_per_s", (json_int_t)c->bandwidth,
+                     "expected_downtime_ms", ms(c->expected), "converges", c->converges, "throttle_percent",
+                     (int)c->throttle);
 }
 
 static void print_json(json_t *j)
@@ -53,7 +56,10 @@ static void show_person(const struct view *v, const struct move_status *s)
     const struct precopy_status *c = &s->copy;
     if (c->throttle)
         snprintf(slow, sizeof(slow), ", slowed down by %u %%", c->throttle);
-    if (!c->round)
+    if (s->disk_left)
+        snprintf(line, sizeof(line), "%s: %s, disks: %s left, %s sent", v->name, s->stage,
+                 cli_size_name(s->disk_left, left), cli_size_name(s->disk_sent, rate));
+    else if (!c->round)
         snprintf(line, sizeof(line), "%s: %s ..", v->name, s->stage);
     else
         snprintf(line, sizeof(line), "%s: %s, round %u: %s left, %s/s go, the guest writes %s/s, %.0f ms of downtime%s",
@@ -86,12 +92,13 @@ static json_t *result_json(const struct view *v, const struct move_options *o, c
     for (size_t i = 0; times && i < ARRAY_LEN(stages); i++)
         if (r->stage_ns[i])
             json_object_set_new(times, stages[i], json_real(ms(r->stage_ns[i])));
-    json_t *j = json_pack("{s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:I,s:I,s:I,s:i,s:i,s:I,s:I,s:o}", "event", "result", "name",
-                          v->name, "to", o->to, "moved", r->moved, "ms", ms(r->ns), "downtime_ms", ms(r->downtime),
-                          "expected_downtime_ms", ms(r->expected), "bytes", (json_int_t)r->bytes, "resident_bytes",
-                          (json_int_t)r->resident, "pages", (json_int_t)r->pages, "rounds", (int)r->rounds,
-                          "throttle_percent", (int)r->throttle, "dirty_bytes_per_s", (json_int_t)r->dirty_rate,
-                          "bandwidth_bytes_per_s", (json_int_t)r->bandwidth, "stage_ms", times);
+    json_t *j =
+        json_pack("{s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:i,s:i,s:I,s:I,s:o}", "event", "result", "name",
+                  v->name, "to", o->to, "moved", r->moved, "ms", ms(r->ns), "downtime_ms", ms(r->downtime),
+                  "expected_downtime_ms", ms(r->expected), "bytes", (json_int_t)r->bytes, "disk_bytes",
+                  (json_int_t)r->disk_bytes, "resident_bytes", (json_int_t)r->resident, "pages", (json_int_t)r->pages,
+                  "rounds", (int)r->rounds, "throttle_percent", (int)r->throttle, "dirty_bytes_per_s",
+                  (json_int_t)r->dirty_rate, "bandwidth_bytes_per_s", (json_int_t)r->bandwidth, "stage_ms", times);
     if (j && rc < 0) {
         json_object_set_new(j, "error", json_string(e->msg));
         json_object_set_new(j, "errno", json_integer(-rc));
@@ -101,7 +108,9 @@ static json_t *result_json(const struct view *v, const struct move_options *o, c
 
 static void print_forecast(const struct view *v, const struct move_options *o, const struct move_result *r)
 {
-    char dirty[24], rate[24];
+    char dirty[24], rate[24], disks[24];
+    if (o->with_disks)
+        printf("%s: its disks have %s\n", v->name, cli_size_name(r->disk_bytes, disks));
     printf("%s: %s takes it; its guest writes %s/s", v->name, o->to, cli_size_name(r->dirty_rate, dirty));
     if (!o->bandwidth)
         printf("; --bandwidth tells whether it converges\n");
@@ -133,6 +142,7 @@ static int move(const struct args *a, const struct machine_row *row, struct erro
                              .stop_anyway = a->given[OPT_STOP_ANYWAY],
                              .throttle = a->given[OPT_THROTTLE],
                              .plain = a->given[OPT_NO_PACKING],
+                             .with_disks = a->given[OPT_WITH_DISKS],
                              .dry_run = a->given[OPT_DRY_RUN],
                              .verify = a->given[OPT_VERIFY],
                              .tell = tell,

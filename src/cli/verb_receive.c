@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@ struct server {
     const struct args *a;
     struct channel_listener l;
     struct channel_security security;
+    char disk_dir[PATH_MAX]; /* "": the machines' own */
     pid_t child[CHILDREN];
     unsigned n;
 };
@@ -47,6 +50,7 @@ static int serve(struct server *s, struct channel *c)
     struct error e = {0};
     const struct arrive_options o = {.memory = s->a->given[OPT_MEMORY_ROOM] ? s->a->number[OPT_MEMORY_ROOM] : 0,
                                      .lifetime = s->a->number[OPT_LIFETIME],
+                                     .disk_dir = s->disk_dir[0] ? s->disk_dir : NULL,
                                      .say = say,
                                      .activated = activated,
                                      .ctx = s};
@@ -119,10 +123,24 @@ static int listen_on(struct server *s, struct error *e)
     return r;
 }
 
+/* Its whole name: who clears up later may be elsewhere. */
+static int find_disk_dir(struct server *s, struct error *e)
+{
+    const char *dir = s->a->text[OPT_DISK_DIR];
+    struct stat st;
+    if (!dir)
+        return 0;
+    if (!realpath(dir, s->disk_dir) || stat(s->disk_dir, &st) < 0 || access(s->disk_dir, W_OK | X_OK) < 0)
+        return error_set(e, errno, "--disk-dir %s: %s", dir, strerror(errno));
+    return S_ISDIR(st.st_mode) ? 0 : error_set(e, ENOTDIR, "--disk-dir %s: is no directory", dir);
+}
+
 int verb_receive(const struct args *a, struct error *e)
 {
     struct server s = {.a = a};
     char where[CHANNEL_PEER_MAX];
+    if (find_disk_dir(&s, e) < 0)
+        return CLI_USAGE;
     struct registry *r = machine_registry(e);
     if (!r)
         return cli_status_of(e);

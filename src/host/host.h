@@ -241,6 +241,9 @@ void host_files_as_self(void);
  */
 int host_stay_beneath(int dir, bool read_only, struct error *e);
 
+/* Bytes that this user may still write in the file system of the directory `dir`. 0 or a negative errno. */
+int host_room(const char *dir, u64 *bytes);
+
 /* --- seals: system calls that a process may use from now on; any other ends it with SIGSYS (linux/seal.c) --- */
 
 /*

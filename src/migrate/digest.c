@@ -13,16 +13,32 @@ u64 page_sum(const void *page)
     return XXH3_64bits(page, PAGE_SIZE);
 }
 
+u64 block_sum(const void *block)
+{
+    return XXH3_64bits(block, BLOCKMAP_BLOCK);
+}
+
+static int init(struct page_sums *s, u64 n, u64 zero, const char *what, struct error *e)
+{
+    s->n = n;
+    s->zero = zero;
+    s->sum = malloc(n * sizeof(*s->sum));
+    if (!s->sum)
+        return error_set(e, ENOMEM, "sums of %llu %s: out of memory", (unsigned long long)n, what);
+    sums_note(s, 0, n, NULL);
+    return 0;
+}
+
 int sums_init(struct page_sums *s, u64 n, struct error *e)
 {
     static const u8 zeros[PAGE_SIZE];
-    s->n = n;
-    s->zero = page_sum(zeros);
-    s->sum = malloc(n * sizeof(*s->sum));
-    if (!s->sum)
-        return error_set(e, ENOMEM, "sums of %llu pages: out of memory", (unsigned long long)n);
-    sums_note(s, 0, n, NULL);
-    return 0;
+    return init(s, n, page_sum(zeros), "pages", e);
+}
+
+int sums_init_blocks(struct page_sums *s, u64 n, struct error *e)
+{
+    static const u8 zeros[BLOCKMAP_BLOCK];
+    return init(s, n, block_sum(zeros), "blocks", e);
 }
 
 void sums_free(struct page_sums *s)

@@ -11,6 +11,7 @@
 #ifndef TRAPEZE_MIGRATE_DIGEST_H
 #define TRAPEZE_MIGRATE_DIGEST_H
 
+#include "base/blockmap.h"
 #include "base/error.h"
 #include "base/types.h"
 
@@ -25,6 +26,9 @@ struct page_sums {
 /* The sums of `n` pages of zeros. 0 or -ENOMEM; free with sums_free. */
 int sums_init(struct page_sums *s, u64 n, struct error *e);
 void sums_free(struct page_sums *s);
+/* The same of a disk's blocks (base/blockmap.h), the last one filled up with zeros; what `sum` has is set by the caller. */
+int sums_init_blocks(struct page_sums *s, u64 n, struct error *e);
+u64 block_sum(const void *block);
 /* Pages [first, first + n) are now what `pages` is; NULL: zeros. They must be in range. */
 void sums_note(struct page_sums *s, u64 first, u64 n, const void *pages);
 void sums_digest(const struct page_sums *s, u8 out[DIGEST_LEN]);

@@ -32,6 +32,18 @@ static u64 count(const struct precopy *p, const u64 *bits)
     return n;
 }
 
+/* What is to be sent, in pages: of memory what `bits` says, and what goes beside it. */
+static u64 to_send(const struct precopy *p, const u64 *bits)
+{
+    return count(p, bits) + (p->ops->beside ? (p->ops->beside(p->ctx) + PAGE_SIZE - 1) / PAGE_SIZE : 0);
+}
+
+/* That comes first: memory that is written meanwhile is then skipped in this round. */
+static int send_beside(struct precopy *p, struct error *e)
+{
+    return p->ops->send_beside ? p->ops->send_beside(p->ctx, e) : 0;
+}
+
 static void set_range(u64 *bits, u64 from, u64 to)
 {
     for (u64 i = from; i < to; i++)
@@ -76,7 +88,7 @@ static int look(struct precopy *p, u64 from, struct error *e)
 }
 
 /* Pack while most of the time goes into waiting for the link, and no more when little does. */
-static void choose_packing(struct precopy *p)
+void precopy_choose_packing(struct precopy *p)
 {
     u64 now = p->ops->now(p->ctx), waited = p->ops->waited(p->ctx);
     u64 took = now - p->looked, idle = waited - p->waited;
@@ -92,9 +104,10 @@ static void choose_packing(struct precopy *p)
 
 static int send_round(struct precopy *p, struct error *e)
 {
-    int r = 0;
     struct precopy_status *s = &p->status;
     s->left = s->pages;
+    int r = send_beside(p, e);
+    s->left = MIN(s->left, count(p, p->bits));
     for (u64 at = 0; at < p->pages && r == 0; at += SLICE) {
         u64 to = MIN(at + SLICE, p->pages), n = 0;
         if (at && (r = look(p, at, e)) < 0)
@@ -106,7 +119,7 @@ static int send_round(struct precopy *p, struct error *e)
         r = stream_put_dirty(p->out, p->ram, p->bits, at, to, e);
         s->sent += n;
         s->left -= MIN(n, s->left);
-        choose_packing(p);
+        precopy_choose_packing(p);
         p->ops->tell(p->ctx, s);
     }
     return r;
@@ -133,13 +146,13 @@ static int one_round(struct precopy *p, struct error *e)
     struct precopy_status *s = &p->status;
     u64 start = p->taken = p->ops->now(p->ctx), before = p->out->pages;
     s->round++;
-    s->pages = count(p, p->bits);
+    s->pages = to_send(p, p->bits);
     s->limit = rate(p);
     p->ops->limit(p->ctx, s->limit);
     int r = send_round(p, e);
     if (r < 0 || (r = p->ops->round(p->ctx, s, e)) < 0 || (r = p->ops->take(p->ctx, p->next, e)) < 0)
         return r;
-    judge(p, p->out->pages - before, p->ops->now(p->ctx) - start, count(p, p->next));
+    judge(p, p->out->pages - before, p->ops->now(p->ctx) - start, to_send(p, p->next));
     u64 *was = p->bits;
     p->bits = p->next;
     p->next = was;
@@ -190,6 +203,19 @@ static int slow_down(struct precopy *p, struct error *e)
     return r < 0 ? r : 1;
 }
 
+/* What goes beside memory may be far more: the most of it goes before the first round, as fast as may be. */
+static int bulk(struct precopy *p, struct error *e)
+{
+    if (!p->ops->send_beside)
+        return 0;
+    p->ops->limit(p->ctx, p->cap);
+    int r = send_beside(p, e);
+    if (r == 0)
+        r = p->ops->take(p->ctx, p->bits, e);
+    p->started = p->ops->now(p->ctx);
+    return r;
+}
+
 int precopy_run(struct precopy *p, struct error *e)
 {
     p->bits = calloc(words(p), sizeof(u64));
@@ -198,9 +224,12 @@ int precopy_run(struct precopy *p, struct error *e)
         return error_set(e, ENOMEM, "migration: out of memory");
     p->started = p->looked = p->ops->now(p->ctx);
     p->waited = p->ops->waited(p->ctx);
+    int r = bulk(p, e);
+    if (r < 0)
+        return r;
     set_present(p);
     for (;;) {
-        int r = one_round(p, e);
+        r = one_round(p, e);
         if (r < 0)
             return r;
         if (p->status.left <= FEW || (p->status.expected <= p->downtime && !pays(p)))
@@ -214,10 +243,13 @@ int precopy_last(struct precopy *p, struct error *e)
 {
     p->ops->limit(p->ctx, p->cap);
     int r = p->ops->take(p->ctx, p->bits, e);
-    p->status.pages = p->status.left = count(p, p->bits);
+    p->status.pages = p->status.left = to_send(p, p->bits);
+    u64 n = count(p, p->bits);
+    if (r == 0)
+        r = send_beside(p, e);
     if (r == 0)
         r = stream_put_dirty(p->out, p->ram, p->bits, 0, p->pages, e);
-    p->status.sent += p->status.pages;
+    p->status.sent += n;
     return r;
 }
 

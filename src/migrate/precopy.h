@@ -15,7 +15,7 @@
 
 struct precopy_status {
     unsigned round;    /* from 1 */
-    u64 pages;         /* that this round began with */
+    u64 pages;         /* that this round began with; what goes beside memory counts as pages, too, but in `sent` */
     u64 left;          /* of them, not yet sent; at its end: written meanwhile */
     u64 sent;          /* pages, in all rounds */
     u64 skipped;       /* turns of pages that had been written again */
@@ -39,6 +39,9 @@ struct precopy_ops {
     void (*tell)(void *ctx, const struct precopy_status *s);
     /* Have the machine stand still for so many percent of the time: it writes less then. NULL: that is not wanted. */
     int (*throttle)(void *ctx, unsigned percent, struct error *e);
+    /* What goes along with memory (disks): bytes that are to be sent, as of the last take; send them. NULL: nothing does. */
+    u64 (*beside)(void *ctx);
+    int (*send_beside)(void *ctx, struct error *e);
 };
 
 struct precopy {
@@ -68,6 +71,8 @@ struct precopy {
  * precopy_free in any case.
  */
 int precopy_run(struct precopy *p, struct error *e);
+/* For those who send beside memory: think about packing, now and then. */
+void precopy_choose_packing(struct precopy *p);
 /* The machine stands still: send all that is left. */
 int precopy_last(struct precopy *p, struct error *e);
 void precopy_free(struct precopy *p);

@@ -285,6 +285,12 @@ int stream_put_round(struct stream_out *o, const char *text, struct error *e)
     return put_record(o, TYPE_ROUND, text, (u32)strlen(text), e);
 }
 
+int stream_put_disk(struct stream_out *o, u32 type, const void *payload, u32 len, u64 bytes, struct error *e)
+{
+    o->pages += bytes;
+    return put_record(o, type, payload, len, e);
+}
+
 /* The index: runs of pages, and their sums. */
 static int put_index(struct stream_out *o, struct error *e)
 {
@@ -506,6 +512,19 @@ static int get_round(struct stream_in *s, struct rec_view *v, u8 *ram, struct er
     return s->round(s->ctx, (const char *)s->buf, e);
 }
 
+static int get_disk(struct stream_in *s, struct rec_view *v, u8 *ram, struct error *e)
+{
+    bool fixed = v->type != STREAM_DISK_BLOCK;
+    u32 len = v->type == STREAM_DISK_ZERO ? STREAM_ZERO_LEN : STREAM_SUM_LEN;
+    int r =
+        expect(s, v, v->type, fixed ? len : STREAM_BLOCK_HEAD + 1, fixed ? len : STREAM_BLOCK_HEAD + BLOCKMAP_BLOCK, e);
+    if (r < 0 || (r = payload(s, v, s->buf, e)) < 0)
+        return r;
+    if (!s->disk)
+        return bad(s, e, EBADMSG, "%.4s though no disks were announced", (const char *)&v->type);
+    return s->disk(s->ctx, v->type, s->buf, v->len, e);
+}
+
 /* --- the index --- */
 
 /* The run at `p`, of which `len` bytes are there: its bytes, or -errno. It begins behind all that came before. */
@@ -547,11 +566,9 @@ static int get_memory(struct stream_in *s, struct rec_view *v, u8 *ram, struct e
     static const struct {
         u32 type;
         int (*get)(struct stream_in *, struct rec_view *, u8 *, struct error *);
-    } kinds[] = {{TYPE_PAGES, get_pages},
-                 {TYPE_ZERO, get_zero},
-                 {TYPE_PAD, get_pad},
-                 {TYPE_ROUND, get_round},
-                 {TYPE_INDEX, get_index}};
+    } kinds[] = {{TYPE_PAGES, get_pages},      {TYPE_ZERO, get_zero},      {TYPE_PAD, get_pad},
+                 {TYPE_ROUND, get_round},      {TYPE_INDEX, get_index},    {STREAM_DISK_BLOCK, get_disk},
+                 {STREAM_DISK_ZERO, get_disk}, {STREAM_DISK_SUM, get_disk}};
     for (;;) {
         unsigned i = 0;
         int r = next(s, v, e);

@@ -1,7 +1,7 @@
 /*
  * The stream: a machine as bytes, in a file or on a wire. docs/migration-stream.md is its specification.
  *
- *     TRPZ  CONF  (PAGE | ZERO | PADD)...  [INDX...]  MACH  DGST  TEND
+ *     TRPZ  CONF  (PAGE | ZERO | PADD | ROUN | DBLK | DZER)...  [INDX... | DSUM...]  MACH  DGST  TEND
  *
  * Everything is a record (base/record.h): type, version, length, checksum. The machine's own records are the payload of MACH.
  * This room knows records and pages; what a configuration or a device's record says, it does not.
@@ -22,6 +22,14 @@
 #define STREAM_STATE_MAX  (16u << 20)
 #define STREAM_PAGES      64u /* in one PAGE record, at most */
 #define STREAM_RAM_MAX    (1ull << 40)
+
+/* Records of disks (migrate/mirror.h), on a wire only; the bytes that they may have. */
+#define STREAM_DISK_BLOCK REC_TYPE('D', 'B', 'L', 'K')
+#define STREAM_DISK_ZERO  REC_TYPE('D', 'Z', 'E', 'R')
+#define STREAM_DISK_SUM   REC_TYPE('D', 'S', 'U', 'M')
+#define STREAM_BLOCK_HEAD 16u
+#define STREAM_ZERO_LEN   24u
+#define STREAM_SUM_LEN    (16u + DIGEST_LEN)
 
 /* What the stream is of: its first record. */
 struct stream_head {
@@ -58,7 +66,7 @@ struct stream_out {
     bool indexed; /* ends with an index of its pages, so that a file can be read lazily; only together with aligned */
     /* the stream's */
     u64 offset, records;
-    u64 pages; /* bytes of pages that were put, before they were packed */
+    u64 pages; /* bytes of pages (and disks) that were put, before they were packed */
     u8 *buf, *packed;
     struct page_sums sums;
     struct stream_index index;
@@ -81,6 +89,8 @@ int stream_put_memory(struct stream_out *o, const u8 *ram, u64 size, int fd, str
 int stream_put_dirty(struct stream_out *o, const u8 *ram, const u64 *bits, u64 from, u64 to, struct error *e);
 /* The end of a round (live migration): `text` is JSON, for who reads. */
 int stream_put_round(struct stream_out *o, const char *text, struct error *e);
+/* A record of a disk, which is one of the above. `bytes`: of the disk, before they were packed. */
+int stream_put_disk(struct stream_out *o, u32 type, const void *payload, u32 len, u64 bytes, struct error *e);
 /* The machine's own records. */
 int stream_put_state(struct stream_out *o, const void *records, size_t len, struct error *e);
 /* Digest and end. */
@@ -95,6 +105,8 @@ struct stream_in {
     void *progress_ctx;
     /* The end of a round has been read; `text` has no zero byte but its last. NULL: rounds are refused. */
     int (*round)(void *ctx, const char *text, struct error *e);
+    /* A record of a disk, whose checksum is right and whose length is one that its type may have. NULL: they are refused. */
+    int (*disk)(void *ctx, u32 type, const u8 *payload, u32 len, struct error *e);
     /* the stream's */
     struct stream_head head; /* after stream_open */
     u64 offset, records;

@@ -1,6 +1,7 @@
 #include "vm/arrive.h"
 #include "host/host.h"
 #include "migrate/handover.h"
+#include "migrate/mirror.h"
 #include "migrate/stream.h"
 #include "vm/control.h"
 #include "vm/launch.h"
@@ -38,6 +39,8 @@ struct arrival {
     u8 *frames; /* that came with it, and wait until it runs */
     size_t frames_len;
     struct stream_in in;
+    json_t *disks; /* what was said of those that come along; NULL: they are shared, or there are none */
+    struct mirror_in mirror;
 };
 
 __attribute__((format(printf, 2, 3))) static void say(const struct arrival *a, const char *fmt, ...)
@@ -107,6 +110,129 @@ static void check_memory(const struct arrival *a, json_t *reasons)
     json_array_append_new(reasons, json_string(text));
 }
 
+/* The row's configuration: NULL, or the caller's. `made`: the disks in it are files of ours, which go if the machine does not come. */
+static char *describe(const struct arrival *a, const json_t *body, bool made)
+{
+    json_t *j = vm_config_to_json(&a->config);
+    if (j) {
+        json_object_set_new(j, "incoming", json_string(a->id));
+        json_object_set(j, "uid", json_object_get(body, "uid"));
+        json_object_set(j, CONFIG_BEGUN, json_object_get(body, CONFIG_BEGUN));
+        if (made)
+            json_object_set_new(j, CONFIG_DISKS_MADE, json_true());
+    }
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    return text;
+}
+
+/* --- disks that come along --- */
+
+/* What is said of them: one for each disk, of a size that can be. */
+static int take_disks(struct arrival *a, json_t *disks, json_t *reasons, struct error *e)
+{
+    size_t i;
+    const json_t *one;
+    char text[120];
+    if (!disks)
+        return 0;
+    if (!json_is_array(disks) || json_array_size(disks) != a->config.n_disks)
+        return error_set(e, EPROTO, "an impossible HELO: other disks come along than it has");
+    a->disks = json_incref(disks);
+    json_array_foreach(disks, i, one)
+    {
+        json_int_t bytes = json_integer_value(json_object_get(one, "bytes"));
+        if (bytes > 0 && mirror_size_good((u64)bytes))
+            continue;
+        snprintf(text, sizeof(text), "disk %zu: has %lld bytes; at most %llu are taken, in sectors of %u", i,
+                 (long long)bytes, MIRROR_BYTES_MAX, DISK_SECTOR);
+        json_array_append_new(reasons, json_string(text));
+    }
+    return 0;
+}
+
+/* Whether there is room for what they have now. They may take more later: then writing them fails, and with it the attempt. */
+static void check_space(const struct arrival *a, json_t *reasons)
+{
+    char dir[PATH_MAX], text[PATH_MAX + 160];
+    struct error e = {0};
+    u64 want = 0, room = 0;
+    size_t i;
+    const json_t *one;
+    if (!a->disks || (!a->o->disk_dir && paths_state_dir(dir, sizeof(dir), &e) < 0))
+        return;
+    const char *where = a->o->disk_dir ? a->o->disk_dir : dir;
+    json_array_foreach(a->disks, i, one)
+    {
+        json_int_t data = json_integer_value(json_object_get(one, "data")),
+                   bytes = json_integer_value(json_object_get(one, "bytes"));
+        want += (u64)MAX(MIN(data, bytes), (json_int_t)0);
+    }
+    int r = host_room(where, &room);
+    if (r < 0)
+        snprintf(text, sizeof(text), "disks: %s: %s", where, strerror(-r));
+    else if (want > room)
+        snprintf(text, sizeof(text), "disks: %llu MiB are wanted, %llu are there, in %s",
+                 (unsigned long long)((want + (1 << 20) - 1) >> 20), (unsigned long long)(room >> 20), where);
+    else
+        return;
+    json_array_append_new(reasons, json_string(text));
+}
+
+/* Where disk `i` will lie. */
+static int name_disk(const struct arrival *a, unsigned i, char *out, struct error *e)
+{
+    char name[MACHINE_NAME_MAX + MACHINE_ID_LEN + 24];
+    if (a->o->disk_dir)
+        snprintf(name, sizeof(name), "%s-%s-%u.raw", a->row.name, a->row.id, i);
+    else
+        snprintf(name, sizeof(name), "disk-%u.raw", i);
+    return paths_join(out, PATH_MAX, a->o->disk_dir ? a->o->disk_dir : a->row.dir, name, e);
+}
+
+/* Their names are on record before there are files of them. */
+static int make_disks(struct arrival *a, const json_t *body, struct error *e)
+{
+    int r = 0;
+    if (!a->disks)
+        return 0;
+    for (unsigned i = 0; i < a->config.n_disks && r == 0; i++) {
+        struct vm_disk *d = &a->config.disks[i];
+        r = name_disk(a, i, d->file, e);
+        snprintf(d->format, sizeof(d->format), "raw");
+    }
+    char *text = r == 0 ? describe(a, body, true) : NULL;
+    if (r == 0)
+        r = text ? registry_configure(a->registry, a->row.id, text, e) : error_set(e, ENOMEM, "machine: out of memory");
+    free(text);
+    for (unsigned i = 0; i < a->config.n_disks && r == 0; i++)
+        r = mirror_create(&a->mirror, a->config.disks[i].file,
+                          (u64)json_integer_value(json_object_get(json_array_get(a->disks, i), "bytes")), e);
+    return r;
+}
+
+static int take_disk_record(void *ctx, u32 type, const u8 *payload, u32 len, struct error *e)
+{
+    struct arrival *a = ctx;
+    return mirror_take(&a->mirror, type, payload, len, e);
+}
+
+/* All of them are here: after this they outlive a crash of this host. */
+static int keep_disks(struct arrival *a, struct error *e)
+{
+    int r = mirror_complete(&a->mirror, e);
+    const char *where = a->o->disk_dir ? a->o->disk_dir : a->row.dir;
+    int dir = r == 0 && a->mirror.n ? open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (r == 0 && a->mirror.n && (dir < 0 || fsync(dir) < 0))
+        r = error_set(e, errno, "%s: can not be put on stable storage: %s", where, strerror(errno));
+    if (dir >= 0)
+        close(dir);
+    mirror_in_free(&a->mirror);
+    return r;
+}
+
+/* --- reservation --- */
+
 /* Whether somebody is sending it. */
 static bool is_held(const struct machine_row *row)
 {
@@ -157,25 +283,20 @@ static int take_hello(struct arrival *a, const json_t *body, json_t *reasons, st
         return error_set(e, EPROTO, "an impossible HELO");
     memcpy(a->id, id, sizeof(a->id));
     a->rm = json_is_true(json_object_get(body, "rm"));
-    int r = vm_meta_check(json_object_get(body, "machine"), &a->config, reasons, e);
-    if (r < 0)
+    json_t *disks = json_object_get(body, WIRE_DISKS);
+    int r = vm_meta_check(json_object_get(body, "machine"), &a->config, disks != NULL, reasons, e);
+    if (r < 0 || (r = take_disks(a, disks, reasons, e)) < 0)
         return r;
     snprintf(a->config.name, sizeof(a->config.name), "%s", name);
     check_name(a, body, reasons);
     check_memory(a, reasons);
+    check_space(a, reasons);
     return 0;
 }
 
 static int make_row(struct arrival *a, const json_t *body, struct error *e)
 {
-    json_t *j = vm_config_to_json(&a->config);
-    if (j) {
-        json_object_set_new(j, "incoming", json_string(a->id));
-        json_object_set(j, "uid", json_object_get(body, "uid"));
-        json_object_set(j, CONFIG_BEGUN, json_object_get(body, CONFIG_BEGUN));
-    }
-    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-    json_decref(j);
+    char *text = describe(a, body, false);
     int r = text ? registry_create(a->registry, a->config.name, text, false, &a->row, e)
                  : error_set(e, ENOMEM, "machine: out of memory");
     free(text);
@@ -225,6 +346,9 @@ static void discard(struct arrival *a)
     if (a->control >= 0)
         close(a->control);
     a->control = -1;
+    mirror_in_free(&a->mirror);
+    if (a->row.id[0] && a->row.state == MACHINE_STARTING) /* there is no keeper to be waited for */
+        registry_ended(a->registry, a->row.id, VM_EXIT_HOST, "it did not come", &ignored);
     if (a->row.id[0])
         resolve_abort(a->id, &ignored);
 }
@@ -236,7 +360,7 @@ static int reserve_locked(struct arrival *a, const json_t *body, json_t *reasons
     int r = take_hello(a, body, reasons, e);
     if (r < 0 || json_array_size(reasons) || json_is_true(json_object_get(body, "dry")))
         return r < 0 ? r : json_array_size(reasons) > 0;
-    if (make_row(a, body, &one) == 0 && launch(a, &one) == 0)
+    if (make_row(a, body, &one) == 0 && make_disks(a, body, &one) == 0 && launch(a, &one) == 0)
         return 0;
     json_array_append_new(reasons, json_string(one.msg));
     discard(a);
@@ -258,7 +382,8 @@ static int reserve(struct arrival *a, const json_t *body, struct error *e)
     if (r == 0) {
         handover_target_step(&a->state, EVENT_HELLO);
         r = wire_send(a->channel, WIRE_ACCEPT,
-                      json_pack("{s:s,s:s,s:I}", "id", a->id, "host", a->host, "lifetime", (json_int_t)a->o->lifetime),
+                      json_pack("{s:s,s:s,s:I,s:i}", "id", a->id, "host", a->host, "lifetime",
+                                (json_int_t)a->o->lifetime, WIRE_DISKS, (int)json_array_size(a->disks)),
                       e);
     } else if (r > 0) {
         const char *first = json_string_value(json_array_get(reasons, 0));
@@ -281,8 +406,13 @@ static int get(void *ctx, void *buf, size_t len, struct error *e)
 
 static int answer_round(void *ctx, const char *text, struct error *e)
 {
-    const struct arrival *a = ctx;
+    struct arrival *a = ctx;
     json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    int r = mirror_sync(&a->mirror, e);
+    if (r < 0) {
+        json_decref(j);
+        return r;
+    }
     return json_is_object(j) ? wire_send(a->channel, WIRE_ROUND, j, e)
                              : (json_decref(j), error_set(e, EPROTO, "%s: a round that can not be", a->channel->peer));
 }
@@ -290,7 +420,7 @@ static int answer_round(void *ctx, const char *text, struct error *e)
 static int read_stream(struct arrival *a, struct rec_buf *state, struct error *e)
 {
     char *text = NULL;
-    a->in = (struct stream_in){.get = get, .ctx = a, .round = answer_round};
+    a->in = (struct stream_in){.get = get, .ctx = a, .round = answer_round, .disk = a->disks ? take_disk_record : NULL};
     int r = stream_open(&a->in, e);
     if (r == 0 && a->in.head.ram_size != a->config.memory)
         r = error_set(e, EPROTO, "%s: another size of memory than was promised", a->channel->peer);
@@ -310,6 +440,8 @@ static int fill(struct arrival *a, struct error *e)
 {
     struct rec_buf state = {0};
     int r = read_stream(a, &state, e);
+    if (r == 0)
+        r = keep_disks(a, e);
     if (r == 0)
         r = load_state(a, &state, e);
     rec_buf_free(&state);
@@ -435,6 +567,8 @@ int arrive_serve(struct channel *c, const struct arrive_options *o, struct error
     if (a.ram_fd >= 0)
         close(a.ram_fd);
     free(a.frames);
+    mirror_in_free(&a.mirror);
+    json_decref(a.disks);
     registry_row_free(&a.row);
     registry_close(a.registry);
     return m < 0 ? m : MIN(r, 0);

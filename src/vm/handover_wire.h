@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #define WIRE_VERSION 1
+#define WIRE_DISKS   "with_disks" /* of HELO: the disks that go along; of OKAY: how many of them are taken */
 
 /* X-macro: message, its type on the wire */
 #define WIRE_MESSAGES(X)   \

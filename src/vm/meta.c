@@ -166,7 +166,7 @@ static void check_known(const json_t *theirs, const json_t *ours, json_t *reason
     }
 }
 
-int vm_meta_check(const json_t *meta, struct vm_config *c, json_t *reasons, struct error *e)
+int vm_meta_check(const json_t *meta, struct vm_config *c, bool with_disks, json_t *reasons, struct error *e)
 {
     struct error one = {0};
     vm_config_init(c);
@@ -183,7 +183,7 @@ int vm_meta_check(const json_t *meta, struct vm_config *c, json_t *reasons, stru
     if (snapshot_check_cpu(json_object_get(meta, "cpu"), c, &one) < 0)
         add(reasons, "%s", one.msg);
     check_files(json_object_get(meta, "files"), c, reasons);
-    for (unsigned i = 0; i < c->n_disks; i++)
+    for (unsigned i = 0; i < c->n_disks && !with_disks; i++)
         check_image(json_array_get(json_object_get(meta, "disks"), i),
                     json_array_get(json_object_get(meta, "images"), i), &c->disks[i], reasons);
     check_shares(c, reasons);

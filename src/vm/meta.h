@@ -17,8 +17,8 @@ json_t *vm_meta_json(const struct vm_config *c, struct error *e);
 
 /*
  * Whether such a machine can be here: sets *c, and appends a line for each reason why not to `reasons`. 0 when it could be
- * read at all, -EPROTO.
+ * read at all, -EPROTO. `with_disks`: its disks go along, and need not be here.
  */
-int vm_meta_check(const json_t *meta, struct vm_config *c, json_t *reasons, struct error *e);
+int vm_meta_check(const json_t *meta, struct vm_config *c, bool with_disks, json_t *reasons, struct error *e);
 
 #endif

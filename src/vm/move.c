@@ -1,6 +1,7 @@
 #include "vm/move.h"
 #include "host/host.h"
 #include "migrate/handover.h"
+#include "migrate/mirror.h"
 #include "vm/control.h"
 #include "vm/meta.h"
 #include "vm/resolve.h"
@@ -26,6 +27,7 @@
 #define WATCH_NS    (3600 * NS_PER_S)
 #define WATCH_LOOKS 50
 #define FORECAST_MS 1000
+#define LOOK_NS     (100 * NS_PER_MS)
 
 struct move {
     const struct machine_row *row;
@@ -40,6 +42,7 @@ struct move {
     int ram_fd;
     struct stream_out out;
     struct precopy copy;
+    struct mirror_out mirror; /* n 0: no disks go along */
     struct move_status status;
     bool quick;                 /* it is only called off */
     u64 start, stopped, waited; /* waited: ns in sending */
@@ -71,14 +74,45 @@ static int ask(struct move *m, json_t *request, struct error *e)
 
 /* --- stages 0 and 1 --- */
 
+/* From here on the keeper remembers what is written to the disks that go along. */
+static int open_disks(struct move *m, struct error *e)
+{
+    int r = m->config.n_disks ? control_mirror_start(m->log, e) : 0;
+    for (unsigned i = 0; i < m->config.n_disks && r == 0; i++) {
+        u64 bytes;
+        bool direct;
+        int file = control_mirror_open(m->log, i, &bytes, &direct, e);
+        r = file < 0 ? file : mirror_add(&m->mirror, file, bytes, direct, e);
+        if (file >= 0)
+            close(file);
+        if (r < 0)
+            return error_prefix(e, "%.200s", m->config.disks[i].file), r;
+        /* The other host has no file by whose name it could tell. */
+        snprintf(m->config.disks[i].format, sizeof(m->config.disks[i].format), "raw");
+    }
+    return r;
+}
+
+static json_t *disks_json(const struct move *m)
+{
+    json_t *a = json_array();
+    for (unsigned i = 0; a && i < m->mirror.n; i++)
+        json_array_append_new(a, json_pack("{s:I,s:I}", "bytes", (json_int_t)m->mirror.disk[i].todo.bytes, "data",
+                                           (json_int_t)m->mirror.disk[i].data));
+    return a;
+}
+
 static json_t *hello(struct move *m, struct error *e)
 {
     json_t *meta = vm_meta_json(&m->config, e);
     if (!meta)
         return NULL;
-    return json_pack("{s:i,s:s,s:s,s:I,s:s,s:b,s:b,s:o}", "version", WIRE_VERSION, "id", m->id, "uid", m->row->id,
-                     "begun", (json_int_t)host_wall_ns(), "name", m->row->name, "rm", m->row->auto_remove, "dry",
-                     m->o->dry_run, "machine", meta);
+    json_t *j = json_pack("{s:i,s:s,s:s,s:I,s:s,s:b,s:b,s:o}", "version", WIRE_VERSION, "id", m->id, "uid", m->row->id,
+                          "begun", (json_int_t)host_wall_ns(), "name", m->row->name, "rm", m->row->auto_remove, "dry",
+                          m->o->dry_run, "machine", meta);
+    if (j && m->mirror.n)
+        json_object_set_new(j, WIRE_DISKS, disks_json(m));
+    return j;
 }
 
 /* All its reasons in one line. */
@@ -115,6 +149,8 @@ static int reserve(struct move *m, struct error *e)
         memcpy(m->host, host, sizeof(m->host));
         step(m, EVENT_ACCEPT);
         r = 0;
+        if (m->mirror.n && json_integer_value(json_object_get(body, WIRE_DISKS)) != (json_int_t)m->mirror.n)
+            r = error_set(e, EPROTONOSUPPORT, "%s: its trapeze is one that takes no disks; update it", m->o->to);
     }
     json_decref(body);
     return r;
@@ -146,12 +182,21 @@ static u64 waited(void *ctx)
     return m->waited;
 }
 
+/* What the guest has written to its disks since the last look. */
+static int take_marks(struct move *m, struct error *e)
+{
+    int r = 0;
+    for (unsigned i = 0; i < m->mirror.n && r == 0; i++)
+        r = control_mirror_take(m->log, i, &m->mirror.disk[i].todo, e);
+    return r;
+}
+
 static int take_log(void *ctx, u64 *bits, struct error *e)
 {
     struct move *m = ctx;
     u64 pages = m->copy.pages, step_pages = 512u << 10;
     u64 *some = malloc(MIN(step_pages, (pages + 63) & ~63ull) / 8);
-    int r = some ? 0 : error_set(e, ENOMEM, "migration: out of memory");
+    int r = some ? take_marks(m, e) : error_set(e, ENOMEM, "migration: out of memory");
     for (u64 at = 0; at < pages && r == 0; at += step_pages) {
         u64 n = MIN(step_pages, pages - at), words = (n + 63) / 64;
         r = control_log_take(m->log, at, words * 64, some, e);
@@ -203,19 +248,51 @@ static int throttle(void *ctx, unsigned percent, struct error *e)
     return control_log_throttle(m->log, percent, e);
 }
 
+static u64 disks_left(void *ctx)
+{
+    const struct move *m = ctx;
+    return mirror_left(&m->mirror);
+}
+
+static int look_at_disks(void *ctx, struct error *e)
+{
+    struct move *m = ctx;
+    u64 ns = host_ns(NULL) - m->start;
+    precopy_choose_packing(&m->copy);
+    if (ns - m->status.ns < LOOK_NS) /* counting what is left takes a while */
+        return 0;
+    m->status.disk_sent = m->mirror.sent;
+    m->status.disk_left = mirror_left(&m->mirror);
+    tell(m, &m->copy.status);
+    return 0;
+}
+
+static int send_disks(void *ctx, struct error *e)
+{
+    struct move *m = ctx;
+    int r = mirror_send(&m->mirror, &m->out, look_at_disks, m, e);
+    m->status.disk_sent = m->mirror.sent;
+    m->status.disk_left = 0;
+    return r;
+}
+
 static const struct precopy_ops copy_ops = {.take = take_log,
                                             .round = end_round,
                                             .now = now,
                                             .waited = waited,
                                             .limit = limit,
-                                            .tell = tell},
+                                            .tell = tell,
+                                            .beside = disks_left,
+                                            .send_beside = send_disks},
                                 throttling_ops = {.take = take_log,
                                                   .round = end_round,
                                                   .now = now,
                                                   .waited = waited,
                                                   .limit = limit,
                                                   .tell = tell,
-                                                  .throttle = throttle};
+                                                  .throttle = throttle,
+                                                  .beside = disks_left,
+                                                  .send_beside = send_disks};
 
 static int map_memory(struct move *m, struct error *e)
 {
@@ -275,6 +352,10 @@ static int forecast(struct move *m, struct error *e)
     struct precopy_status *s = &m->copy.status;
     m->copy.pages = pages;
     int r = bits ? control_log_start(m->log, e) : error_set(e, ENOMEM, "migration: out of memory");
+    for (unsigned i = 0; i < m->mirror.n; i++)
+        blockmap_clear(&m->mirror.disk[i].todo, 0, m->mirror.disk[i].todo.blocks);
+    if (r == 0 && m->mirror.n)
+        r = control_mirror_start(m->log, e);
     if (r == 0) {
         pause_ms(FORECAST_MS);
         r = take_log(m, bits, e);
@@ -284,6 +365,7 @@ static int forecast(struct move *m, struct error *e)
     free(bits);
     if (r < 0)
         return r;
+    dirty += mirror_left(&m->mirror) / PAGE_SIZE;
     struct stat st;
     s->pages = fstat(m->ram_fd, &st) == 0 ? (u64)st.st_blocks * 512 / PAGE_SIZE : pages;
     s->dirty_rate = dirty * PAGE_SIZE * 1000 / FORECAST_MS;
@@ -307,9 +389,10 @@ static int verify(struct move *m, struct error *e)
         if (all.sum[i] != m->out.sums.sum[i])
             bad++, first = i;
     sums_free(&all);
-    return bad ? error_set(e, EILSEQ, "%llu pages were changed without being noticed, the first is page %llu",
-                           (unsigned long long)bad, (unsigned long long)first)
-               : 0;
+    if (!bad)
+        return mirror_verify(&m->mirror, e);
+    return error_set(e, EILSEQ, "%llu pages were changed without being noticed, the first is page %llu",
+                     (unsigned long long)bad, (unsigned long long)first);
 }
 
 static int send_rest(struct move *m, struct error *e)
@@ -321,6 +404,8 @@ static int send_rest(struct move *m, struct error *e)
         r = snapshot_get_state(m->control, &state, &len, e);
     if (r == 0 && m->o->verify)
         r = verify(m, e);
+    if (r == 0)
+        r = mirror_put_digests(&m->mirror, &m->out, e);
     if (r == 0 && (r = stream_put_state(&m->out, state, len, e)) == 0 && (r = stream_put_end(&m->out, e)) == 0)
         r = channel_flush(m->channel, e);
     free(state);
@@ -345,7 +430,7 @@ static int stop_and_copy(struct move *m, struct error *e)
     step(m, EVENT_STOP);
     channel_until(m->channel, STOP_MS);
     int r = snapshot_ask(m->control, "hold", NULL, e);
-    if (r == 0 && m->config.n_disks)
+    if (r == 0 && m->config.n_disks > m->mirror.n) /* the other host reads what is on stable storage */
         r = snapshot_ask(m->control, "sync", NULL, e);
     if (r == 0 && (r = send_rest(m, e)) == 0)
         r = await_ready(m, e);
@@ -558,6 +643,8 @@ static int activate(struct move *m, struct error *e)
 static int get_ready(struct move *m, struct error *e)
 {
     int r = snapshot_get_config(m->control, &m->config, e);
+    if (r == 0 && m->o->with_disks)
+        r = open_disks(m, e);
     if (r == 0)
         r = connect_target(m, e);
     if (r == 0 && (r = reserve(m, e)) == 0 && !m->o->dry_run)
@@ -616,6 +703,9 @@ static void fill_result(struct move *m)
     r->ns = host_ns(NULL) - m->start;
     r->bytes = m->channel ? m->channel->sent : 0;
     r->pages = s->sent;
+    r->disk_bytes = m->mirror.sent;
+    for (unsigned i = 0; m->o->dry_run && i < m->mirror.n; i++)
+        r->disk_bytes += m->mirror.disk[i].data;
     for (u64 i = 0; m->out.sums.sum && i < m->out.sums.n; i++)
         r->resident += m->out.sums.sum[i] == m->out.sums.zero ? 0 : PAGE_SIZE;
     r->rounds = s->round;
@@ -669,6 +759,7 @@ int move_run(const struct machine_row *row, const struct move_options *o, struct
     fill_result(&m);
     host_unmap(m.ram, m.ram ? m.config.memory : 0);
     precopy_free(&m.copy);
+    mirror_out_free(&m.mirror);
     stream_out_free(&m.out);
     channel_close_after(m.channel, 200);
     close_fd(m.ram_fd);

@@ -18,7 +18,8 @@
 struct move_status {
     const char *stage; /* "reservation", "pre-copy", "stop-and-copy", "commitment", "activation" */
     struct precopy_status copy;
-    u64 ns; /* since it began */
+    u64 disk_sent, disk_left; /* bytes of disks that go along */
+    u64 ns;                   /* since it began */
 };
 
 struct move_options {
@@ -31,6 +32,7 @@ struct move_options {
     bool throttle;    /* ... is slowed down until it does */
     bool plain;       /* pages are never packed */
     bool dry_run;     /* ask the target, and look how the guest writes; nothing moves */
+    bool with_disks;  /* its disks go along, into new files there */
     bool verify;      /* sum all of memory once more while it stands still */
     int cancel;       /* descriptor that becomes readable to cancel it; -1: none */
     void (*tell)(void *ctx, const struct move_status *s);
@@ -41,6 +43,7 @@ struct move_result {
     bool moved;
     u64 ns, downtime;          /* all of it; from the order to stop to the word that it runs there */
     u64 bytes, pages;          /* sent */
+    u64 disk_bytes;            /* sent of disks; dry run: that they have */
     u64 resident;              /* bytes of pages that are not zero, at the end */
     unsigned rounds, throttle; /* throttle: percent of the time that it stood still for this, at the end */
     u64 dirty_rate, bandwidth; /* bytes a second, in the last round */

@@ -193,6 +193,24 @@ static int find_row(struct registry *r, const char *id, struct machine_row *row,
     return *known ? registry_find(r, known, row, e) : -ENOENT;
 }
 
+/* The row of a machine that has never run here, with all that was made for it. */
+static int remove_unborn(struct registry *r, const struct machine_row *row, struct error *e)
+{
+    json_t *j = row->config ? json_loads(row->config, 0, NULL) : NULL;
+    const json_t *one;
+    size_t i;
+    int rc = 0;
+    if (json_is_true(json_object_get(j, CONFIG_DISKS_MADE)))
+        json_array_foreach(json_object_get(j, "disks"), i, one)
+        {
+            const char *file = json_string_value(json_object_get(one, "file"));
+            if (file && unlink(file) < 0 && errno != ENOENT && rc == 0)
+                rc = error_set(e, errno, "disk %s: can not be removed: %s", file, strerror(errno));
+        }
+    json_decref(j);
+    return rc < 0 ? rc : registry_remove(r, row, e);
+}
+
 /* It will not run here: after this its keeper is gone, unless it has run already. WIRE_RUNS or WIRE_NEVER, -errno. */
 static int give_up(struct registry *r, const struct machine_row *row, const char *id, struct error *e)
 {
@@ -201,7 +219,7 @@ static int give_up(struct registry *r, const struct machine_row *row, const char
         return rc;
     if (activated(row, id) || ran(id)) /* it may have been removed meanwhile */
         return WIRE_RUNS;
-    rc = registry_remove(r, row, e);
+    rc = remove_unborn(r, row, e);
     return rc < 0 ? rc : WIRE_NEVER;
 }
 
@@ -347,7 +365,7 @@ static void sweep_row(struct registry *r, const struct machine_row *row, int dea
     if (handover_read_at(row->dir, &h, &e) < 0)
         return;
     if (h.role == HANDOVER_NONE && !lives(row) && comes_by(row, NULL)) {
-        registry_remove(r, row, &e);
+        remove_unborn(r, row, &e);
         return;
     }
     int lock = h.role == HANDOVER_COMMITTED ? resolve_lock(row->dir, &e) : -1;

@@ -14,6 +14,12 @@
 #include "vm/handover_wire.h"
 #include "vm/registry.h"
 
+/*
+ * Member of a row's configuration: its disks are files that were made for a machine that is to come, under names of this host's making.
+ * They go with the row until it has come.
+ */
+#define CONFIG_DISKS_MADE "disks_made"
+
 /* The name of this user's store of machines on this host, for good. 0 or -errno. */
 int resolve_host(char id[HANDOVER_ID + 1], struct error *e);
 /* New ones of that kind. */

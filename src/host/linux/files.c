@@ -8,6 +8,7 @@
 #include <sys/fsuid.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int host_open_beneath(int dir, const char *name, u64 flags, u32 mode)
@@ -72,4 +73,13 @@ void host_files_as_self(void)
 {
     setfsuid(geteuid());
     setfsgid(getegid());
+}
+
+int host_room(const char *dir, u64 *bytes)
+{
+    struct statfs f;
+    if (statfs(dir, &f) < 0)
+        return -errno;
+    *bytes = (u64)f.f_bavail * (u64)f.f_frsize;
+    return 0;
 }
