@@ -1,21 +1,50 @@
 /*
  * A stream of a machine, from whoever: read to its end or refused, and nothing outside of the memory touched. Input: the stream;
- * its checksums are made right first, so that what they cover is reached.
+ * its checksums are made right first, so that what they cover is reached. It may have records of two disks, which keep their sizes.
  */
 #include "base/bytes.h"
 #include "fuzz.h"
-#include "migrate/stream.h"
+#include "migrate/mirror.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define RAM_MAX (1u << 20)
+#define DISK    (3 * BLOCKMAP_BLOCK + 512u)
 
 struct input {
     const u8 *data;
     size_t len, at;
+    struct mirror_in disks;
 };
+
+static int take(void *ctx, u32 type, const u8 *payload, u32 len, struct error *e)
+{
+    struct input *in = ctx;
+    return mirror_take(&in->disks, type, payload, len, e);
+}
+
+static void make_disks(struct mirror_in *m)
+{
+    struct error e = {0};
+    m->block = malloc(BLOCKMAP_BLOCK);
+    for (m->n = 0; m->n < 2; m->n++) {
+        struct mirror_target *d = &m->disk[m->n];
+        *d = (struct mirror_target){.name = "disk", .fd = memfd_create("disk", MFD_CLOEXEC)};
+        d->size = (struct blockmap){.bytes = DISK, .blocks = 4};
+        FUZZ_CHECK(m->block && d->fd >= 0 && ftruncate(d->fd, DISK) == 0);
+        FUZZ_CHECK(sums_init_blocks(&d->sums, 4, &e) == 0);
+    }
+}
+
+static void check_disks(struct mirror_in *m)
+{
+    for (unsigned i = 0; i < m->n; i++)
+        FUZZ_CHECK(lseek(m->disk[i].fd, 0, SEEK_END) == DISK);
+    mirror_in_free(m);
+}
 
 static int get(void *ctx, void *buf, size_t len, struct error *e)
 {
@@ -60,11 +89,13 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     FUZZ_CHECK(copy);
     memcpy(copy, data, size);
     seal(copy, size);
-    struct input in = {copy, size, 0};
-    struct stream_in s = {.get = get, .ctx = &in};
+    struct input in = {.data = copy, .len = size};
+    make_disks(&in.disks);
+    struct stream_in s = {.get = get, .ctx = &in, .disk = take};
     if (stream_open(&s, &e) == 0 && stream_get_config(&s, &config, &e) == 0 && s.head.ram_size <= RAM_MAX)
         read_machine(&s);
     stream_in_free(&s);
+    check_disks(&in.disks);
     free(config);
     free(copy);
     return 0;
