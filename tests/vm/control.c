@@ -2,6 +2,8 @@
 #include "harness.h"
 #include "vm/explain.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -382,6 +384,64 @@ static void bytes_follow(void **state)
     end(&m);
 }
 
+/* Disks that are mirrored: by one client at a time, whose marks go with it; what can not be asked is refused. */
+static void mirrored(void **state)
+{
+    static const struct {
+        const char *line, *answer;
+    } cases[] = {{"{\"do\":\"mirror\"}\n", "has to be \\\"start"},
+                 {"{\"do\":\"mirror\",\"action\":\"open\",\"disk\":0}\n", "comes first"},
+                 {"{\"do\":\"mirror\",\"action\":\"start\"}\n", NULL},
+                 {"{\"do\":\"mirror\",\"action\":\"open\",\"disk\":1}\n", "has to be one that"},
+                 {"{\"do\":\"mirror\",\"action\":\"open\",\"disk\":-1}\n", "has to be one that"},
+                 {"{\"do\":\"mirror\",\"action\":\"open\",\"disk\":4294967296}\n", "has to be one that"},
+                 {"{\"do\":\"mirror\",\"action\":\"take\",\"disk\":0}\n", "multiples of 64"},
+                 {"{\"do\":\"mirror\",\"action\":\"take\",\"disk\":0,\"first\":0,\"blocks\":63}\n", "multiples of 64"},
+                 {"{\"do\":\"mirror\",\"action\":\"take\",\"disk\":0,\"first\":64,\"blocks\":64}\n", "inside a disk"},
+                 {"{\"do\":\"mirror\",\"action\":\"take\",\"disk\":0,\"first\":0,\"blocks\":65600}\n", "at most"},
+                 {"{\"do\":\"mirror\",\"action\":\"take\",\"disk\":15,\"first\":0,\"blocks\":64}\n", "inside a disk"},
+                 {"{\"do\":\"mirror\",\"action\":\"stop\"}\n", NULL},
+                 {"{\"do\":\"mirror\",\"action\":\"stop\"}\n", "comes first"}};
+    struct machine m;
+    struct error e = {0};
+    struct blockmap marks;
+    char reply[2048];
+    u64 bytes;
+    bool direct;
+    PREPARE(&m, spin);
+    m.cfg.n_disks = 1;
+    m.cfg.disks[0] = (struct vm_disk){.format = "raw", .cache = "writeback"};
+    snprintf(m.cfg.disks[0].file, PATH_MAX, "%s/disk", m.dir);
+    int disk = open(m.cfg.disks[0].file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(disk >= 0 && ftruncate(disk, 1 << 20) == 0);
+    machine_launch(&m);
+    int fd = dial(&m), other = dial(&m);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        assert_true(raw(fd, cases[i].line, strlen(cases[i].line), reply, sizeof(reply)) > 0);
+        if (!strstr(reply, cases[i].answer ? cases[i].answer : "\"ok\":true"))
+            fail_msg("%s%s", cases[i].line, reply);
+    }
+    assert_int_equal(control_mirror_start(fd, &e), 0);
+    assert_int_equal(control_mirror_start(other, &e), -EBUSY);
+    int got = control_mirror_open(fd, 0, &bytes, &direct, &e);
+    struct stat a, b;
+    assert_true(got >= 0 && fstat(got, &a) == 0 && fstat(disk, &b) == 0);
+    assert_true(a.st_ino == b.st_ino && a.st_dev == b.st_dev && bytes == 1 << 20 && !direct);
+    assert_int_equal(blockmap_init(&marks, bytes), 0);
+    assert_int_equal(control_mirror_take(fd, 0, &marks, &e), 0);
+    assert_int_equal(blockmap_count(&marks), 0);
+    close(fd);
+    for (int i = 0; i < 200 && control_mirror_start(other, &e) == -EBUSY; i++) /* it has not been seen to go yet */
+        poll(NULL, 0, 50);
+    assert_int_equal(control_mirror_take(other, 0, &marks, &e), 0);
+    close(other);
+    close(got);
+    close(disk);
+    blockmap_free(&marks);
+    unlink(m.cfg.disks[0].file);
+    end(&m);
+}
+
 static s64 instructions(struct machine *m)
 {
     json_t *stats;
@@ -434,7 +494,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(garbage),        cmocka_unit_test(endless_line),   cmocka_unit_test(rude_clients),
         cmocka_unit_test(private_socket), cmocka_unit_test(typing),         cmocka_unit_test(slow_watcher),
         cmocka_unit_test(sizes),          cmocka_unit_test(looking_inside), cmocka_unit_test(memory),
-        cmocka_unit_test(bytes_follow),   cmocka_unit_test(throttled),
+        cmocka_unit_test(mirrored),       cmocka_unit_test(bytes_follow),   cmocka_unit_test(throttled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
