@@ -69,7 +69,7 @@ struct mirror_target {
 struct mirror_in {
     unsigned n;
     struct mirror_target disk[DISK_COUNT_MAX];
-    u64 received; /* bytes of blocks */
+    u64 received, synced; /* bytes of blocks; of them, on stable storage for sure */
     u8 *block;
 };
 

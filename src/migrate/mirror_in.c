@@ -10,8 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RAW 0u /* encoding of a block */
-#define LZ4 1u
+#define RAW        0u /* encoding of a block */
+#define LZ4        1u
+#define SYNC_BYTES (32u << 20) /* more than so much is never left to be synced: the source waits for the end of that */
 
 static int failed(const struct mirror_target *d, int code, const char *what, struct error *e)
 {
@@ -132,7 +133,7 @@ static int take_block(struct mirror_in *m, const u8 *payload, u32 len, struct er
              : write_all(d, m->block, want, block * BLOCKMAP_BLOCK, e);
     d->sums.sum[block] = block_sum(m->block);
     m->received += want;
-    return r;
+    return r == 0 && m->received - m->synced >= SYNC_BYTES ? mirror_sync(m, e) : r;
 }
 
 /* Where no holes can be made, zeros are written; holes that are there stay. */
@@ -198,6 +199,7 @@ int mirror_sync(struct mirror_in *m, struct error *e)
     for (unsigned i = 0; i < m->n; i++)
         if (fdatasync(m->disk[i].fd) < 0)
             return failed(&m->disk[i], errno, "can not be put on stable storage", e);
+    m->synced = m->received;
     return 0;
 }
 

@@ -190,6 +190,21 @@ static int name_disk(const struct arrival *a, unsigned i, char *out, struct erro
     return paths_join(out, PATH_MAX, a->o->disk_dir ? a->o->disk_dir : a->row.dir, name, e);
 }
 
+/* The names in a directory are on stable storage, and its own. */
+static int sync_names(const char *path, struct error *e)
+{
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int parent = dir < 0 ? -1 : openat(dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = 0;
+    if (dir < 0 || fsync(dir) < 0 || (parent >= 0 && fsync(parent) < 0))
+        r = error_set(e, errno, "%s: can not be put on stable storage: %s", path, strerror(errno));
+    if (dir >= 0)
+        close(dir);
+    if (parent >= 0)
+        close(parent);
+    return r;
+}
+
 /* Their names are on record before there are files of them. */
 static int make_disks(struct arrival *a, const json_t *body, struct error *e)
 {
@@ -208,7 +223,7 @@ static int make_disks(struct arrival *a, const json_t *body, struct error *e)
     for (unsigned i = 0; i < a->config.n_disks && r == 0; i++)
         r = mirror_create(&a->mirror, a->config.disks[i].file,
                           (u64)json_integer_value(json_object_get(json_array_get(a->disks, i), "bytes")), e);
-    return r;
+    return r < 0 ? r : sync_names(a->o->disk_dir ? a->o->disk_dir : a->row.dir, e);
 }
 
 static int take_disk_record(void *ctx, u32 type, const u8 *payload, u32 len, struct error *e)
@@ -217,16 +232,10 @@ static int take_disk_record(void *ctx, u32 type, const u8 *payload, u32 len, str
     return mirror_take(&a->mirror, type, payload, len, e);
 }
 
-/* All of them are here: after this they outlive a crash of this host. */
+/* All of them are here, and outlive a crash of this host. */
 static int keep_disks(struct arrival *a, struct error *e)
 {
     int r = mirror_complete(&a->mirror, e);
-    const char *where = a->o->disk_dir ? a->o->disk_dir : a->row.dir;
-    int dir = r == 0 && a->mirror.n ? open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (r == 0 && a->mirror.n && (dir < 0 || fsync(dir) < 0))
-        r = error_set(e, errno, "%s: can not be put on stable storage: %s", where, strerror(errno));
-    if (dir >= 0)
-        close(dir);
     mirror_in_free(&a->mirror);
     return r;
 }

@@ -170,7 +170,7 @@ def broken(place, where, action):
 
 for spot, what in [("up:HELO", "cut"), ("down:OKAY", "cut-after"), ("up:DBLK", "cut"), ("up:DBLK", "drop"), ("up:DBLK", "flip"), ("up:DBLK", "mend=200000"),
                  ("up:ROUN", "cut"), ("down:ROUN", "cut"), ("up:DSUM", "cut"), ("up:DSUM", "drop"), ("up:DSUM", "double"),
-                 ("up:DSUM", "mend=200"), ("up:DGST", "cut"), ("up:TEND", "cut-after"), ("down:REDY", "cut"), ("down:REDY", "drop")]:
+                 ("up:DSUM", "mend=200"), ("up:DGST", "cut"), ("up:TEND", "cut"), ("down:REDY", "cut"), ("down:REDY", "drop")]:
     case("a fault", "S", f"{spot} {what}", what)(lambda place, where, what: broken(place, where.split()[0], what))
 
 
@@ -184,6 +184,12 @@ def killed(place, where, who):
     p.b.wire.release()
     p.verb.wait(PATIENCE)
     return m.finish("S")
+
+
+@case("called off", "S", "up:DBLK")
+def called_off(place, where):
+    """Interrupt in the middle of a disk."""
+    return killed(place, where, lambda p: p.verb.send_signal(signal.SIGINT))
 
 
 for spot in ("up:DBLK", "up:DSUM"):
