@@ -29,13 +29,16 @@ struct world {
     u64 limit, spent; /* the channel's */
     u8 *data;
     size_t len, cap, read;
-    int fail_at; /* round that fails; 0: none */
+    int fail_at;           /* round that fails; 0: none */
+    u64 disk, disk_writes; /* bytes that go beside memory and are to be sent; a second, of what is written to it */
+    unsigned disk_sends;
 };
 
 /* Time passes, and the guest writes. */
 static void pass(struct world *w, u64 ns)
 {
     w->ns += ns;
+    w->disk += (u64)((double)w->disk_writes * (double)ns / NS_PER_S);
     w->owed += (double)w->writes * (100 - w->throttle) / 100 * (double)ns / NS_PER_S / PAGE_SIZE;
     for (; w->owed >= 1; w->owed--, w->at = (w->at * 5 + 1) % SET) { /* goes through all of them */
         u64 stamp = ++w->stamp;
@@ -115,6 +118,23 @@ static int throttle(void *ctx, unsigned percent, struct error *e)
     return 0;
 }
 
+static u64 beside(void *ctx)
+{
+    return ((struct world *)ctx)->disk;
+}
+
+/* What is written while it goes is for the next time. */
+static int send_beside(void *ctx, struct error *e)
+{
+    struct world *w = ctx;
+    u64 n = w->disk, rate = w->limit && w->limit < w->link ? w->limit : w->link;
+    w->disk = 0;
+    w->disk_sends++;
+    w->out.pages += n;
+    pass(w, (u64)((double)n * NS_PER_S / (double)rate));
+    return 0;
+}
+
 static int answer(void *ctx, const char *text, struct error *e)
 {
     return 0;
@@ -132,7 +152,15 @@ static const struct precopy_ops plain = {.take = take,
                                               .waited = waited,
                                               .limit = limit,
                                               .tell = tell,
-                                              .throttle = throttle};
+                                              .throttle = throttle},
+                                with_disk = {.take = take,
+                                             .round = end_round,
+                                             .now = now,
+                                             .waited = waited,
+                                             .limit = limit,
+                                             .tell = tell,
+                                             .beside = beside,
+                                             .send_beside = send_beside};
 
 static void begin(struct world *w, struct precopy *p, u64 link, u64 writes)
 {
@@ -275,6 +303,34 @@ static void is_limited(void **state)
     end(&w, &p);
 }
 
+/* What goes beside memory goes first, counts in all figures, and can keep it from converging as memory can. */
+static void takes_along(void **state)
+{
+    struct world w;
+    struct precopy p;
+    struct error e = {0};
+    begin(&w, &p, 125000000, 20000000);
+    p.ops = &with_disk;
+    w.disk = 10 * (u64)125000000;
+    w.disk_writes = 30000000;
+    assert_int_equal(precopy_run(&p, &e), 0);
+    assert_true(w.ns > 10 * NS_PER_S && w.disk_sends == p.status.round + 1);
+    assert_true(p.status.left * PAGE_SIZE >= w.disk && p.status.expected <= p.downtime);
+    assert_in_range(p.status.dirty_rate, 30000000, 60000000);
+    assert_in_range(p.status.bandwidth, 60000000, 125000000);
+    w.disk_writes = 0;
+    compare(&w, &p);
+    assert_int_equal(w.disk, 0);
+    end(&w, &p);
+    begin(&w, &p, 125000000, 0);
+    p.ops = &with_disk;
+    w.disk = w.disk_writes = 200000000;
+    assert_int_equal(precopy_run(&p, &e), -ETIMEDOUT);
+    assert_non_null(strstr(e.msg, "does not converge"));
+    assert_true(p.status.dirty_rate > 125000000);
+    end(&w, &p);
+}
+
 static void fails(void **state)
 {
     for (int round = 1; round < 3; round++) {
@@ -292,8 +348,8 @@ static void fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(converges),  cmocka_unit_test(does_not), cmocka_unit_test(is_slowed_down),
-        cmocka_unit_test(is_limited), cmocka_unit_test(fails),
+        cmocka_unit_test(converges),  cmocka_unit_test(does_not),    cmocka_unit_test(is_slowed_down),
+        cmocka_unit_test(is_limited), cmocka_unit_test(takes_along), cmocka_unit_test(fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
