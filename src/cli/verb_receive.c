@@ -130,9 +130,11 @@ static int find_disk_dir(struct server *s, struct error *e)
     struct stat st;
     if (!dir)
         return 0;
-    if (!realpath(dir, s->disk_dir) || stat(s->disk_dir, &st) < 0 || access(s->disk_dir, W_OK | X_OK) < 0)
+    if (!realpath(dir, s->disk_dir) || stat(s->disk_dir, &st) < 0)
         return error_set(e, errno, "--disk-dir %s: %s", dir, strerror(errno));
-    return S_ISDIR(st.st_mode) ? 0 : error_set(e, ENOTDIR, "--disk-dir %s: is no directory", dir);
+    if (!S_ISDIR(st.st_mode))
+        return error_set(e, ENOTDIR, "--disk-dir %s: is no directory", dir);
+    return access(s->disk_dir, W_OK | X_OK) == 0 ? 0 : error_set(e, errno, "--disk-dir %s: %s", dir, strerror(errno));
 }
 
 int verb_receive(const struct args *a, struct error *e)

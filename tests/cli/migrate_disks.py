@@ -3,6 +3,7 @@
 block, and an attempt that fails leaves nothing there. The hosts are two state directories, a wire
 with faults between them.
 """
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,7 +17,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../migrate"))
 import migrate_table as table
-from harness import LINUX, PATIENCE, Skip
+from harness import LINUX, PATIENCE, Place, Skip
+from inject import Inject
 from migrate_table import Case, edited
 from two_hosts import Host, Pair
 from wire import Rule
@@ -80,13 +82,14 @@ def disks_of(host, name="web"):
 class Mirrored:
     """A witness with two disks, the second read-only; where they go, a directory of the target's or the machine's own."""
 
-    def __init__(self, place, rules=(), edit=None, own=False, receive=("--lifetime", "5")):
+    def __init__(self, place, rules=(), edit=None, own=False, receive=("--lifetime", "5"), target=None):
         self.images = [image(place.path), image(place.path, "second.raw", 3 * MIB, 2)]
         self.before = [digest(i) for i in self.images]
         self.folder = os.path.join(place.path, "taken")
         os.mkdir(self.folder)
         options = receive if own else (*receive, "--disk-dir", self.folder)
-        self.pair = Pair(place, rules, edit, options, run=("--disk", self.images[0], "--disk", self.images[1] + ",readonly"))
+        self.pair = Pair(place, rules, edit, options, run=("--disk", self.images[0], "--disk", self.images[1] + ",readonly"),
+                         target=target)
 
     def made(self):
         """Files of disks at the target, wherever they may be."""
@@ -295,6 +298,37 @@ def no_space(place, _, lies):
     return m.finish("S")
 
 
+def call_fails(place, where, comm):
+    """The first such call of an attempt fails, in another the second, until one gets through."""
+    side, what = where.split()
+    call, code, name = (what + ":").split(":")[:3]
+    target = Place()
+    inject = Inject(place if side == "source" else target)
+    m = Mirrored(place, own=True, target=target)
+    times = 0
+    for n in (1, 2, 3, 5, 9, 17, 33):
+        inject.arm(call, getattr(errno, code), n, name=name, comm=comm)
+        status, _, err = m.pair.migrate(*QUICK)
+        fired = inject.disarm()
+        times += fired
+        seen = m.pair.outcome()
+        assert (status == 0) == (seen == "D"), f"call {n}: {seen}, but status {status}: {err}"
+        assert seen == "D" or fired, err
+        if seen == "D":
+            break
+        m.check_s()
+    assert times, "no such call"
+    for key in ("LD_PRELOAD", "INJECT"):
+        place.env.pop(key, None)
+    return m.finish("S/D") and "S"
+
+
+for spot, comm in [("target sync:EIO:disk-0.raw", "trapeze"), ("target write:EIO:disk-0.raw", "trapeze"), ("target open:EMFILE:disk-1.raw", "trapeze"),
+                   ("target open:EMFILE:disk-1.raw", "trapeze-keeper"), ("target ftruncate:EFBIG", "trapeze"), ("target malloc:ENOMEM", "trapeze"),
+                   ("source malloc:ENOMEM", "trapeze-keeper"), ("source open:EMFILE", "trapeze")]:
+    case(f"{comm}'s call fails", "S", spot, comm)(call_fails)
+
+
 # --- a guest that writes ---
 
 WRITER = """
@@ -375,7 +409,7 @@ def writes(place, _, hops):
 def sample():
     """What fits the tests of each day; none that waits for a time-out."""
     rng = random.Random(table.SEED)
-    kinds = {"fault": 4, "killed": 2, "hostile": 4}
+    kinds = {"fault": 4, "killed": 2, "hostile": 4, "call": 1}
     by_kind = {k: [c for c in CASES if kind_of(c) == k and "REDY drop" not in c.name] for k in kinds}
     return [c for c in CASES if not kind_of(c)] + [c for k, n in kinds.items() for c in rng.sample(by_kind[k], n)]
 
@@ -383,6 +417,8 @@ def sample():
 def kind_of(c):
     if c.fault in HOSTILE:
         return "hostile"
+    if c.fault.endswith("call fails"):
+        return "call"
     return "killed" if c.fault.endswith("killed") else "fault" if c.fault == "a fault" else None
 
 
