@@ -469,12 +469,14 @@ int registry_restart(struct registry *r, struct machine_row *row, struct error *
     return vm_end_forget(row->dir, e);
 }
 
-int registry_ended(struct registry *r, const char *id, int exit_code, const char *reason, struct error *e)
+/* Of the life that process `keeper` has led; 0: of whichever it is. */
+static int record_end(struct registry *r, const char *id, pid_t keeper, int exit_code, const char *reason,
+                      struct error *e)
 {
     sqlite3_stmt *st;
     int rc = prepare(r, &st,
                      "UPDATE machines SET state = 'exited', exit_code = ?, reason = ?, ended = ? WHERE id = ? AND "
-                     "state <> 'exited'",
+                     "state <> 'exited' AND ?5 IN (0, keeper_pid)",
                      e);
     if (rc < 0)
         return rc;
@@ -482,7 +484,13 @@ int registry_ended(struct registry *r, const char *id, int exit_code, const char
     bind_text(st, 2, reason);
     sqlite3_bind_int64(st, 3, time(NULL));
     bind_text(st, 4, id);
+    sqlite3_bind_int(st, 5, keeper);
     return finish(r, st, NULL, e);
+}
+
+int registry_ended(struct registry *r, const char *id, int exit_code, const char *reason, struct error *e)
+{
+    return record_end(r, id, 0, exit_code, reason, e);
 }
 
 int registry_configure(struct registry *r, const char *id, const char *config, struct error *e)
@@ -533,7 +541,7 @@ static int bury(struct registry *r, const struct machine_row *row, struct error 
     int code;
     unlink(row->socket);
     if (vm_end_read(row->dir, &code, reason, sizeof(reason), NULL) == 0)
-        return registry_ended(r, row->id, code, reason, e);
+        return record_end(r, row->id, row->keeper_pid, code, reason, e);
     int rc = prepare(r, &st,
                      "UPDATE machines SET state = 'dead', ended = ?, exit_code = 3, reason = ? WHERE id = ? AND "
                      "keeper_pid = ? AND state IN ('starting', 'running')",
