@@ -83,8 +83,8 @@ int idmap_process(pid_t pid, const struct spec_id_maps *uid, const struct spec_i
     return r < 0 ? r : write_map(pid, "gid_map", "newgidmap", gid, e);
 }
 
-/* A process that does nothing in a new user namespace with the mappings: its namespace is what is wanted. */
-static int namespace_with(const struct spec_id_maps *uid, const struct spec_id_maps *gid, struct error *e)
+/* A process that does nothing in it, until we have a descriptor of it. */
+int idmap_namespace(const struct spec_id_maps *uid, const struct spec_id_maps *gid, struct error *e)
 {
     char path[64];
     pid_t child = sys_clone(CLONE_NEWUSER, NULL, -1);
@@ -94,13 +94,13 @@ static int namespace_with(const struct spec_id_maps *uid, const struct spec_id_m
             pause();
     }
     if (child < 0)
-        return sys_error(e, "idmap: a user namespace");
+        return sys_error(e, "a user namespace");
     int fd = idmap_process(child, uid, gid, e);
     if (fd == 0) {
         snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)child);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
-            fd = sys_error(e, "idmap: %s", path);
+            fd = sys_error(e, "%s", path);
     }
     kill(child, SIGKILL);
     while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
@@ -111,7 +111,7 @@ static int namespace_with(const struct spec_id_maps *uid, const struct spec_id_m
 int idmap_mount(int tree, const struct spec_id_maps *uid, const struct spec_id_maps *gid, bool recursive,
                 struct error *e)
 {
-    CLEANUP_FD int ns = namespace_with(uid, gid, e);
+    CLEANUP_FD int ns = idmap_namespace(uid, gid, e);
     if (ns < 0)
         return ns;
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (u64)ns};

@@ -10,6 +10,9 @@
  */
 int idmap_process(pid_t pid, const struct spec_id_maps *uid, const struct spec_id_maps *gid, struct error *e);
 
+/* A new user namespace with these mappings: a descriptor, or -errno with `e`. */
+int idmap_namespace(const struct spec_id_maps *uid, const struct spec_id_maps *gid, struct error *e);
+
 /* Map the owners seen through the detached mount `tree`. */
 int idmap_mount(int tree, const struct spec_id_maps *uid, const struct spec_id_maps *gid, bool recursive,
                 struct error *e);

@@ -11,13 +11,13 @@
 #include "image/vmimage_internal.h"
 #include "container/idmap.h"
 #include "container/sys.h"
+#include "container/userns.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
-#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,47 +44,19 @@ bool space_find(const char *program, char *out, size_t size)
     return false;
 }
 
-/* The first range that a file (subuid(5)) gives a user, by name or number. */
-static bool find_range(const char *file, const char *name, uid_t uid, u32 *start, u32 *count)
-{
-    char line[256], owner[128], number[16];
-    bool found = false;
-    FILE *f = fopen(file, "re");
-    snprintf(number, sizeof(number), "%u", (unsigned)uid);
-    while (f && !found && fgets(line, sizeof(line), f))
-        found = sscanf(line, "%127[^:]:%u:%u", owner, start, count) == 3 &&
-                (!strcmp(owner, name) || !strcmp(owner, number)) && *count >= 65535;
-    if (f)
-        fclose(f);
-    return found;
-}
-
-struct ranges {
-    struct spec_id_map uid[2], gid[2];
-};
-
-static int find_ranges(struct ranges *out, struct error *e)
-{
-    const struct passwd *pw = getpwuid(geteuid());
-    const char *name = pw ? pw->pw_name : "";
-    u32 uid, gid, n_uid, n_gid;
-    if (!find_range("/etc/subuid", name, geteuid(), &uid, &n_uid) ||
-        !find_range("/etc/subgid", name, geteuid(), &gid, &n_gid))
-        return error_set(e, EPERM,
-                         "user %s has no 65536 numbers in /etc/subuid and /etc/subgid; as root run `usermod "
-                         "--add-subuids 100000-165535 --add-subgids 100000-165535 %s`, or build as root",
-                         name, name);
-    *out = (struct ranges){.uid = {{0, geteuid(), 1}, {1, uid, 65535}}, .gid = {{0, getegid(), 1}, {1, gid, 65535}}};
-    return 0;
-}
-
 static int map_ids(pid_t pid, struct error *e)
 {
-    struct ranges r;
+    struct userns_ids ids;
     if (geteuid() == 0)
         return 0;
-    int rc = find_ranges(&r, e);
-    return rc < 0 ? rc : idmap_process(pid, &(struct spec_id_maps){r.uid, 2}, &(struct spec_id_maps){r.gid, 2}, e);
+    userns_ids(&ids, USERNS_RANGE);
+    if (ids.n < 2)
+        return error_set(
+            e, EPERM,
+            "%s; as root run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER` for this "
+            "user, or build as root",
+            ids.why);
+    return idmap_process(pid, &(struct spec_id_maps){ids.uid, 2}, &(struct spec_id_maps){ids.gid, 2}, e);
 }
 
 /* The new process: waits for its numbers, becomes root, has its mounts to itself. Never returns. */
