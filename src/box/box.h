@@ -67,7 +67,7 @@ struct box_started {
     char id[MACHINE_ID_LEN + 1];
     char name[MACHINE_NAME_MAX + 1];
     pid_t keeper;
-    char note[200]; /* what the user should know, "" */
+    char note[420]; /* what the user should know, "" */
 };
 
 /*

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -166,7 +167,10 @@ int box_protect(struct error *e)
     if (n + 1 == ARRAY_LEN(argv))
         return error_set(e, E2BIG, "more than %zu arguments", ARRAY_LEN(argv) - 2);
     protect_process();
-    return protect_binary(argv, e);
+    r = protect_binary(argv, e);
+    if (r == 0)
+        prctl(PR_SET_NAME, "trapeze"); /* a copy is named by its descriptor */
+    return r;
 }
 
 /* What it says when it has started it, or not. */
@@ -178,6 +182,7 @@ static int await_start(int fd, struct box_started *started, int *status, struct 
     *status = BOX_FAILED;
     if (n == sizeof(*started) && p.kind == WIRE_STARTED) {
         memcpy(started, p.data, sizeof(*started));
+        started->note[sizeof(started->note) - 1] = 0;
         return 0;
     }
     if (n != sizeof(f) || p.kind != WIRE_FAILED)
@@ -211,7 +216,7 @@ int box_run(const struct box_options *o, struct box_started *started, int *statu
     if (r < 0 && pid > 0)
         waitpid(pid, NULL, 0);
     if (r == 0 && started->note[0])
-        fprintf(stderr, "trapeze: %.199s\n", started->note);
+        fprintf(stderr, "trapeze: %s\n", started->note);
     if (r == 0) {
         *status = 0;
         r = o->detach ? 0 : box_session(pair[0], &s, status, left, e);
@@ -256,7 +261,7 @@ int box_step_run(struct box_step *step, const struct box_options *o, int output,
     step->fd = pair[0];
     r = step->keeper < 0 ? sys_error(e, "fork") : await_start(step->fd, &step->started, status, e);
     if (r == 0 && step->started.note[0])
-        fprintf(stderr, "trapeze: %.199s\n", step->started.note);
+        fprintf(stderr, "trapeze: %s\n", step->started.note);
     if (r == 0)
         r = box_session(step->fd, &s, status, &left, e);
     sigprocmask(SIG_SETMASK, &before, NULL);

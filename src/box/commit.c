@@ -1,6 +1,7 @@
 /* Images and archives of containers that are there. */
 #include "box/build_parts.h"
 #include "container/sys.h"
+#include "container/userns.h"
 #include "image/layer.h"
 #include "image/tree.h"
 
@@ -138,7 +139,9 @@ int box_commit(const struct machine_row *row, const struct commit_options *o, ch
         return r;
     if (o->name)
         reference_full(&ref, full);
-    r = image_store_open(&store, NULL, false, e);
+    r = userns_enter(NULL, e);
+    if (r == 0)
+        r = image_store_open(&store, NULL, false, e);
     if (r == 0) {
         r = commit(&b, row, &store, o, o->name ? full : NULL, id, e);
         image_store_close(&store);
@@ -198,10 +201,18 @@ int box_export(const struct machine_row *row, int fd, struct error *e)
         return r;
     bool runs = row->keeper_start && sys_start_time(row->keeper_pid) == row->keeper_start;
     bool copy = !runs && b.dir >= 0 && root_is_copy(&b);
-    CLEANUP_FD int root = runs   ? open_running(&b, row, e)
-                          : copy ? openat(b.dir, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-                                 : open_ended(&b, row, store.path, e);
-    r = root < 0 ? (copy ? sys_error(e, "%s/root", b.data) : root) : layer_export(root, NULL, fd, e);
+    /* In its user namespace all can be read, and its users have the numbers that they have there. */
+    CLEANUP_FD int live = runs ? open_running(&b, row, e) : -1;
+    r = runs ? MIN(live, 0) : userns_enter(NULL, e);
+    if (r == 0 && runs)
+        r = box_space_join(&b, e);
+    CLEANUP_FD int root = r < 0 || runs ? sys_take(&live)
+                          : copy        ? openat(b.dir, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                                        : open_ended(&b, row, store.path, e);
+    if (r == 0 && root < 0)
+        r = copy ? sys_error(e, "%s/root", b.data) : root;
+    if (r == 0)
+        r = layer_export(root, NULL, fd, e);
     image_store_close(&store);
     box_close(&b);
     return r;

@@ -254,7 +254,7 @@ static void set_limits(json_t *linux_part, const struct box_options *o)
 json_t *box_config_make(const struct box *b, const struct box_options *o, const struct image *i,
                         const struct box_user *u, struct error *e)
 {
-    char cgroup[64];
+    char cgroup[BOX_CGROUP_TEXT];
     u64 caps;
     if (capabilities(o, &caps, e) < 0)
         return NULL;
@@ -265,7 +265,7 @@ json_t *box_config_make(const struct box *b, const struct box_options *o, const 
         return NULL;
     }
     json_t *linux_part = json_object_get(j, "linux");
-    snprintf(cgroup, sizeof(cgroup), BOX_CGROUP "%s", b->id);
+    box_cgroup(b, cgroup);
     json_object_set_new(j, "process", process);
     json_object_set_new(j, "root", json_pack("{s:s,s:b}", "path", "root", "readonly", o->read_only));
     json_object_set_new(j, "hostname", json_string(box_config_hostname(b, o)));

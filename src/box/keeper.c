@@ -61,6 +61,7 @@ struct keeper {
     bool in_ends;
     u32 uid; /* that its program begins with */
     struct network_link net;
+    struct box_space space;
     pid_t pid;
     bool ended;
     int status;
@@ -248,6 +249,8 @@ static int make(struct keeper *k, struct error *e)
     char store[PATH_MAX];
     bool overlay = false;
     int r = take_name(k, e);
+    if (r == 0) /* before it the sweep of others: from outside, who owns their namespaces may do all in them */
+        r = box_space_enter(&k->box, &k->space, e);
     if (r == 0)
         r = take_image(k, &i, layers, &overlay, store, e);
     if (r < 0)
@@ -258,6 +261,8 @@ static int make(struct keeper *k, struct error *e)
         r = box_root_mount(&k->box, &i, store, layers, overlay, k->o->remove, e);
     if (r == 0 && k->o->made)
         r = box_root_is_overlay(&k->box, e);
+    if (r == 0)
+        r = box_space_note(&k->box, &k->space, e);
     if (r == 0)
         r = write_config(k, &i, e);
     image_free(&i);
@@ -537,7 +542,9 @@ static void report(struct keeper *k)
     struct box_started s = {.keeper = getpid()};
     memcpy(s.id, k->row.id, sizeof(s.id));
     memcpy(s.name, k->row.name, sizeof(s.name));
-    memcpy(s.note, k->net.note, sizeof(s.note));
+    snprintf(s.note, sizeof(s.note), "%s%s%s", k->space.single[0] ? "one user number only: " : "", k->space.single,
+             k->net.note[0] && k->space.single[0] ? "; " : "");
+    snprintf(s.note + strlen(s.note), sizeof(s.note) - strlen(s.note), "%s", k->net.note);
     box_wire_send(k->starter, WIRE_STARTED, &s, sizeof(s));
     if (k->o->detach) {
         sys_close(&k->starter);

@@ -112,7 +112,8 @@ int box_net_join(struct network_link *l, const struct box *b, const char *name, 
                                      .n_dns = (size_t)o->dns.n};
     int r = box_networks(state, sizeof(state), e);
     if (r == 0)
-        r = network_join(l, state, o->network ? o->network : NETWORK_DEFAULT, &m, &why);
+        r = b->entered ? error_set(&why, EPERM, "a bridge needs root")
+                       : network_join(l, state, o->network ? o->network : NETWORK_DEFAULT, &m, &why);
     if (r < 0 && can_do_without(o, r)) {
         snprintf(l->note, sizeof(l->note), "no network but the loopback interface: %.140s", why.msg);
         return 0;

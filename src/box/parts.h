@@ -6,17 +6,25 @@
 #include "image/image.h"
 #include "network/network.h"
 
-#define BOX_CPU_PERIOD 100000      /* microseconds of cpu.period */
-#define BOX_CGROUP     "/trapeze/" /* and the id: cgroupsPath */
+#define BOX_CPU_PERIOD 100000 /* microseconds of cpu.period */
+/* Before the id: cgroupsPath. Who is not root has only what is delegated: beside his own cgroup, or below it in version 1. */
+#define BOX_CGROUP      "/trapeze/"
+#define BOX_CGROUP_USER "trapeze-"
 
 /* Where a container's things lie. */
 struct box {
     char id[MACHINE_ID_LEN + 1];
     char data[PATH_MAX]; /* DATA/trapeze/containers/ID */
     char states[PATH_MAX], filters[PATH_MAX];
-    int dir; /* of data, or -1 */
+    int dir;       /* of data, or -1 */
+    bool rootless; /* of somebody who is not root, or is it only in a user namespace */
+    bool entered;  /* .. which its keeper has made: the network of this process is not that namespace's */
     struct container_host host;
 };
+
+/* cgroupsPath of a container. */
+#define BOX_CGROUP_TEXT 64
+void box_cgroup(const struct box *b, char out[BOX_CGROUP_TEXT]);
 
 /* Fill from an id; `make`: and make the directory. `dir` stays -1 when it is not there. */
 int box_open(struct box *b, const char *id, bool make, struct error *e);
@@ -41,6 +49,23 @@ int box_root_is_overlay(const struct box *b, struct error *e);
 /* Undo it: in the same process. */
 void box_root_unmount(const struct box *b);
 int box_root_remove(const struct box *b, struct error *e);
+
+/* --- space.c: containers of who is not root --- */
+
+/* What rootless containers share with others only in part: why there is one number only, how the root is made. */
+struct box_space {
+    char single[200]; /* why there is one user number only, or "" */
+};
+/* Enter a user namespace for a new container; root stays where he is. */
+int box_space_enter(struct box *b, struct box_space *s, struct error *e);
+/* Enter that of a container that runs, to look into it or to make processes in it. */
+int box_space_join(const struct box *b, struct error *e);
+/* Run `call` where all files of this user's containers can be removed: for who is not root a child in a user namespace. */
+int box_space_do(int (*call)(void *arg, struct error *e), void *arg, struct error *e);
+/* Write down how a container was made, for `inspect`; "made.json". */
+int box_space_note(const struct box *b, const struct box_space *s, struct error *e);
+/* .. and what was written, or NULL. */
+json_t *box_space_json(const struct box *b);
 
 /* --- user.c --- */
 

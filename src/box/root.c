@@ -9,13 +9,13 @@
  * more, one onto the other, for each container.
  */
 #include "box/parts.h"
+#include "container/idmap.h"
 #include "container/sys.h"
 #include "image/layer.h"
 #include "image/tree.h"
 
 #include <errno.h>
 #include <dirent.h>
-#include <linux/magic.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
@@ -23,7 +23,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define IMAGE_FILE "image.json"
@@ -44,6 +43,7 @@ int box_open(struct box *b, const char *id, bool make, struct error *e)
     snprintf(b->filters, sizeof(b->filters), "%s/filters", data);
     b->host.root = b->states;
     b->host.cache = b->filters;
+    b->rootless = geteuid() != 0 || idmap_nested();
     b->dir = make ? tree_make(b->data, e) : open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return make ? MIN(b->dir, 0) : 0;
 }
@@ -104,6 +104,12 @@ int box_root_prepare(const struct box *b, const struct image_store *s, const str
     return r;
 }
 
+/* In a user namespace the marks are attributes of "user.", and the kernel itself redirects nothing (overlayfs.rst). */
+static const char *marks(void)
+{
+    return idmap_nested() ? "userxattr,index=off" : "redirect_dir=off,index=off,metacopy=off";
+}
+
 /* "lowerdir=7:3:1,upperdir=..": topmost first. */
 static int make_options(char *out, size_t size, const struct box *b, const u32 *layers, size_t n, bool brief,
                         struct error *e)
@@ -114,10 +120,8 @@ static int make_options(char *out, size_t size, const struct box *b, const u32 *
     if (!n)
         at += (size_t)snprintf(out + at, size - at, "/proc/self/fd/%d/empty", b->dir);
     /* By descriptor: a path may hold what means something in options. */
-    at += (size_t)snprintf(out + at, size - at,
-                           ",upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,redirect_dir=off,index=off,"
-                           "metacopy=off%s",
-                           b->dir, b->dir, brief ? ",volatile" : "");
+    at += (size_t)snprintf(out + at, size - at, ",upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work,%s%s",
+                           b->dir, b->dir, marks(), brief ? ",volatile" : "");
     return at < size ? 0 : error_set(e, E2BIG, "overlayfs: options are too long");
 }
 
@@ -150,7 +154,7 @@ int box_root_mount(struct box *b, const struct image *i, const char *store, cons
 {
     char options[4096], target[64], below[PATH_MAX];
     if (unshare(CLONE_NEWNS) < 0)
-        return error_set(e, errno, "mount namespace: %s; containers from images need root", strerror(errno));
+        return error_set(e, errno, "mount namespace: %s", strerror(errno));
     int r = sys_slave_mounts(e);
     if (r < 0)
         return r;
@@ -175,11 +179,12 @@ int box_root_mount(struct box *b, const struct image *i, const char *store, cons
 
 int box_root_is_overlay(const struct box *b, struct error *e)
 {
-    struct statfs fs;
+    struct stat here, below;
     CLEANUP_FD int root = openat(b->dir, "root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0 || fstatfs(root, &fs) < 0)
+    if (root < 0 || fstat(root, &below) < 0 || fstat(b->dir, &here) < 0)
         return sys_error(e, "%s/root", b->data);
-    return fs.f_type == OVERLAYFS_SUPER_MAGIC
+    /* Mounted, then: copies are on the store's own file system, which may be an overlayfs, too. */
+    return below.st_dev != here.st_dev
                ? 0
                : error_set(e, ENOTSUP, "%s: overlayfs can not be there, and without it nothing is built", b->data);
 }
@@ -201,7 +206,8 @@ int box_root_view(const struct box *b, const char *name, const char *store, cons
     for (size_t i = n; i-- > 0;)
         at += (size_t)snprintf(options + at, size - at, "%u:", layers[i]);
     /* Two at least have to be there. What may be some container's upper directory still is only read. */
-    at += (size_t)snprintf(options + at, size - at, "/proc/self/fd/%d/empty,index=off", b->dir);
+    at += (size_t)snprintf(options + at, size - at, "/proc/self/fd/%d/empty,index=off%s", b->dir,
+                           idmap_nested() ? ",userxattr" : "");
     if (at >= size)
         return error_set(e, E2BIG, "overlayfs: options are too long");
     snprintf(target, sizeof(target), "/proc/self/fd/%d/%.20s", b->dir, name);
@@ -217,14 +223,21 @@ void box_root_unmount(const struct box *b)
     umount2(target, MNT_DETACH);
 }
 
-int box_root_remove(const struct box *b, struct error *e)
+static int remove_files(void *arg, struct error *e)
 {
-    char *slash = strrchr(b->data, '/'), parent[PATH_MAX];
+    const struct box *b = arg;
+    const char *slash = strrchr(b->data, '/');
+    char parent[PATH_MAX];
     snprintf(parent, sizeof(parent), "%.*s", (int)(slash - b->data), b->data);
     CLEANUP_FD int dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return errno == ENOENT ? 0 : sys_error(e, "%s", parent);
     return tree_remove(dir, b->id, e);
+}
+
+int box_root_remove(const struct box *b, struct error *e)
+{
+    return access(b->data, F_OK) < 0 && errno == ENOENT ? 0 : box_space_do(remove_files, (void *)(uintptr_t)b, e);
 }
 
 /* --- what garbage collection must leave --- */

@@ -2,6 +2,7 @@
 #include "box/parts.h"
 #include "container/inroot.h"
 #include "container/sys.h"
+#include "container/userns.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -111,5 +112,10 @@ int box_user_find(int root, const char *text, struct box_user *u, struct error *
         return error_set(e, EINVAL, "user \"%.60s\": is not in the image's /etc/passwd", name);
     if (!find_groups(groups, group && *group ? group : NULL, group || number(name, &(u32){0}) ? NULL : name, u))
         return error_set(e, EINVAL, "group \"%.60s\": is not in the image's /etc/group", group);
+    if (!userns_has(u->uid, u->gid))
+        return error_set(e, EPERM,
+                         "user \"%.60s\": is %u:%u, which containers of this host's user do not have; /etc/subuid and "
+                         "/etc/subgid give ranges, by newuidmap and newgidmap",
+                         text, u->uid, u->gid);
     return 0;
 }

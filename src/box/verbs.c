@@ -157,6 +157,9 @@ json_t *box_inspect(const struct machine_row *row)
     if (stats)
         json_object_set_new(out, "stats", json_incref(json_object_get(stats, "data")));
     json_decref(stats);
+    json_t *made = box_space_json(&b);
+    if (made)
+        json_object_set_new(out, "made", made);
     if (b.dir >= 0 && sys_read_at(b.dir, "image.json", 1 << 20, &text, &size) == 0)
         json_object_set_new(out, "image", json_loadb(text, size, 0, NULL));
     json_object_set_new(out, "data", json_string(b.data));
@@ -179,6 +182,8 @@ int box_root(const struct machine_row *row, struct error *e)
     int fd = -1, r = box_open(&b, row->id, false, e);
     if (r == 0 && !lives(row))
         r = not_running(row, e);
+    if (r == 0)
+        r = box_space_join(&b, e);
     pid_t pid = r == 0 ? first_process(&b, e) : 0;
     if (pid > 0) {
         snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
@@ -198,10 +203,10 @@ int box_root(const struct machine_row *row, struct error *e)
 static bool remove_cgroups(const struct box *b)
 {
     struct cgroup g;
-    char path[64];
+    char path[BOX_CGROUP_TEXT];
     bool gone = true;
     memset(&g, 0, sizeof(g));
-    snprintf(path, sizeof(path), BOX_CGROUP "%s", b->id);
+    box_cgroup(b, path);
     if (cgroup_find(&g, NULL) < 0 || cgroup_place(&g, path, b->id, false, NULL) < 0)
         return true;
     for (size_t i = 0; i < g.n; i++) {
@@ -280,6 +285,8 @@ int box_exec(const struct machine_row *row, const struct box_program *p, int *st
     int r = box_open(&b, row->id, false, e);
     if (r == 0 && !lives(row))
         r = not_running(row, e);
+    if (r == 0)
+        r = box_space_join(&b, e);
     if (r == 0 && p->user)
         r = set_user(row, p, &x, &u, user, e);
     for (; r == 0 && p->env && p->env[n] && n + 3 < ARRAY_LEN(env); n++)

@@ -1,5 +1,6 @@
 /* `trapeze image build DIR`: images of containers from Dockerfiles. */
 #include "box/build.h"
+#include "container/userns.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "cli/vm_image.h"
@@ -102,7 +103,7 @@ int verb_build(const struct args *a, struct error *e)
     if (!room)
         error_set(e, ENOMEM, "memory: the host has none left");
     else
-        status = box_protect(e) < 0 ? cli_status_of(e) : build(a, room, e);
+        status = box_protect(e) < 0 || userns_enter(NULL, e) < 0 ? cli_status_of(e) : build(a, room, e);
     free(room);
     return status;
 }

@@ -5,6 +5,7 @@
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "cli/vm_image.h"
+#include "container/userns.h"
 #include "image/image.h"
 #include "image/remote.h"
 #include "image/vmimage.h"
@@ -313,18 +314,19 @@ static const struct action {
     const char *name, *operands;
     int min, max;
     bool exclusive; /* it removes */
+    bool unpacks;   /* or removes what was unpacked: layers belong to many users */
     int (*run)(const struct args *a, const struct image_store *s, struct answer *answer, struct error *e);
 } actions[] = {
-    {"list", "", 0, 0, false, list_images},
-    {"pull", "NAME...", 1, 100, false, pull},
-    {"push", "NAME [TO]", 1, 2, false, push},
-    {"load", "[FILE]", 0, 1, false, load},
-    {"import", "FILE NAME", 2, 2, false, import},
-    {"save", "NAME...", 1, 1000, false, save},
-    {"tag", "NAME NEW", 2, 2, false, tag},
-    {"rm", "NAME...", 1, 1000, true, rm},
-    {"prune", "", 0, 0, true, prune},
-    {"verify", "", 0, 0, false, verify},
+    {"list", "", 0, 0, false, false, list_images},
+    {"pull", "NAME...", 1, 100, false, true, pull},
+    {"push", "NAME [TO]", 1, 2, false, false, push},
+    {"load", "[FILE]", 0, 1, false, false, load},
+    {"import", "FILE NAME", 2, 2, false, true, import},
+    {"save", "NAME...", 1, 1000, false, false, save},
+    {"tag", "NAME NEW", 2, 2, false, false, tag},
+    {"rm", "NAME...", 1, 1000, true, true, rm},
+    {"prune", "", 0, 0, true, true, prune},
+    {"verify", "", 0, 0, false, false, verify},
 };
 
 static const struct action *find_action(const struct args *a, struct error *e)
@@ -370,6 +372,8 @@ int verb_image(const struct args *a, struct error *e)
     struct image_store store;
     const struct action *action = find_action(a, e);
     int r = action ? check_names(action, a, e) : -EINVAL;
+    if (r == 0 && action->unpacks)
+        userns_enter(NULL, NULL); /* where there can be none, what needs it says so */
     if (r == 0)
         r = image_store_open(&store, NULL, action->exclusive, e);
     if (r == 0) {

@@ -342,6 +342,14 @@ void cgroup_close(struct cgroup *g)
     }
 }
 
+bool cgroup_is_used(const struct cgroup *g)
+{
+    bool used = false;
+    for (size_t i = 0; i < g->n; i++)
+        used |= g->h[i].used;
+    return used;
+}
+
 int cgroup_into(const struct cgroup *g)
 {
     const struct cgroup_hierarchy *h = cgroup_with(g, "");

@@ -55,6 +55,9 @@ void cgroup_close(struct cgroup *g);
 int cgroup_into(const struct cgroup *g);
 /* The calling process, single-threaded, joins (version 1). After that its descriptors are closed. */
 int cgroup_join(struct cgroup *g, struct error *e);
+/* Whether the container has a cgroup of its own anywhere: without, nobody counts, limits or freezes it. */
+bool cgroup_is_used(const struct cgroup *g);
+
 /* Move another process by its number: where CLONE_INTO_CGROUP was refused. */
 int cgroup_move(const struct cgroup *g, pid_t pid, struct error *e);
 

@@ -15,7 +15,8 @@ static const struct cgroup_hierarchy *needed(const struct cgroup *g, const char 
     if (!h)
         error_set(e, ENOTSUP, "resources.%s: this host has no cgroup controller %s", what, controller);
     else if (h->dir < 0)
-        error_set(e, EPERM, "resources.%s: the cgroup %s%s is not ours to make", what, h->mount, h->path);
+        error_set(e, EPERM, "resources.%s: the cgroup %s%s is not ours to make: none is delegated to this user", what,
+                  h->mount, h->path);
     return h && h->dir >= 0 ? h : NULL;
 }
 
@@ -251,7 +252,8 @@ static int limit_devices(const struct cgroup *g, const struct spec_resources *r,
         }
     }
     arena_free(&arena);
-    return bad;
+    /* As in version 2: rules are for root to set, and who is not root can make no nodes either. */
+    return bad == -EPERM && g->rootless ? 0 : bad;
 }
 
 int cgroup_limit_v1(const struct cgroup *g, const struct spec_resources *r, bool update, struct error *e)

@@ -166,7 +166,10 @@ static bool wants(const struct spec_resources *r)
 int cgroup_limit_v2(const struct cgroup_hierarchy *h, const struct spec_resources *r, struct error *e)
 {
     if (h->dir < 0)
-        return wants(r) ? error_set(e, EPERM, "resources: the cgroup %s%s is not ours to make", h->mount, h->path) : 0;
+        return wants(r) ? error_set(e, EPERM,
+                                    "resources: the cgroup %s%s is not ours to make: none is delegated to this user",
+                                    h->mount, h->path)
+                        : 0;
     int bad = limit_cpu(h, r, e);
     if (bad == 0)
         bad = limit_memory(h, r, e);

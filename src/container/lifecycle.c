@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 int container_signal(const char *name)
@@ -240,6 +241,33 @@ json_t *container_list(const struct container_host *h, struct error *e)
     return list;
 }
 
+static ino_t process_namespace(pid_t pid)
+{
+    char path[40];
+    struct stat st;
+    snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
+    return stat(path, &st) < 0 ? 0 : st.st_ino;
+}
+
+/* Without a cgroup: those of its process namespace. Those of namespaces that it has made itself are not among them. */
+static json_t *namespace_processes(pid_t first, struct error *e)
+{
+    const struct dirent *d;
+    ino_t own = process_namespace(first);
+    DIR *dir = opendir("/proc");
+    json_t *list = dir ? json_array() : NULL;
+    if (!list)
+        sys_error(e, "/proc");
+    while (list && own && own != process_namespace(getpid()) && (d = readdir(dir))) {
+        pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
+        if (pid > 0 && process_namespace(pid) == own)
+            json_array_append_new(list, json_integer(pid));
+    }
+    if (dir)
+        closedir(dir);
+    return list;
+}
+
 json_t *container_processes(const struct container_host *h, const char *id, struct error *e)
 {
     struct launch l;
@@ -250,7 +278,8 @@ json_t *container_processes(const struct container_host *h, const char *id, stru
         cgroup_open(&l.record.cgroup, e);
         r = cgroup_processes(&l.record.cgroup, &pids, &n, e);
     }
-    json_t *list = r == 0 ? json_array() : NULL;
+    bool none = r == 0 && !cgroup_is_used(&l.record.cgroup);
+    json_t *list = none ? namespace_processes(l.record.pid, e) : r == 0 ? json_array() : NULL;
     for (size_t i = 0; list && i < n; i++)
         json_array_append_new(list, json_integer(pids[i]));
     free(pids);

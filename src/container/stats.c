@@ -218,6 +218,8 @@ json_t *container_stats(const struct container_host *h, const char *id, struct e
     int r = launch_open(&l, h, id, false, false, e);
     if (r == 0 && store_status(&l.store, &l.record) == STATUS_STOPPED)
         r = error_set(e, ESRCH, "container %s: is stopped", id);
+    if (r == 0 && !cgroup_is_used(&l.record.cgroup))
+        r = error_set(e, ENOTSUP, "container %s: is in no cgroup of its own, so nobody counts what it uses", id);
     json_t *j = r == 0 ? stats_event(&l) : NULL;
     launch_free(&l);
     return j;

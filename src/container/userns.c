@@ -114,10 +114,33 @@ int userns_join(pid_t pid, struct error *e)
     return r == 0 && setns(fd, CLONE_NEWUSER) < 0 ? sys_error(e, "user namespace: entering it") : r;
 }
 
+/* Whether a file of mappings has a number; *count of all in it. */
+static bool maps(const char *file, u32 wanted, u64 *count)
+{
+    char text[4096];
+    bool found = false;
+    *count = 0;
+    if (sys_read_small(AT_FDCWD, file, text, sizeof(text)) <= 0)
+        return false;
+    for (const char *line = text; line; line = strchr(line, '\n'), line += line != NULL) {
+        unsigned inside, outside, size;
+        if (sscanf(line, "%u %u %u", &inside, &outside, &size) != 3)
+            continue;
+        found |= wanted >= inside && wanted - inside < size;
+        *count += size;
+    }
+    return found;
+}
+
+bool userns_has(u32 uid, u32 gid)
+{
+    u64 n;
+    return maps("/proc/self/uid_map", uid, &n) && maps("/proc/self/gid_map", gid, &n);
+}
+
 bool userns_single(void)
 {
-    char text[128];
-    unsigned inside, outside, size;
-    return sys_read_small(AT_FDCWD, "/proc/self/uid_map", text, sizeof(text)) > 0 && !strchr(text, '\n') &&
-           sscanf(text, "%u %u %u", &inside, &outside, &size) == 3 && size == 1;
+    u64 n;
+    maps("/proc/self/uid_map", 0, &n);
+    return n == 1;
 }

@@ -30,7 +30,10 @@ int userns_enter(char *why, struct error *e);
 /* Enter the user namespace of process `pid`, which this user made; nothing, if this process is in it or is root. */
 int userns_join(pid_t pid, struct error *e);
 
-/* Whether this process's user namespace has one number only. */
+/* Whether this process's user namespace has these numbers of a user and a group. */
+bool userns_has(u32 uid, u32 gid);
+
+/* Whether it has one number only. */
 bool userns_single(void);
 
 #endif

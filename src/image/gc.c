@@ -127,10 +127,14 @@ static void sweep_blob(int fd, const char *name, void *arg)
 static void sweep_link(int fd, const char *name, void *arg)
 {
     struct sweep *w = arg;
-    char target[64];
+    char target[64], chain[NAME_MAX + 1];
     ssize_t n = readlinkat(fd, name, target, sizeof(target) - 1);
     target[n > 0 ? n : 0] = 0;
-    if (json_object_get(w->marks->chains, name) && !strncmp(target, "../d/", 5))
+    snprintf(chain, sizeof(chain), "%s", name);
+    size_t length = strlen(chain), more = sizeof(LAYER_ONE_OWNER) - 1;
+    if (length > more && !strcmp(chain + length - more, LAYER_ONE_OWNER))
+        chain[length - more] = 0;
+    if (json_object_get(w->marks->chains, chain) && !strncmp(target, "../d/", 5))
         mark(w->kept, target + 5);
     else
         unlinkat(fd, name, 0);

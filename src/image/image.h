@@ -7,6 +7,7 @@
  *         tmp/                                 blobs that are being written; NAME.part: a download to go on with
  *         layers/d/N/                          an unpacked layer in overlayfs's own form (layer.h)
  *         layers/c/HEX -> ../d/N               which one it is: by chain id. The link is what makes it exist
+        layers/c/HEX.one                     the same without owners (layer.h)
  *         build/HEX                            what a step of a build has made, by what went into it (build_cache.h)
  *         lock                                 shared while something is added or used, exclusive to collect garbage
  *         index.lock                           exclusive around a change of index.json

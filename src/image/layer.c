@@ -2,6 +2,7 @@
 #include "image/layer.h"
 #include "image/tree.h"
 #include "container/sys.h"
+#include "container/userns.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@ void layer_chain(char chain[DIGEST_TEXT], const char *diff_id)
 
 static const char *link_path(const char *chain, char out[DIGEST_TEXT + 16])
 {
-    snprintf(out, DIGEST_TEXT + 16, "layers/c/%s", chain);
+    snprintf(out, DIGEST_TEXT + 16, "layers/c/%s%s", chain, userns_single() ? LAYER_ONE_OWNER : "");
     return out;
 }
 

@@ -12,6 +12,9 @@
 /* The chain id of `diff_id` above `chain` ("": none), into `chain`. */
 void layer_chain(char chain[DIGEST_TEXT], const char *diff_id);
 
+/* Behind the chain id of a layer that was unpacked by somebody with one user number only: all in it is his. */
+#define LAYER_ONE_OWNER ".one"
+
 /* Number N of the directory layers/d/N of a chain, -ENOENT. */
 int layer_find(const struct image_store *s, const char *chain);
 

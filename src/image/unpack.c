@@ -27,6 +27,7 @@
 #include "image/tree.h"
 #include "container/inroot.h"
 #include "container/sys.h"
+#include "container/userns.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -61,6 +62,7 @@ struct unpack {
     u32 entries; /* and parents that no entry names */
     u8 *buffer;
     bool too_large;
+    bool single;                  /* there is one user number: all belongs to it */
     struct directory_time *times; /* set at the end, when nothing is put into the directories any more */
     size_t n_times;
     struct error *e;
@@ -280,8 +282,8 @@ static int check_owner(struct unpack *u, struct archive_entry *entry, uid_t *uid
     s64 user = u->lib.archive_entry_uid(entry), group = u->lib.archive_entry_gid(entry);
     if (user < 0 || group < 0 || user > 0xfffffffell || group > 0xfffffffell)
         return error_set(u->e, EINVAL, "archive: an owner is out of range");
-    *uid = (uid_t)user;
-    *gid = (gid_t)group;
+    *uid = u->single ? 0 : (uid_t)user;
+    *gid = u->single ? 0 : (gid_t)group;
     return 0;
 }
 
@@ -300,7 +302,7 @@ static int finish(struct unpack *u, struct archive_entry *entry, int at, const c
     if (fchownat(at, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == EINVAL ? error_set(u->e, EINVAL,
                                            "archive: %.100s: owner %u:%u is not in this user namespace; "
-                                           "`trapeze doctor` says how to get more ids",
+                                           "give the user a longer range in /etc/subuid and /etc/subgid",
                                            name, uid, gid)
                                : sys_error(u->e, "archive: %.200s: owner", name);
     if (!link && fchmodat(at, name, mode, 0) < 0)
@@ -656,7 +658,7 @@ static void set_times(struct unpack *u)
 int layer_unpack(int root, const struct layer_input *in, char diff_id[DIGEST_TEXT], struct error *e)
 {
     struct error mine = {0};
-    struct unpack u = {.root = root, .in = in, .e = &mine};
+    struct unpack u = {.root = root, .in = in, .single = userns_single(), .e = &mine};
     int r = archive_library(&u.lib, &mine);
     if (r < 0)
         return error_set(e, mine.code, "%s", mine.msg);

@@ -29,6 +29,7 @@ KILLS = int(os.environ.get("KILLS", "10"))
 BUSYBOX = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
 PATIENCE = 60
 SEED = 1
+OWNER = os.geteuid()  # of what TRAPEZE makes
 
 
 class Skip(Exception):
@@ -61,6 +62,7 @@ class Place:
 
     def __init__(self):
         self.top = tempfile.mkdtemp(prefix="trapeze-box-")
+        os.chown(self.top, OWNER, OWNER)
         self.env = dict(os.environ, XDG_DATA_HOME=self.top + "/data", XDG_STATE_HOME=self.top + "/state")
         self.containers = self.top + "/data/trapeze/containers"
         self.good("image", "import", ARCHIVE, "box")
