@@ -279,6 +279,18 @@ json_t *box_config_make(const struct box *b, const struct box_options *o, const 
     return j;
 }
 
+void box_config_join(json_t *config, const char *type, int namespace)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(json_object_get(config, "linux"), "namespaces"), i, one)
+    {
+        const char *is = json_string_value(json_object_get(one, "type"));
+        if (is && !strcmp(is, type))
+            json_object_set_new(one, "path", json_sprintf("/proc/%d/fd/%d", (int)getpid(), namespace));
+    }
+}
+
 int box_config_check(const struct box_options *o, struct error *e)
 {
     struct volume v;

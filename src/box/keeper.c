@@ -61,6 +61,7 @@ struct keeper {
     bool in_ends;
     u32 uid; /* that its program begins with */
     struct network_link net;
+    struct network_user user;
     struct box_space space;
     pid_t pid;
     bool ended;
@@ -126,6 +127,13 @@ static int connect_network(void *arg, pid_t pid, struct error *e)
     return network_connect(arg, pid, e);
 }
 
+static void leave_network(struct keeper *k)
+{
+    network_user_leave(&k->user);
+    if (!k->net.user)
+        network_leave(&k->net);
+}
+
 /* Start it with our 0, 1, 2 being its own for that moment. */
 static int launch(struct keeper *k, struct error *e)
 {
@@ -172,7 +180,11 @@ static char *describe(const struct box_options *o)
         json_array_append_new(command, json_string(o->args.v[i]));
     json_t *j = json_pack("{s:s,s:o,s:b,s:b,s:I,s:I,s:s,s:o}", "image", o->image, "command", command, "tty", o->tty,
                           "interactive", o->interactive, "memory", (json_int_t)o->memory, "cpus", (json_int_t)o->cpus,
-                          "network", o->network ? o->network : NETWORK_DEFAULT, "ports", ports);
+                          "network",
+                          o->network       ? o->network
+                          : geteuid() == 0 ? NETWORK_DEFAULT
+                                           : NETWORK_USER,
+                          "ports", ports);
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
     return text;
@@ -234,7 +246,11 @@ static int write_config(struct keeper *k, const struct image *i, struct error *e
     k->uid = user.uid;
     if (r == 0)
         r = box_net_files(&k->box, k->o, &k->net, e);
+    if (r == 0 && k->net.user)
+        r = network_user_connect(&k->user, e);
     json_t *config = r == 0 ? box_config_make(&k->box, k->o, i, &user, e) : NULL;
+    if (k->user.connected)
+        box_config_join(config, "network", k->user.namespace);
     CLEANUP_FREE char *text = config ? json_dumps(config, JSON_COMPACT) : NULL;
     json_decref(config);
     if (r < 0 || !text)
@@ -256,13 +272,13 @@ static int make(struct keeper *k, struct error *e)
     if (r < 0)
         return r;
     /* Before there is a mount namespace of our own: the process that answers for names outlives it. */
-    r = box_net_join(&k->net, &k->box, k->row.name, k->o, e);
+    r = box_net_join(&k->net, &k->user, &k->box, k->row.name, k->o, e);
     if (r == 0)
         r = box_root_mount(&k->box, &i, store, layers, overlay, k->o->remove, e);
     if (r == 0 && k->o->made)
         r = box_root_is_overlay(&k->box, e);
     if (r == 0)
-        r = box_space_note(&k->box, &k->space, e);
+        r = box_space_note(&k->box, &k->space, &k->net, e);
     if (r == 0)
         r = write_config(k, &i, e);
     image_free(&i);
@@ -519,7 +535,7 @@ static void await_build(struct keeper *k)
 static void conclude(struct keeper *k)
 {
     container_delete(&k->box.host, k->box.id, true, NULL);
-    network_leave(&k->net);
+    leave_network(k);
     unlink(k->row.socket);
     if (k->o->made) {
         tell_end(k);
@@ -559,7 +575,7 @@ static void fail(struct keeper *k, const struct error *e)
 {
     struct wire_failure f = {.status = (u32)box_status_of(e), .e = *e};
     unlink(k->row.socket);
-    network_leave(&k->net);
+    leave_network(k);
     unmake(k);
     box_wire_send(k->starter, WIRE_FAILED, &f, sizeof(f));
 }

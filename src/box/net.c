@@ -24,6 +24,13 @@ int box_networks(char *out, size_t size, struct error *e)
     return r == 0 ? paths_join(out, size, state, "networks", e) : r;
 }
 
+static const char *dotted(u32 address, char out[INET_ADDRSTRLEN])
+{
+    const struct in_addr a = {htonl(address)};
+    inet_ntop(AF_INET, &a, out, INET_ADDRSTRLEN);
+    return out;
+}
+
 static bool is(const struct box_options *o, const char *network)
 {
     return o->network && !strcmp(o->network, network);
@@ -32,6 +39,11 @@ static bool is(const struct box_options *o, const char *network)
 bool box_net_is_host(const struct box_options *o)
 {
     return is(o, "host");
+}
+
+static bool is_user(const struct box_options *o)
+{
+    return is(o, NETWORK_USER) || is(o, NETWORK_USER ",host");
 }
 
 /* --- checks --- */
@@ -74,27 +86,55 @@ int box_net_check(const struct box_options *o, struct error *e)
         r = error_set(e, EINVAL, "--dns: with --network %s nobody would be asked", o->network);
     if (r < 0 || !o->network || is(o, "none") || is(o, "host"))
         return r;
+    if (is_user(o))
+        return network_user_missing() ? error_set(e, ENOSYS, "--network user: %s", network_user_missing()) : 0;
     if (network_missing())
-        return error_set(e, EPERM, "--network %.40s: %s; none and host do not", o->network, network_missing());
+        return error_set(e, EPERM, "--network %.40s: %s; user (the default then), none and host do not", o->network,
+                         network_missing());
     r = box_networks(state, sizeof(state), e);
     if (r == 0 && !network_exists(state, o->network))
         r = error_set(e, ENOENT,
-                      "--network %.40s: there is no such network for containers; bridge (the default), host and none "
-                      "are always there, `trapeze network create %.40s` makes one",
+                      "--network %.40s: there is no such network for containers; bridge (the default), user, host and "
+                      "none are always there, `trapeze network create %.40s` makes one",
                       o->network, o->network);
     return r;
 }
 
 /* --- joining --- */
 
-/* Whether a container that did not ask for it is content with none. */
+/* User mode: all that is known before there is a namespace. */
+static int join_user(struct network_link *l, struct network_user *u, const struct box_options *o,
+                     const struct net_forward *ports)
+{
+    u->host_loopback = is(o, NETWORK_USER ",host");
+    u->n_ports = (size_t)o->ports.n;
+    memcpy(u->ports, ports, u->n_ports * sizeof(*ports));
+    *l = (struct network_link){.user = true,
+                               .address = NETWORK_USER_ADDRESS,
+                               .gateway = NETWORK_USER_GATEWAY,
+                               .prefix = NETWORK_USER_PREFIX,
+                               .names = !o->dns.n,
+                               .server = NETWORK_USER_NAMES};
+    return 0;
+}
+
+/*
+ * Whether user mode takes the place of a bridge that can not be: for who is not root, who never has one; for root when nothing
+ * was asked for that differs between the two.
+ */
+static bool user_will_do(const struct box *b, const struct box_options *o, int why)
+{
+    bool plain = !o->ports.n && !o->dns.n && why != -EADDRNOTAVAIL;
+    return !o->network && (b->entered || plain) && !network_user_missing();
+}
+
 static bool can_do_without(const struct box_options *o, int why)
 {
     return !o->network && !o->ports.n && !o->dns.n && why != -EADDRNOTAVAIL;
 }
 
-int box_net_join(struct network_link *l, const struct box *b, const char *name, const struct box_options *o,
-                 struct error *e)
+int box_net_join(struct network_link *l, struct network_user *u, const struct box *b, const char *name,
+                 const struct box_options *o, struct error *e)
 {
     struct net_forward ports[NETWORK_PORTS_MAX];
     char state[PATH_MAX];
@@ -103,6 +143,8 @@ int box_net_join(struct network_link *l, const struct box *b, const char *name, 
         return 0;
     for (int i = 0; i < o->ports.n && i < (int)NETWORK_PORTS_MAX; i++)
         vm_forward_parse(&ports[i], o->ports.v[i], NULL);
+    if (is_user(o))
+        return join_user(l, u, o, ports);
     const struct network_member m = {.id = b->id,
                                      .name = name,
                                      .hostname = box_config_hostname(b, o),
@@ -112,13 +154,28 @@ int box_net_join(struct network_link *l, const struct box *b, const char *name, 
                                      .n_dns = (size_t)o->dns.n};
     int r = box_networks(state, sizeof(state), e);
     if (r == 0)
-        r = b->entered ? error_set(&why, EPERM, "a bridge needs root")
+        r = b->entered ? error_set(&why, EPERM, "a bridge needs root, and user mode: %s", network_user_missing())
                        : network_join(l, state, o->network ? o->network : NETWORK_DEFAULT, &m, &why);
+    if (r < 0 && user_will_do(b, o, r)) {
+        join_user(l, u, o, ports);
+        if (!b->entered)
+            snprintf(l->note, sizeof(l->note), "network in user mode: %.140s", why.msg);
+        return 0;
+    }
     if (r < 0 && can_do_without(o, r)) {
         snprintf(l->note, sizeof(l->note), "no network but the loopback interface: %.140s", why.msg);
         return 0;
     }
     return r < 0 ? error_set(e, why.code ? why.code : -r, "%s", why.msg) : r;
+}
+
+json_t *box_net_user_json(const struct network_link *l)
+{
+    char address[INET_ADDRSTRLEN], gateway[INET_ADDRSTRLEN], server[INET_ADDRSTRLEN];
+    if (!l->user)
+        return NULL;
+    return json_pack("{s:s,s:s,s:i,s:s,s:s}", "network", NETWORK_USER, "address", dotted(l->address, address), "prefix",
+                     (int)l->prefix, "gateway", dotted(l->gateway, gateway), "names", dotted(l->server, server));
 }
 
 void box_net_forget(const char *id)
@@ -166,13 +223,6 @@ static void add_file(struct text *t, const char *path)
         add(t, "%s%s", copy, size && copy[size - 1] != '\n' ? "\n" : "");
 }
 
-static const char *dotted(u32 address, char out[INET_ADDRSTRLEN])
-{
-    const struct in_addr a = {htonl(address)};
-    inet_ntop(AF_INET, &a, out, INET_ADDRSTRLEN);
-    return out;
-}
-
 static void make_hosts(struct text *t, const struct box *b, const struct box_options *o, const struct network_link *l)
 {
     char address[INET_ADDRSTRLEN] = "127.0.1.1";
@@ -180,7 +230,7 @@ static void make_hosts(struct text *t, const struct box *b, const struct box_opt
         add_file(t, "/etc/hosts");
     } else {
         add(t, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s\t%s\n",
-            l->map ? dotted(l->address, address) : address, box_config_hostname(b, o));
+            l->address ? dotted(l->address, address) : address, box_config_hostname(b, o));
     }
     for (int i = 0; i < o->hosts.n; i++) {
         const char *colon = strchr(o->hosts.v[i], ':');
@@ -212,14 +262,14 @@ static void make_resolver(struct text *t, const struct box_options *o, const str
         add_file(t, RESOLV_CONF);
         return;
     }
-    if (!l->map)
+    if (!l->address)
         return;
     if (l->names)
-        add(t, "nameserver %s\n", dotted(l->gateway, address));
+        add(t, "nameserver %s\n", dotted(l->server, address));
     for (int i = 0; !l->names && i < o->dns.n; i++)
         add(t, "nameserver %s\n", o->dns.v[i]);
     add_resolver(t, !l->names && !o->dns.n);
-    if (l->names)
+    if (l->names && !l->user)
         add(t, "options ndots:0\n"); /* a container's name comes before one of the search domains */
 }
 

@@ -63,7 +63,7 @@ int box_space_join(const struct box *b, struct error *e);
 /* Run `call` where all files of this user's containers can be removed: for who is not root a child in a user namespace. */
 int box_space_do(int (*call)(void *arg, struct error *e), void *arg, struct error *e);
 /* Write down how a container was made, for `inspect`; "made.json". */
-int box_space_note(const struct box *b, const struct box_space *s, struct error *e);
+int box_space_note(const struct box *b, const struct box_space *s, const struct network_link *l, struct error *e);
 /* .. and what was written, or NULL. */
 json_t *box_space_json(const struct box *b);
 
@@ -85,6 +85,8 @@ int box_user_find(int root, const char *text, struct box_user *u, struct error *
 /* The bundle's configuration. A new reference or NULL with `e`. */
 json_t *box_config_make(const struct box *b, const struct box_options *o, const struct image *i,
                         const struct box_user *u, struct error *e);
+/* Let it be born into a namespace that is there: a descriptor of this process. */
+void box_config_join(json_t *config, const char *type, int namespace);
 /* Options that can be wrong by themselves. */
 int box_config_check(const struct box_options *o, struct error *e);
 const char *box_config_hostname(const struct box *b, const struct box_options *o);
@@ -97,8 +99,10 @@ const char *box_config_user(const struct box_options *o, const struct image *i);
 int box_net_check(const struct box_options *o, struct error *e);
 bool box_net_is_host(const struct box_options *o);
 /* Become a member of its network; `l` stays zero (but for a note) when it has none, or this host's. */
-int box_net_join(struct network_link *l, const struct box *b, const char *name, const struct box_options *o,
-                 struct error *e);
+int box_net_join(struct network_link *l, struct network_user *u, const struct box *b, const char *name,
+                 const struct box_options *o, struct error *e);
+/* What `inspect` says of user mode, or NULL. A new reference. */
+json_t *box_net_user_json(const struct network_link *l);
 /* What a keeper that is gone has left. */
 void box_net_forget(const char *id);
 /* Its address, or NULL. */

@@ -103,10 +103,10 @@ static json_t *numbers(const struct box_space *s)
     return s->single[0] ? json_sprintf("one: %s", s->single) : json_string("a range of their own");
 }
 
-int box_space_note(const struct box *b, const struct box_space *s, struct error *e)
+int box_space_note(const struct box *b, const struct box_space *s, const struct network_link *l, struct error *e)
 {
-    json_t *j = json_pack("{s:s,s:b,s:o}", "root", box_root_is_overlay(b, NULL) == 0 ? "overlayfs" : "copies",
-                          "rootless", b->rootless, "numbers", numbers(s));
+    json_t *j = json_pack("{s:s,s:b,s:o,s:o*}", "root", box_root_is_overlay(b, NULL) == 0 ? "overlayfs" : "copies",
+                          "rootless", b->rootless, "numbers", numbers(s), "network", box_net_user_json(l));
     CLEANUP_FREE char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
     return text ? tree_write(b->dir, MADE_FILE, text, strlen(text), false, e) : error_set(e, ENOMEM, "out of memory");

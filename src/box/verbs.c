@@ -158,6 +158,9 @@ json_t *box_inspect(const struct machine_row *row)
         json_object_set_new(out, "stats", json_incref(json_object_get(stats, "data")));
     json_decref(stats);
     json_t *made = box_space_json(&b);
+    if (made && !net && lives(row) && json_object_get(made, "network"))
+        json_object_set(out, "network", json_object_get(made, "network"));
+    json_object_del(made, "network");
     if (made)
         json_object_set_new(out, "made", made);
     if (b.dir >= 0 && sys_read_at(b.dir, "image.json", 1 << 20, &text, &size) == 0)

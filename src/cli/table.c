@@ -103,9 +103,8 @@ const struct option_def cli_options[OPT_COUNT] = {
          .help = "a network card, as often as there are cards: user (the default; user,host lets the guest "
                  "reach what this host serves on its loopback addresses, as 10.0.2.2), tap:IFNAME, "
                  "bridge:NAME, switch:NAME (between machines of yours), none; ,mac=52:54:00:12:34:56. A container has "
-                 "bridge (the default as root), a network made by `trapeze network create`, host (this host's network) "
-                 "or none "
-                 "(only its loopback interface)"},
+                 "bridge (the default as root), user (the default else), a network made by `trapeze network create`, "
+                 "host (this host's network) or none (only its loopback interface)"},
     [OPT_PUBLISH] = {.name = "publish",
                      .letter = 'p',
                      .kind = OPTION_LIST,

@@ -272,8 +272,8 @@ struct host_keeper_seal {
 };
 int host_seal_keeper(const struct host_keeper_seal *s, struct error *e);
 
-/* Back ends of network cards: internet sockets and no file but a stand-in; one tap; wires that come through one socket. */
-int host_seal_net_user(struct error *e);
+/* Back ends of network cards: internet sockets and no file but a stand-in, with a tap of a container, or -1; one tap; wires that come through one socket. */
+int host_seal_net_user(int tap, struct error *e);
 int host_seal_net_tap(int tap, struct error *e);
 int host_seal_net_switch(int listener, int dir, struct error *e);
 /* Who answers for the names of containers: internet sockets, connections at `listener`, locks of `file`. */

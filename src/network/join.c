@@ -220,6 +220,7 @@ static int enter(struct network_link *l, const char *network, const struct netwo
     l->prefix = h->prefix;
     read_servers(h);
     l->names = names_start(l, network, h, NULL) == 0;
+    l->server = l->gateway;
     return 0;
 }
 

@@ -122,18 +122,19 @@ int nl_bridge_make(int nl, const char *name, u32 mtu)
     return ask(nl, &q);
 }
 
-/* Both ends at once: ours a port of the bridge, the other one eth0 of the container, which can not be up before this one is made. */
+/* Both ends at once: ours a port of the bridge, if there is one, the other one eth0 of the container, which can not be up before this one is made. */
 int nl_cable_make(int nl, const struct nl_link *l)
 {
     struct request q;
     const struct ifinfomsg up = {.ifi_flags = IFF_UP, .ifi_change = IFF_UP};
     const struct ifinfomsg down = {0};
-    u32 bridge = if_nametoindex(l->bridge);
-    if (!bridge)
+    u32 bridge = l->bridge ? if_nametoindex(l->bridge) : 0;
+    if (l->bridge && !bridge)
         return -ENODEV;
     begin(&q, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &up, sizeof(up));
     put_text(&q, IFLA_IFNAME, l->name);
-    put32(&q, IFLA_MASTER, bridge);
+    if (bridge)
+        put32(&q, IFLA_MASTER, bridge);
     if (l->mtu)
         put32(&q, IFLA_MTU, l->mtu);
     nest(&q, IFLA_LINKINFO);
@@ -142,7 +143,8 @@ int nl_cable_make(int nl, const struct nl_link *l)
     nest(&q, VETH_INFO_PEER);
     memcpy(extend(&q, sizeof(down)), &down, sizeof(down));
     put_text(&q, IFLA_IFNAME, l->peer);
-    put(&q, IFLA_ADDRESS, l->peer_mac, 6);
+    if (l->peer_mac)
+        put(&q, IFLA_ADDRESS, l->peer_mac, 6);
     put32(&q, IFLA_NET_NS_FD, (u32)l->peer_namespace);
     if (l->mtu)
         put32(&q, IFLA_MTU, l->mtu);

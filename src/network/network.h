@@ -64,7 +64,9 @@ struct network_link {
     size_t n_reserved;
     u32 address, gateway; /* as numbers */
     u8 prefix;
-    bool names;     /* the bridge answers for names */
+    bool names; /* `server` answers for names */
+    u32 server;
+    bool user;      /* user mode: only the numbers above count */
     char note[200]; /* what the user should know, "" */
 };
 
@@ -80,6 +82,29 @@ int network_connect(struct network_link *l, pid_t pid, struct error *e);
 void network_leave(struct network_link *l);
 /* Take away what a member without an owner has left, in any network; one that is not there is no error. */
 void network_forget(const char *state, const char *id);
+
+/* --- user mode (user.c): without a bridge and without privileges --- */
+
+#define NETWORK_USER         "user"
+#define NETWORK_USER_ADDRESS 0x0a00020fu /* 10.0.2.15, as backend/net/user.c has it for the first card */
+#define NETWORK_USER_GATEWAY 0x0a000202u
+#define NETWORK_USER_NAMES   0x0a000203u
+#define NETWORK_USER_PREFIX  24
+
+struct network_user {
+    struct net_forward ports[NETWORK_PORTS_MAX];
+    size_t n_ports;
+    bool host_loopback; /* the gateway is the host's loopback interface */
+    bool connected;
+    int namespace; /* the network namespace of the container to be, when connected */
+    struct net_backend back;
+};
+/* A network namespace with eth0 in it, libslirp behind that, ports bound. The caller has one thread. */
+int network_user_connect(struct network_user *u, struct error *e);
+/* Safe on a zeroed one, and twice. */
+void network_user_leave(struct network_user *u);
+/* Why this host has no user mode, or NULL. */
+const char *network_user_missing(void);
 
 /* {"network","address","gateway","prefix","mac"} of a member or NULL. A new reference. */
 json_t *network_member_json(const char *state, const char *id);

@@ -110,7 +110,7 @@ int state_take(int file, struct state_file *map);
 
 /* --- netlink.c --- */
 
-struct nl_link {
+struct nl_link { /* bridge, peer_mac: may be NULL */
     const char *name, *bridge, *peer;
     int peer_namespace;
     const u8 *peer_mac;

@@ -8,10 +8,14 @@ import glob
 import json
 import os
 import pwd
+import random
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from chroot import leave_chroot
@@ -101,6 +105,109 @@ def test_networks(p):
     assert set(p.run("--network", "host", "box", "ls", "/sys/class/net").split()) == \
         {os.path.basename(d) for d in glob.glob("/sys/class/net/*") if os.path.isdir(d)}
     p.refused(125, "a bridge needs root", "run", "--rm", "--network", "bridge", "box", "true")
+
+
+def exchange(port, data):
+    """All that comes back from a TCP port of the host, after `data` went there and was ended."""
+    with socket.create_connection(("127.0.0.1", port), timeout=run.PATIENCE) as s:
+        def send():
+            try:
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # nobody is there yet
+        sender = threading.Thread(target=send)
+        sender.start()
+        got = b""
+        while chunk := s.recv(1 << 20):
+            got += chunk
+        sender.join()
+        return got
+
+
+def served(port):
+    """Whether somebody answers there already: what is published accepts before anybody listens inside."""
+    try:
+        return exchange(port, b"x") == b"x"
+    except OSError:
+        return False
+
+
+def test_user_network(p):
+    """The default: an address, ports of the host that lead in, and nobody behind them at the end."""
+    tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
+    p.good("run", "-d", "--name", "a", "-p", f"{tcp}:7", "-p", f"127.0.0.1:{udp}:9/udp", "box", "sh", "-c",
+           "nc -ll -p 7 -e cat & sleep 1000")
+    network = json.loads(p.good("inspect", "a"))["network"]
+    assert network["network"] == "user" and network["address"] == "10.0.2.15", network
+    assert "10.0.2.15/24" in p.good("exec", "a", "ip", "address") and "via 10.0.2.2" in p.good("exec", "a", "ip", "route")
+    run.until(lambda: served(tcp))
+    data = random.Random(1).randbytes(3 << 20)
+    assert exchange(tcp, data) == data
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.bind(("127.0.0.1", udp))
+            raise AssertionError("the UDP port is nobody's")
+        except OSError:
+            pass
+    p.refused(125, f"port {tcp} is in use", "run", "--rm", "-p", f"{tcp}:7", "box", "true")
+    p.refused(125, "needs privileges", "run", "--rm", "-p", "81:7", "box", "true")
+    keeper = p.rows()[0]["keeper"]
+    os.kill(keeper, signal.SIGKILL)
+    run.until(lambda: keeper not in p.processes())
+    assert p.rows() == []
+    run.until(lambda: not p.processes())
+    p.good("rm", "a")
+    p.good("run", "--rm", "-p", f"{tcp}:7", "box", "true")
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_loopback_of_the_host(p):
+    """It is reached at 10.0.2.2 by who asked for it, and by nobody else."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+
+        def close_all():
+            try:
+                while True:
+                    s.accept()[0].close()
+            except OSError:
+                pass
+        threading.Thread(target=close_all, daemon=True).start()
+        ask = ("box", "sh", "-c", f"echo x | nc -w 3 10.0.2.2 {port} && echo reached || echo not")
+        assert p.run("--network", "user,host", *ask) == "reached\n"
+        assert p.run("--network", "user", *ask) == "not\n"
+        assert p.run("--network", "none", *ask) == "not\n"
+
+
+def test_names(p):
+    """Questions go to the host's server, which is on its loopback interface; or to those of --dns."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 53))
+
+        def answer():
+            while True:
+                q, who = s.recvfrom(1000)
+                if q == b"end":
+                    return
+                end = q.index(b"\0", 12) + 5
+                one = q[end - 4:end - 2] == b"\0\1"  # A
+                record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x0a\x09\x08\x07" if one else b""
+                s.sendto(q[:2] + b"\x81\x80\0\1" + bytes([0, one]) + bytes(4) + q[12:end] + record, who)
+        server = threading.Thread(target=answer)
+        server.start()
+        try:
+            out = p.run("box", "nslookup", "name.test")
+            assert "10.9.8.7" in out and "10.0.2.3" in out, out
+        finally:
+            s.sendto(b"end", s.getsockname())
+            server.join()
+    assert p.run("--dns", "192.0.2.1", "box", "cat", "/etc/resolv.conf") == "nameserver 192.0.2.1\n"
 
 
 def test_without_delegation(p):
@@ -260,7 +367,7 @@ def range_is_too_short(p):
 
 SHARED = ("input", "reader_leaves", "escape_leaves", "layers_are_shared", "terminal", "signals_are_passed",
           "stop_asks", "attach", "follow", "slow_reader_loses_nothing", "garbage_leaves_containers", "keeper_is_killed", "killed")
-RANGE_SHARED = ("options", "exec", "streams_are_the_users")
+RANGE_SHARED = ("streams_and_status", "options", "exec", "streams_are_the_users")
 
 
 def tests_of(ranged):
@@ -283,11 +390,13 @@ def main():
     if why:
         print("1..0 # SKIP user namespaces are forbidden here:", why)
         return 0
-    own_network()
     with tempfile.TemporaryDirectory(prefix="trapeze-rootless-") as shared:
         os.chmod(shared, 0o755)
         RANGES, PROGRAM = shared + "/ranges", shared + "/trapeze"
         set_range(0)
+        with open(RANGES + ".resolv", "w") as f:
+            f.write("nameserver 127.0.0.1\n")
+        own_network(RANGES + ".resolv")
         own_files()
         shutil.copy(os.environ["TRAPEZE"], PROGRAM)
         script(shared + "/as-user", PROGRAM)

@@ -27,7 +27,7 @@ from own_network import own_network
 TRAPEZE = os.environ["TRAPEZE"]
 KILLS = int(os.environ.get("KILLS", "10"))
 BUSYBOX = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
-PATIENCE = 60
+PATIENCE = int(os.environ.get("PATIENCE", "60"))
 SEED = 1
 OWNER = os.geteuid()  # of what TRAPEZE makes
 
@@ -241,6 +241,27 @@ def test_isolation(p):
     out = p.run("box", "sh", "-c", "mknod /tmp/d b 8 0 && cat /tmp/d; cat /proc/kcore | wc -c; echo x > /proc/sysrq-trigger; "
                 "mount -t tmpfs x /tmp; unshare -U true; true")
     assert out.strip() == "0", out
+
+
+def test_user_network(p):
+    """Root's user mode is a tap; the rest of it is in rootless.py."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    p.good("run", "-d", "--name", "a", "--network", "user", "-p", f"{port}:7", "box", "nc", "-ll", "-p", "7", "-e", "cat")
+    tap = os.path.exists("/dev/net/tun")
+    assert (p.call("exec", "a", "ls", "/sys/class/net/eth0/tun_flags")[0] == 0) == tap
+
+    def echoed():
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as s:
+                s.sendall(b"there")
+                return s.recv(100) == b"there"
+        except OSError:
+            return False
+    until(echoed)
+    p.good("rm", "-f", "a")
+    until(lambda: not p.processes())
 
 
 def test_limits(p):

@@ -263,7 +263,7 @@ static int seal(enum kind kind, const struct fixture *f)
     case KEEPER:
         return host_seal_keeper(&k, NULL);
     case USER:
-        return host_seal_net_user(NULL);
+        return host_seal_net_user(-1, NULL);
     case TAP:
         return host_seal_net_tap(90, NULL);
     case SHARE:

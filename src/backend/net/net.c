@@ -74,14 +74,15 @@ void net_backend_stop(struct net_backend *b)
         host_child_kill(&b->child);
         host_child_reap(&b->child, true, &code, &sig);
     }
-    host_unmap(b->wire, wire_size());
+    if (b->wire)
+        host_unmap(b->wire, wire_size());
     host_unmap(b->count, PAGE_SIZE);
     b->wire = NULL;
     b->count = NULL;
 }
 
 /* A process of its own for the card: it has the job, and has answered. */
-static int spawn(struct net_backend *b, const struct net_job *job, int count, struct error *e)
+static int spawn(struct net_backend *b, const struct net_job *job, int tap, int count, struct error *e)
 {
     char *const argv[] = {(char[]){"trapeze"}, (char[]){NET_ARG}, (char *)(uintptr_t)kinds[job->kind].name, NULL};
     struct answer a = {{0}, ""};
@@ -89,7 +90,7 @@ static int spawn(struct net_backend *b, const struct net_job *job, int count, st
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(e, errno, "socketpair: %s", strerror(errno));
     b->control = pair[0];
-    const int fds[] = {pair[1], b->wire_fd, b->wake_fd, b->wake_cell_fd, count};
+    const int fds[] = {pair[1], tap >= 0 ? tap : b->wire_fd, b->wake_fd, b->wake_cell_fd, count};
     int r = host_spawn_self(&b->child, argv, fds, ARRAY_LEN(fds), e);
     close(pair[1]);
     if (r < 0)
@@ -117,12 +118,30 @@ int net_backend_start(struct net_backend *b, const struct net_job *job, int wake
              !(b->count = host_map_shared(count, PAGE_SIZE, e)))
         r = -ENOMEM;
     else if (job->kind != NET_SWITCH)
-        r = spawn(b, job, count, e);
+        r = spawn(b, job, -1, count, e);
     else if ((r = net_switch_join(dir, job->name, b->wire_fd, b->wake_fd, b->wake_cell_fd, count, e)) >= 0) {
         b->control = r;
         memcpy(b->name, job->name, sizeof(b->name));
         r = 0;
     }
+    close_fd(&count);
+    if (r < 0)
+        net_backend_stop(b);
+    return r;
+}
+
+int net_backend_start_on(struct net_backend *b, const struct net_job *job, int tap, struct error *e)
+{
+    *b = (struct net_backend){.kind = job->kind, .child = {.pid = -1, .pidfd = -1}, .control = -1, .wire_fd = -1};
+    int r = 0, count = host_memfd("trapeze-net-count", PAGE_SIZE, e);
+    b->wake_fd = host_event_create(e);
+    b->wake_cell_fd = b->wake_fd < 0 ? -1 : dup(b->wake_fd); /* nobody is signalled: the kernel wakes */
+    if (count < 0 || b->wake_fd < 0 || b->wake_cell_fd < 0)
+        r = error_set(e, EMFILE, "--network: no descriptors left");
+    else if (!(b->count = host_map_shared(count, PAGE_SIZE, e)))
+        r = -ENOMEM;
+    else
+        r = spawn(b, job, tap, count, e);
     close_fd(&count);
     if (r < 0)
         net_backend_stop(b);
@@ -135,7 +154,7 @@ void net_ready(struct net_life *l, const struct error *e)
 {
     struct answer a = {*e, ""};
     memcpy(a.name, l->name, sizeof(a.name));
-    if (!e->code)
+    if (!e->code && !l->job.on_tap)
         wire_set_link(&l->port.wire, true);
     if (write(l->control, &a, sizeof(a)) != sizeof(a))
         _exit(1); /* the keeper has gone */
@@ -143,15 +162,17 @@ void net_ready(struct net_life *l, const struct error *e)
 
 static int attach(struct net_life *l, struct error *e)
 {
-    void *wire = host_map_shared(NET_FD_WIRE, wire_size(), e);
-    l->port.count = wire ? host_map_shared(NET_FD_COUNT, PAGE_SIZE, e) : NULL;
+    void *wire = l->job.on_tap ? NULL : host_map_shared(NET_FD_WIRE, wire_size(), e);
+    l->port.count = wire || l->job.on_tap ? host_map_shared(NET_FD_COUNT, PAGE_SIZE, e) : NULL;
     if (!l->port.count)
         return -ENOMEM;
-    wire_attach(&l->port.wire, wire, false);
     l->port.wake = NET_FD_WAKE;
     l->port.wake_peer = NET_FD_WAKE_CELL;
-    close(NET_FD_WIRE);
     close(NET_FD_COUNT);
+    if (l->job.on_tap)
+        return 0;
+    wire_attach(&l->port.wire, wire, false);
+    close(NET_FD_WIRE);
     return 0;
 }
 

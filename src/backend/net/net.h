@@ -54,12 +54,13 @@ struct net_job {
     enum net_kind kind;
     unsigned number;         /* of the card: users' networks differ by it */
     char name[NET_NAME_MAX]; /* interface, bridge */
+    bool on_tap;             /* NET_USER: no wire, but a tap: a container's (net_backend_start_on) */
     bool host_loopback;      /* the guest may reach what the host serves on its loopback addresses */
     unsigned n_forwards;
     struct net_forward forward[NET_FORWARDS];
 };
 
-/* Descriptors of such a process. */
+/* Descriptors of such a process; a tap is in the wire's place. */
 enum net_fd { NET_FD_CONTROL = HOST_FIRST_FD, NET_FD_WIRE, NET_FD_WAKE, NET_FD_WAKE_CELL, NET_FD_COUNT, NET_FD_END };
 
 /* The back end's end of a card. */
@@ -88,6 +89,8 @@ struct net_backend {
  */
 int net_backend_start(struct net_backend *b, const struct net_job *job, int wake_cell, const char *dir,
                       struct error *e);
+/* The same in user mode, for who holds a tap or a packet socket, with virtio headers of 10 bytes, instead of a wire. The tap stays the caller's. */
+int net_backend_start_on(struct net_backend *b, const struct net_job *job, int tap, struct error *e);
 void net_backend_stop(struct net_backend *b);
 
 /* The life of a back end: called by main() when argv[1] is NET_ARG. Returns the process's exit status. */

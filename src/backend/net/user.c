@@ -18,6 +18,11 @@
  * network with this user's addresses, and the host's loopback. That is why addresses in 127.0.0.0/8 and ::1, with which a
  * guest could name the host's loopback itself, are dropped before libslirp sees them, always; `host` opens 10.0.2.2 and fec0::2 only.
  *
+ * A container has an interface in its network namespace instead of a card (network/user.c): its frames come and go behind the same
+ * header, read and written by this process, on a tap or a packet socket. They are trusted no more than a guest's.
+ *
+ *   tap ──readv──> private ──filter, checksum──> slirp_input        tap <──writev── send_packet, or the queue
+ *
  * The library is opened when the process starts (dlopen): the sealed cell, which is the same program, does not carry it.
  *
  * Not done: ports on IPv6 addresses of the host; a change of the host's DNS server while a machine runs (the copy of resolv.conf stays), multicast, TFTP.
@@ -33,6 +38,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifdef HAVE_SLIRP
@@ -41,6 +47,7 @@
 #define LIBRARY     "libslirp.so.0"
 #define QUEUE_MAX   (4u << 20) /* bytes that wait for room on the wire */
 #define BATCH       64u
+#define TAP_HEADER  10u /* of a tap or a packet socket: net_header without num_buffers */
 #define RESOLV_CONF "/etc/resolv.conf"
 #define NS_PER_MS   1000000ull
 
@@ -71,6 +78,7 @@ struct user {
     void *timer_opaque[SLIRP_TIMER_NUM];
     struct waiting *first, **last;
     u32 queued; /* bytes */
+    int tap;    /* instead of the wire; -1: none, or gone with its namespace */
     u8 frame[NET_FRAME_MAX];
 };
 
@@ -78,9 +86,26 @@ enum { POLL_WAKE, POLL_CONTROL, POLL_SLIRP };
 
 /* --- to the guest --- */
 
+/* What the kernel does not take (a container that ends) is lost as on any cable. */
+static bool put_tap(struct user *u, const void *data, u32 len)
+{
+    struct net_count *n = u->life->port.count;
+    struct net_header h = {.flags = NET_DATA_VALID};
+    const struct iovec v[] = {{&h, TAP_HEADER}, {(void *)(uintptr_t)data, len}};
+    ssize_t r = u->tap < 0 ? -1 : writev(u->tap, v, 2);
+    if (r < 0 && u->tap >= 0 && errno == EAGAIN)
+        return false;
+    n->received += r > 0;
+    n->received_bytes += r > 0 ? len : 0;
+    n->dropped += r < 0;
+    return true;
+}
+
 static bool put(struct user *u, const void *data, u32 len)
 {
     struct net_port *p = &u->life->port;
+    if (u->life->job.on_tap)
+        return put_tap(u, data, len);
     const struct net_header h = {.flags = wire_takes(&p->wire) & NET_TAKES_CSUM ? NET_DATA_VALID : 0};
     u8 *place = wire_reserve(&p->wire, len);
     if (!place)
@@ -142,20 +167,40 @@ static bool names_loopback(const u8 *f, u32 len)
     return !memcmp(to, zero, 15) || !memcmp(to, mapped, 12); /* :: and ::1, ::ffff:a.b.c.d */
 }
 
-static void take(struct user *u, const struct wire_frame *w)
+/* A frame that is in u->frame. */
+static void take(struct user *u, struct net_header *h, u32 len)
 {
     struct net_count *n = u->life->port.count;
-    struct net_header h = w->h;
-    memcpy(u->frame, w->data, w->len);
-    if (!net_header_check(&h, w->len, NET_TAKES_CSUM) || names_loopback(u->frame, w->len)) {
+    if (!net_header_check(h, len, NET_TAKES_CSUM) || names_loopback(u->frame, len)) {
         n->dropped++;
         return;
     }
-    if (h.flags & NET_NEEDS_CSUM)
-        net_finish_checksum(u->frame, w->len, &h);
+    if (h->flags & NET_NEEDS_CSUM)
+        net_finish_checksum(u->frame, len, h);
     n->sent++;
-    n->sent_bytes += w->len;
-    u->lib.slirp_input(u->slirp, u->frame, (int)w->len);
+    n->sent_bytes += len;
+    u->lib.slirp_input(u->slirp, u->frame, (int)len);
+}
+
+/* Whether a batch's worth was there. */
+static bool take_from_tap(struct user *u)
+{
+    struct net_header h = {0};
+    const struct iovec v[] = {{&h, TAP_HEADER}, {u->frame, sizeof(u->frame)}};
+    unsigned n = 0;
+    for (; n < BATCH && !u->first && u->tap >= 0; n++) {
+        ssize_t r = readv(u->tap, v, 2);
+        if (r < 0 && errno != EAGAIN && errno != EINTR)
+            u->tap = -1; /* its namespace has ended */
+        if (r < 0)
+            break;
+        u32 len = (u32)(r - (ssize_t)MIN((size_t)r, TAP_HEADER));
+        if (len >= NET_FRAME_MIN)
+            take(u, &h, len);
+        else
+            u->life->port.count->dropped++;
+    }
+    return n == BATCH;
 }
 
 /* Whether a batch's worth was there. */
@@ -164,9 +209,13 @@ static bool take_frames(struct user *u)
     struct net_port *p = &u->life->port;
     struct wire_frame f;
     unsigned n = 0;
+    if (u->life->job.on_tap)
+        return take_from_tap(u);
     wire_look(&p->wire);
     for (; n < BATCH && !u->first && wire_peek(&p->wire, &f); n++) {
-        take(u, &f);
+        struct net_header h = f.h;
+        memcpy(u->frame, f.data, f.len);
+        take(u, &h, f.len);
         wire_release(&p->wire, &f);
     }
     return n == BATCH;
@@ -280,11 +329,30 @@ static int time_left(const struct user *u, u32 limit)
     return left >= UINT32_MAX ? -1 : (int)MIN(left, (u64)INT32_MAX);
 }
 
+/* The same with a tap: the kernel says when it has frames, or room. */
+static bool sleep_on_tap(struct user *u, bool busy, bool open)
+{
+    u32 limit = UINT32_MAX;
+    u->n_fds = POLL_SLIRP;
+    u->fds[POLL_WAKE] = (struct pollfd){.fd = u->tap, .events = open ? POLLIN : POLLOUT};
+    u->fds[POLL_CONTROL] = (struct pollfd){.fd = u->life->control, .events = POLLIN};
+    if (open)
+        u->lib.slirp_pollfds_fill(u->slirp, &limit, add_poll, u);
+    int n = poll(u->fds, u->n_fds, busy ? 0 : time_left(u, limit));
+    if (u->fds[POLL_WAKE].revents & (POLLERR | POLLNVAL))
+        u->tap = -1;
+    if (open)
+        u->lib.slirp_pollfds_poll(u->slirp, n < 0, get_revents, u);
+    return !u->fds[POLL_CONTROL].revents;
+}
+
 /* Sleep until something happens; libslirp's sockets are looked at unless frames wait. */
 static bool sleep_on(struct user *u, bool busy, bool open)
 {
     struct net_port *p = &u->life->port;
     u32 limit = UINT32_MAX;
+    if (u->life->job.on_tap)
+        return sleep_on_tap(u, busy, open);
     u->n_fds = POLL_SLIRP;
     u->fds[POLL_WAKE] = (struct pollfd){.fd = p->wake, .events = POLLIN};
     u->fds[POLL_CONTROL] = (struct pollfd){.fd = u->life->control, .events = POLLIN};
@@ -301,6 +369,12 @@ static bool sleep_on(struct user *u, bool busy, bool open)
     return !u->fds[POLL_CONTROL].revents;
 }
 
+static void signal_peer(struct user *u)
+{
+    if (!u->life->job.on_tap)
+        net_port_signal(&u->life->port);
+}
+
 static void serve(struct user *u)
 {
     bool on = true;
@@ -308,9 +382,9 @@ static void serve(struct user *u)
         bool open = drain(u);
         bool busy = open && take_frames(u);
         run_timers(u);
-        net_port_signal(&u->life->port);
+        signal_peer(u);
         on = sleep_on(u, busy, open && drain(u));
-        net_port_signal(&u->life->port);
+        signal_peer(u);
     }
 }
 
@@ -414,6 +488,7 @@ int net_user_run(struct net_life *l, struct error *e)
         return error_set(e, ENOMEM, "--network user: out of memory");
     u->life = l;
     u->last = &u->first;
+    u->tap = l->job.on_tap ? NET_FD_WIRE : -1;
     for (unsigned i = 0; i < SLIRP_TIMER_NUM; i++)
         u->timer_at[i] = UINT64_MAX;
     int r = open_library(&u->lib, e);
@@ -422,7 +497,8 @@ int net_user_run(struct net_life *l, struct error *e)
     for (unsigned i = 0; i < l->job.n_forwards; i++)
         if ((r = add_forward(u, &l->job.forward[i], e)) < 0)
             return r;
-    if ((r = host_stand_in(RESOLV_CONF, e)) < 0 || (r = host_confine(false, e)) < 0 || (r = host_seal_net_user(e)) < 0)
+    if ((r = host_stand_in(RESOLV_CONF, e)) < 0 || (r = host_confine(false, e)) < 0 ||
+        (r = host_seal_net_user(u->tap, e)) < 0)
         return r;
     net_ready(l, e);
     serve(u);

@@ -267,11 +267,13 @@ int host_seal_keeper(const struct host_keeper_seal *s, struct error *e)
         }                                                                                                \
     }
 
-int host_seal_net_user(struct error *e)
+int host_seal_net_user(int tap, struct error *e)
 {
     const struct rule rules[] = {
         {SYS_read, {{0}}},
         {SYS_write, {{0}}},
+        {SYS_readv, {ARG_IS(1, tap)}},
+        {SYS_writev, {ARG_IS(1, tap)}},
         {SYS_recvfrom, {{0}}},
         {SYS_sendto, {{0}}},
         {SYS_recvmsg, {{0}}},
