@@ -12,6 +12,7 @@
  *         root                        where the keeper mounts it: empty for everybody else
  *         config.json                 the bundle
  *         hosts, hostname, resolv.conf
+ *         made.json, start.json       how it was made, for `inspect`; options that its next life needs
  *         oci/ID/                     its state (container/store.h)
  *     STATE/trapeze/machines/ID/      as of machines: console.log, control, end.json
  *     STATE/trapeze/networks/         of network/network.h
@@ -61,6 +62,7 @@ struct box_options {
     u8 escape;             /* key that leaves it, 0: none */
     /* A step of a build (build.c): made of this, borrowed, instead of `image`; it ends when who started it does. */
     const struct image *made;
+    const char *again; /* id of a container that has ended: all else comes from its directory (again.c) */
 };
 
 struct box_started {
@@ -75,6 +77,12 @@ struct box_started {
  * when it could not be started. *left: the escape key was pressed, it goes on. Before: protect_self.
  */
 int box_run(const struct box_options *o, struct box_started *started, int *status, bool *left, struct error *e);
+
+/*
+ * Another life for a container that has ended, in the background, with what it has written and the options it was run with. As
+ * box_run; before: box_protect, and no registry is open in this process.
+ */
+int box_start(const struct machine_row *row, struct box_started *started, int *status, struct error *e);
 
 /*
  * Make sure that the container can not write to this program (container/protect.h): executes it again where it must. Who makes

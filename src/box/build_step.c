@@ -362,7 +362,7 @@ static int child_work(struct files *f, const struct image *image, struct error *
     int r =
         box.dir < 0 ? sys_error(e, "%s", box.data) : box_root_prepare(&box, &f->b->store, image, layers, &overlay, e);
     if (r == 0)
-        r = box_root_mount(&box, image, f->b->store.path, layers, overlay, true, e);
+        r = box_root_mount(&box, image, f->b->store.path, layers, image->manifest.n_layers, overlay, true, e);
     if (r == 0)
         r = box_root_is_overlay(&box, e);
     if (r == 0 && f->from) {

@@ -229,6 +229,32 @@ int box_run(const struct box_options *o, struct box_started *started, int *statu
     return r;
 }
 
+int box_start(const struct machine_row *row, struct box_started *started, int *status, struct error *e)
+{
+    const struct box_options o = {.image = "", .again = row->id, .detach = true};
+    int pair[2];
+    *status = BOX_FAILED;
+    if (row->keeper_start && sys_start_time(row->keeper_pid) == row->keeper_start)
+        return error_set(e, EEXIST, "container %s: runs already", row->name);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return sys_error(e, "socketpair");
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(pair[0]);
+        box_keeper(&o, pair[1]);
+    }
+    close(pair[1]);
+    int r = pid < 0 ? sys_error(e, "fork") : await_start(pair[0], started, status, e);
+    close(pair[0]);
+    if (r < 0 && pid > 0)
+        waitpid(pid, NULL, 0);
+    if (r == 0 && started->note[0])
+        fprintf(stderr, "trapeze: %s\n", started->note);
+    if (r == 0)
+        *status = 0;
+    return r;
+}
+
 /* The keeper lives in this process's image, without its descriptors: what the build has locked is not the keeper's. */
 static _Noreturn void step_keeper(const struct box_options *o, int fd)
 {

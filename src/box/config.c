@@ -286,7 +286,10 @@ void box_config_join(json_t *config, const char *type, int namespace)
     json_array_foreach(json_object_get(json_object_get(config, "linux"), "namespaces"), i, one)
     {
         const char *is = json_string_value(json_object_get(one, "type"));
-        if (is && !strcmp(is, type))
+        if (!is || strcmp(is, type))
+            continue;
+        json_object_del(one, "path");
+        if (namespace >= 0)
             json_object_set_new(one, "path", json_sprintf("/proc/%d/fd/%d", (int)getpid(), namespace));
     }
 }

@@ -63,6 +63,7 @@ struct keeper {
     struct network_link net;
     struct network_user user;
     struct box_space space;
+    struct box_again again;
     pid_t pid;
     bool ended;
     int status;
@@ -258,6 +259,15 @@ static int write_config(struct keeper *k, const struct image *i, struct error *e
     return tree_write(k->box.dir, "config.json", text, strlen(text), false, e);
 }
 
+/* What it is made of is there. */
+static int begin(struct keeper *k, struct error *e)
+{
+    int r = box_log_open(&k->log, k->row.log, e);
+    if (r == 0 && (k->listen = box_wire_listen(k->row.socket, e)) < 0)
+        r = k->listen;
+    return r == 0 ? launch(k, e) : r;
+}
+
 static int make(struct keeper *k, struct error *e)
 {
     struct image i;
@@ -274,19 +284,78 @@ static int make(struct keeper *k, struct error *e)
     /* Before there is a mount namespace of our own: the process that answers for names outlives it. */
     r = box_net_join(&k->net, &k->user, &k->box, k->row.name, k->o, e);
     if (r == 0)
-        r = box_root_mount(&k->box, &i, store, layers, overlay, k->o->remove, e);
+        r = box_root_mount(&k->box, &i, store, layers, i.manifest.n_layers, overlay, k->o->remove, e);
     if (r == 0 && k->o->made)
         r = box_root_is_overlay(&k->box, e);
     if (r == 0)
         r = box_space_note(&k->box, &k->space, &k->net, e);
     if (r == 0)
+        r = box_again_save(&k->box, k->o, e);
+    if (r == 0)
         r = write_config(k, &i, e);
     image_free(&i);
+    return r == 0 ? begin(k, e) : r;
+}
+
+/* Its row is ours from here on; another who wanted it comes too late. */
+static int take_row(struct keeper *k, struct error *e)
+{
+    struct machine_row row;
+    int r = registry_open(&k->registry, e);
     if (r == 0)
-        r = box_log_open(&k->log, k->row.log, e);
-    if (r == 0 && (k->listen = box_wire_listen(k->row.socket, e)) < 0)
-        r = k->listen;
-    return r == 0 ? launch(k, e) : r;
+        r = box_sweep(k->registry, e);
+    if (r == 0)
+        r = registry_find(k->registry, k->o->again, &row, e);
+    if (r < 0)
+        return r;
+    if ((r = registry_restart(k->registry, &row, e)) < 0) {
+        registry_row_free(&row);
+        return r;
+    }
+    k->row = row;
+    k->has_row = true;
+    r = registry_started(k->registry, row.id, getpid(), e);
+    return r == 0 ? box_open(&k->box, row.id, false, e) : r;
+}
+
+/* Where the store is, for its layers: what image.json names stays there. */
+static int find_store(char path[PATH_MAX], struct error *e)
+{
+    struct image_store store;
+    int r = image_store_open(&store, NULL, false, e);
+    if (r < 0)
+        return r;
+    memcpy(path, store.path, PATH_MAX);
+    image_store_close(&store);
+    return 0;
+}
+
+static int make_again(struct keeper *k, struct error *e)
+{
+    struct box_again *a = &k->again;
+    char store[PATH_MAX];
+    int r = take_row(k, e);
+    if (r == 0)
+        r = box_again_load(a, &k->box, e);
+    if (r < 0)
+        return r;
+    k->o = &a->o;
+    r = box_space_enter(&k->box, &k->space, e);
+    if (r == 0)
+        r = find_store(store, e);
+    if (r == 0)
+        r = box_net_join(&k->net, &k->user, &k->box, k->row.name, k->o, e);
+    if (r == 0)
+        r = box_root_mount(&k->box, NULL, store, a->layers, a->n_layers, a->overlay, false, e);
+    if (r == 0)
+        r = box_space_note(&k->box, &k->space, &k->net, e);
+    if (r == 0)
+        r = box_net_files(&k->box, k->o, &k->net, e);
+    if (r == 0 && k->net.user)
+        r = network_user_connect(&k->user, e);
+    if (r == 0)
+        r = box_again_config(&k->box, k->row.config, k->user.connected ? k->user.namespace : -1, &k->uid, e);
+    return r == 0 ? begin(k, e) : r;
 }
 
 /* The store's and the container's part of it goes, then the row. */
@@ -574,9 +643,16 @@ static void report(struct keeper *k)
 static void fail(struct keeper *k, const struct error *e)
 {
     struct wire_failure f = {.status = (u32)box_status_of(e), .e = *e};
-    unlink(k->row.socket);
+    if (k->has_row)
+        unlink(k->row.socket);
     leave_network(k);
-    unmake(k);
+    if (!k->o->again) {
+        unmake(k);
+    } else if (k->has_row) { /* what it wrote in its lives before stays */
+        if (k->box.dir >= 0)
+            container_delete(&k->box.host, k->box.id, true, NULL);
+        registry_ended(k->registry, k->row.id, (int)f.status, e->msg, NULL);
+    }
     box_wire_send(k->starter, WIRE_FAILED, &f, sizeof(f));
 }
 
@@ -602,7 +678,7 @@ _Noreturn void box_keeper(const struct box_options *o, int fd)
     const int heard[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT};
     for (size_t i = 0; i < ARRAY_LEN(heard); i++)
         sigaddset(&wanted, heard[i]);
-    int r = make(k, &e);
+    int r = o->again ? make_again(k, &e) : make(k, &e);
     if (r == 0 && (k->signals = signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) {
         r = sys_error(&e, "signalfd");
         container_delete(&k->box.host, k->box.id, true, NULL);

@@ -35,9 +35,12 @@ void box_close(struct box *b);
 /* Layers unpacked, image.json written: rule 1. *overlay: they can be mounted. */
 int box_root_prepare(const struct box *b, const struct image_store *s, const struct image *i, u32 *layers,
                      bool *overlay, struct error *e);
-/* Mount it at "root" (or copy it there, where overlayfs can not be), in a mount namespace of this process's own. `brief`: nobody wants it after a crash of the host. */
-int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, bool overlay, bool brief,
-                   struct error *e);
+/*
+ * Mount it at "root" (or copy it there, where overlayfs can not be), in a mount namespace of this process's own. `i` NULL: for another
+ * life; what was copied is there. `brief`: nobody wants it after a crash of the host.
+ */
+int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, size_t n, bool overlay,
+                   bool brief, struct error *e);
 /*
  * Mount layers so that they can only be read, at `name` of b's directory, in the mount namespace that this process has of its own.
  * `upper`: of a container, above them, or NULL.
@@ -85,7 +88,7 @@ int box_user_find(int root, const char *text, struct box_user *u, struct error *
 /* The bundle's configuration. A new reference or NULL with `e`. */
 json_t *box_config_make(const struct box *b, const struct box_options *o, const struct image *i,
                         const struct box_user *u, struct error *e);
-/* Let it be born into a namespace that is there: a descriptor of this process. */
+/* Let it be born into a namespace that is there: a descriptor of this process; -1: into a new one. */
 void box_config_join(json_t *config, const char *type, int namespace);
 /* Options that can be wrong by themselves. */
 int box_config_check(const struct box_options *o, struct error *e);
@@ -93,6 +96,26 @@ const char *box_config_hostname(const struct box *b, const struct box_options *o
 /* Where the program begins: -w, the image's, or "/". */
 const char *box_config_cwd(const struct box_options *o, const struct image *i);
 const char *box_config_user(const struct box_options *o, const struct image *i);
+
+/* --- again.c --- */
+
+#define BOX_AGAIN_LIST 64
+
+/* What is read for another life. */
+struct box_again {
+    json_t *json; /* owns the strings of `o` */
+    struct box_options o;
+    const char *room[3][BOX_AGAIN_LIST];
+    u32 layers[IMAGE_LAYERS_MAX];
+    size_t n_layers;
+    bool overlay;
+};
+/* Keep what of the options the bundle does not say. */
+int box_again_save(const struct box *b, const struct box_options *o, struct error *e);
+int box_again_load(struct box_again *a, const struct box *b, struct error *e);
+void box_again_free(struct box_again *a);
+/* Write the bundle anew: limits by the row's configuration, the network namespace, or -1. *uid: of its program. */
+int box_again_config(const struct box *b, const char *row, int network, u32 *uid, struct error *e);
 
 /* --- net.c --- */
 

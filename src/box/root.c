@@ -149,8 +149,8 @@ static int copy_layers(const struct box *b, const struct image *i, struct error 
     return r;
 }
 
-int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, bool overlay, bool brief,
-                   struct error *e)
+int box_root_mount(struct box *b, const struct image *i, const char *store, const u32 *layers, size_t n, bool overlay,
+                   bool brief, struct error *e)
 {
     char options[4096], target[64], below[PATH_MAX];
     if (unshare(CLONE_NEWNS) < 0)
@@ -163,7 +163,7 @@ int box_root_mount(struct box *b, const struct image *i, const char *store, cons
     b->dir = open(b->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (b->dir < 0)
         return sys_error(e, "%s", b->data);
-    r = make_options(options, sizeof(options), b, layers, i->manifest.n_layers, brief, e);
+    r = make_options(options, sizeof(options), b, layers, n, brief, e);
     if (r < 0)
         return r;
     snprintf(target, sizeof(target), "/proc/self/fd/%d/root", b->dir);
@@ -171,8 +171,10 @@ int box_root_mount(struct box *b, const struct image *i, const char *store, cons
         return sys_error(e, "%s", below);
     if (overlay && mount("overlay", target, "overlay", 0, options) == 0)
         return 0;
+    if (!i && !overlay)
+        return 0;
     /* No overlayfs in this kernel, or not on this file system. */
-    if (!overlay || errno == EINVAL || errno == ENODEV || errno == EOPNOTSUPP || errno == EPERM)
+    if (i && (!overlay || errno == EINVAL || errno == ENODEV || errno == EOPNOTSUPP || errno == EPERM))
         return copy_layers(b, i, e);
     return sys_error(e, "overlayfs: %s/root", b->data);
 }

@@ -697,11 +697,12 @@ const struct verb cli_verbs[] = {
      .operands = "NAME...",
      .min_operands = 1,
      .max_operands = -1,
-     .summary = "start machines that have ended, once more",
-     .text = "With the options they were run with; memory and console log begin anew, disks are as they were left. "
-             "They run in "
-             "the background: `trapeze console` shows them. One that is suspended is booted anew only with -f. Not for "
-             "containers yet.",
+     .summary = "start machines or containers that have ended, once more",
+     .text =
+         "With the options they were run with, in the background. A machine's memory and console log begin anew, disks "
+         "are as they were left; `trapeze console` shows it. One that is suspended is booted anew only with -f. A "
+         "container finds its files as it left them, may have another address, and goes on in its log; `trapeze "
+         "attach` shows it.",
      .options = {OPT_FORCE},
      .run = verb_start},
     {.name = "pause",

@@ -1,4 +1,5 @@
-/* `trapeze start`: another life for machines that have ended, with the configuration of their row. */
+/* `trapeze start`: another life for machines and containers that have ended, with the configuration of their row. */
+#include "box/box.h"
 #include "cli/machine.h"
 #include "vm/config.h"
 #include "vm/launch.h"
@@ -56,16 +57,61 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
     return rc;
 }
 
-static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+/* Whether any of the names is a container's: then this program is protected before anything is done. */
+static int look(const struct args *a, bool *containers, struct error *e)
 {
-    return error_set(e, ENOSYS,
-                     "container %s: containers that have ended can't be started again yet; `trapeze run` makes "
-                     "a new one",
-                     row->name);
+    struct machine_row row;
+    int rc = 0;
+    *containers = false;
+    for (int i = 0; i < a->n_operands && rc == 0; i++) {
+        if (machine_find(a->operands[i], &row, NULL) < 0)
+            continue; /* the loop below says it */
+        *containers |= row.kind == KIND_CONTAINER;
+        registry_row_free(&row);
+    }
+    return *containers ? box_protect(e) : 0;
+}
+
+/* One by one, so that no registry is open when a container's keeper is made of this process. 1: it was a container. */
+static int container(const char *name, int *status, struct error *e)
+{
+    struct machine_row row;
+    struct box_started started;
+    int rc = machine_find(name, &row, e);
+    if (rc < 0)
+        return rc;
+    if (row.kind == KIND_CONTAINER) {
+        rc = box_start(&row, &started, status, e) < 0 ? -EIO : 1;
+        if (rc == 1)
+            puts(row.name);
+    }
+    registry_row_free(&row);
+    return rc;
+}
+
+static int nothing(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
+{
+    return error_set(e, EAGAIN, "container %s: was a machine a moment ago; try again", row->name);
 }
 
 int verb_start(const struct args *a, struct error *e)
 {
-    static const struct machine_acts acts = {act, container};
-    return machine_each(a, &acts, e);
+    static const struct machine_acts acts = {act, nothing};
+    bool containers;
+    int worst = look(a, &containers, e) < 0 ? cli_status_of(e) : CLI_OK;
+    if (worst || !containers)
+        return worst ? worst : machine_each(a, &acts, e);
+    for (int i = 0; i < a->n_operands; i++) {
+        struct args one = *a;
+        struct error why = {0};
+        int status = CLI_OK, rc = container(a->operands[i], &status, &why);
+        one.operands = a->operands + i;
+        one.n_operands = 1;
+        if (rc == 0)
+            status = machine_each(&one, &acts, e);
+        else if (rc < 0)
+            fprintf(stderr, "trapeze: %s\n", why.msg), status = status ? status : cli_status_of(&why);
+        worst = MAX(worst, status);
+    }
+    return worst;
 }

@@ -317,6 +317,11 @@ def test_copies(p):
         assert json.loads(p.good("inspect", "a"))["made"]["root"] == "copies"
         run.until(lambda: p.good("exec", "a", "cat", "/etc/plain") == "x\n")
         assert p.run("box", "cat", "/etc/plain") == "not a program\n"
+        p.good("exec", "a", "touch", "/kept")
+        p.good("kill", "a")
+        p.good("wait", "a")
+        p.good("start", "a")
+        assert p.good("exec", "a", "ls", "/kept") == "/kept\n"
         p.good("rm", "-f", "a")
         assert os.listdir(p.top + "/lower/trapeze/containers") == []
         run.until(lambda: not p.processes())
@@ -365,9 +370,9 @@ def range_is_too_short(p):
         set_range(65536)
 
 
-SHARED = ("input", "reader_leaves", "escape_leaves", "layers_are_shared", "terminal", "signals_are_passed",
+SHARED = ("start", "input", "reader_leaves", "escape_leaves", "layers_are_shared", "terminal", "signals_are_passed",
           "stop_asks", "attach", "follow", "slow_reader_loses_nothing", "garbage_leaves_containers", "keeper_is_killed", "killed")
-RANGE_SHARED = ("streams_and_status", "options", "exec", "streams_are_the_users")
+RANGE_SHARED = ("start", "streams_and_status", "options", "exec", "streams_are_the_users")
 
 
 def tests_of(ranged):

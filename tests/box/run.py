@@ -401,6 +401,52 @@ def test_stop_asks(p):
     assert [r["name"] for r in p.rows("-a")] == ["a"] and len(p.left()) == 1
 
 
+def test_start(p):
+    """Another life: the same files, options, network and limits; the log goes on; a failure leaves it as it was."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    p.good("run", "-d", "--name", "a", "-e", "A=1", "-p", f"{port}:7", "--hostname", "h", "--add-host", "x:10.1.1.1", "box",
+           "sh", "-c", "echo $A >> /count; cat /count; hostname; grep 10.1.1.1 /etc/hosts; trap 'exit 4' TERM; touch /tmp/up; "
+           "while :; do sleep 0.05; done")
+    p.refused(125, "runs already", "start", "a")
+    up = lambda: p.call("exec", "a", "ls", "/tmp/up")[0] == 0
+    until(up)
+    p.good("exec", "a", "rm", "/tmp/up")
+    p.good("stop", "a")
+    assert p.good("start", "a") == "a\n"
+    until(up)
+    assert p.state("a") == "running"
+    assert json.loads(p.good("inspect", "a"))["network"]["network"] in ("bridge", "user")
+    until(lambda: p.good("logs", "a") == "1\nh\n10.1.1.1\tx\n" + "1\n1\nh\n10.1.1.1\tx\n")
+    p.good("stop", "a")
+    row = p.rows("-a")[0]
+    assert row["state"] == "exited" and row["exit_code"] == 4, row
+    with socket.socket() as s:  # a port that is somebody else's now
+        s.bind(("", port))
+        s.listen()
+        p.refused(125, "in use", "start", "a")
+    assert p.state("a") == "exited"
+    p.good("start", "a")
+    os.kill(keepers(p)[0], signal.SIGKILL)
+    until(lambda: p.state("a") == "dead")
+    assert p.good("start", "a") == "a\n" and p.state("a") == "running"
+    p.good("rm", "-f", "a")
+    p.refused(1, "no such", "start", "a")
+
+
+def test_start_with_a_terminal(p):
+    """Input and output of the next life are those of who attaches."""
+    p.good("run", "-d", "-i", "--name", "a", "box", "sh", "-c", "read x; echo got $x; exit 4")
+    for word in (b"this\n", b"that\n"):
+        q = p.start("attach", "a", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        q.stdin.write(word)
+        q.stdin.flush()
+        assert q.stdout.read() == b"got " + word and q.wait(PATIENCE) == 4
+        until(lambda: p.state("a") == "exited")
+        p.good("start", "a")
+
+
 def test_exec(p):
     p.good("run", "-d", "--name", "a", "-e", "A=1", "box", "sleep", "1000")
     assert p.good("exec", "-e", "B=2", "-w", "/tmp", "a", "sh", "-c", "echo $A $B; pwd") == "1 2\n/tmp\n"
