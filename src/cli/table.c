@@ -794,14 +794,16 @@ const struct verb cli_verbs[] = {
      .examples = examples_clone,
      .run = verb_clone},
     {.name = "top",
-     .operands = "CONTAINER",
-     .min_operands = 1,
+     .operands = "[CONTAINER]",
+     .min_operands = 0,
      .max_operands = 1,
-     .summary = "show the processes of a container",
-     .text = "Numbers are the host's, CPU time in seconds since each began, memory what of it lies in memory. "
-             "(`trapeze exec "
-             "CONTAINER ps` asks the container itself, where it has such a program.)",
-     .options = {OPT_FORMAT},
+     .summary = "show what runs, and what it uses; or the processes of a container",
+     .text =
+         "Without a name a line for each machine and container that lives, by the processes that work for it: CPU time "
+         "since they began, memory with what they share counted once; with --interval again and again, and the "
+         "share of a CPU in between. With a name its processes, numbers as the host has them. (`trapeze exec "
+         "CONTAINER ps` asks the container itself, where it has such a program.)",
+     .options = {OPT_INTERVAL, OPT_LINES, OPT_FORMAT},
      .run = verb_top},
     {.name = "swing",
      .operands = "NAME...",

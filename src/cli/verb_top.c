@@ -1,6 +1,7 @@
 #include "box/box.h"
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "cli/top_all.h"
 
 #include <errno.h>
 
@@ -22,6 +23,17 @@ int verb_top(const struct args *a, struct error *e)
 {
     struct machine_row row;
     json_t *list = NULL;
+    if (a->given[OPT_LINES] && !a->given[OPT_INTERVAL]) {
+        error_set(e, EINVAL, "--count: counts the rounds of --interval SECONDS; give both");
+        return CLI_USAGE;
+    }
+    if (!a->n_operands)
+        return top_all(a, e);
+    if (a->given[OPT_INTERVAL]) {
+        error_set(e, EINVAL, "--interval: is for all of them; `trapeze stats -i SECONDS %s` watches one",
+                  a->operands[0]);
+        return CLI_USAGE;
+    }
     if (machine_find(a->operands[0], &row, e) < 0)
         return CLI_USAGE;
     if (row.kind == KIND_CONTAINER)

@@ -302,6 +302,18 @@ def test_usage(p):
     assert "CPU time" in p.good("stats", "a")
     lines = p.good("stats", "-i", "1", "-c", "2", "a").splitlines()
     assert len(lines) == 3 and lines[0].split()[0] == "CPU" and lines[1].split()[0].endswith("%"), lines
+    p.good("run", "-d", "--name", "b", "box", "sleep", "1000")
+    both = {r["name"]: r for r in json.loads(p.good("top", "--format", "json"))}
+    assert set(both) == {"a", "b"} and both["a"]["kind"] == "container" and both["a"]["processes"] >= 3, both
+    assert both["a"]["seconds"] > 0 and both["b"]["memory"] > 0 and "percent" not in both["b"], both
+    p.good("exec", "b", "sh", "-c", "while :; do :; done > /dev/null 2>&1 &")
+    lines = p.good("top", "-i", "1", "-c", "2").split("\n\n")
+    assert len(lines) == 2 and all(r.split()[0] == "NAME" for r in lines) and "%" in lines[1].splitlines()[1], lines
+    rounds = [json.loads(x) for x in p.good("top", "-i", "1", "-c", "1", "--format", "json").splitlines()]
+    assert next(r["percent"] for r in rounds[0] if r["name"] == "b") > 0, rounds
+    p.good("rm", "-f", "b")
+    p.refused(1, "--interval", "top", "-i", "1", "a")
+    p.refused(1, "--count", "top", "-c", "1")
     p.good("kill", "a")
     for verb in ("top", "stats"):
         p.refused(1, "does not run", verb, "a")

@@ -52,6 +52,16 @@ def engines_agree(place):
         assert place.good(*place.guest("p", "--rm", "--engine", engine, "--code-cache", size)) == ">"
 
 
+def top_counts_all_processes(place):
+    """Keeper and cell are one machine; its memory is counted once."""
+    spinning(place)
+    (row,) = json.loads(place.good("top", "--format", "json"))
+    assert row["name"] == "web" and row["kind"] == "machine" and row["processes"] >= 2 and row["memory"] > 0, row
+    (later,) = json.loads(place.good("top", "-i", "1", "-c", "1", "--format", "json"))
+    assert later["percent"] > 0 and later["seconds"] >= row["seconds"], later
+    assert "web" in place.good("top")
+
+
 def stats_for_people(place):
     spinning(place)
     out = place.good("stats", "web")
