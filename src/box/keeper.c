@@ -364,8 +364,12 @@ static void unmake(struct keeper *k)
     /* Still mounted here: the directory below can not go while it is busy. */
     if (k->box.dir >= 0)
         box_root_unmount(&k->box);
-    if (k->has_row && box_root_remove(&k->box, NULL) == 0)
-        registry_remove(k->registry, &k->row, NULL);
+    if (k->has_row && box_root_remove(&k->box, NULL) == 0) {
+        if (k->ended)
+            registry_remove_ended(k->registry, &k->row, k->status, "ended", NULL);
+        else
+            registry_remove(k->registry, &k->row, NULL);
+    }
     box_close(&k->box);
 }
 

@@ -56,6 +56,7 @@ enum option_id {
     OPT_OUTPUT,
     OPT_FORCE,
     OPT_FOLLOW,
+    OPT_FOLLOW_EVENTS,
     OPT_INTERVAL,
     OPT_LINES,
     OPT_INTERACTIVE,
@@ -236,6 +237,7 @@ int verb_run(const struct args *a, struct error *e);
 int verb_image(const struct args *a, struct error *e);
 int verb_network(const struct args *a, struct error *e);
 int verb_ps(const struct args *a, struct error *e);
+int verb_events(const struct args *a, struct error *e);
 int verb_exec(const struct args *a, struct error *e);
 int verb_attach(const struct args *a, struct error *e);
 int verb_wait(const struct args *a, struct error *e);

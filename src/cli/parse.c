@@ -16,8 +16,8 @@ const struct verb *cli_find_verb(const char *name)
 static const struct {
     const char *words, *part;
 } later[] = {
-    {"checkpoint", "migration and snapshots"}, {"enter|volume", "parts of containers"},     {"disk", "disk tools"},
-    {"screenshot|sendkey", "displays"},        {"events|lab|rename|--mitigations", "this"},
+    {"checkpoint", "migration and snapshots"}, {"enter|volume", "parts of containers"}, {"disk", "disk tools"},
+    {"screenshot|sendkey", "displays"},        {"lab|rename|--mitigations", "this"},
 };
 
 /* Whether `word` is one of them: fills `e`. */

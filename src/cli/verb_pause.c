@@ -3,12 +3,18 @@
 
 static int act(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
 {
-    return machine_call(row, 10, json_pack("{s:s}", "do", "pause"), NULL, e);
+    int rc = machine_call(row, 10, json_pack("{s:s}", "do", "pause"), NULL, e);
+    if (rc == 0)
+        registry_note(r, row, "pause", NULL);
+    return rc;
 }
 
 static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
 {
-    return box_pause(row, true, e);
+    int rc = box_pause(row, true, e);
+    if (rc == 0)
+        registry_note(r, row, "pause", NULL);
+    return rc;
 }
 
 int verb_pause(const struct args *a, struct error *e)

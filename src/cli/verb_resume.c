@@ -11,14 +11,19 @@ static int act(const struct args *a, struct registry *r, struct machine_row *row
         return done;
     }
     int rc = machine_call(row, 10, json_pack("{s:s}", "do", "resume"), NULL, e);
-    if (rc == 0)
+    if (rc == 0) {
         machine_set_clock(row);
+        registry_note(r, row, "resume", NULL);
+    }
     return rc;
 }
 
 static int container(const struct args *a, struct registry *r, struct machine_row *row, struct error *e)
 {
-    return box_pause(row, false, e);
+    int rc = box_pause(row, false, e);
+    if (rc == 0)
+        registry_note(r, row, "resume", NULL);
+    return rc;
 }
 
 int verb_resume(const struct args *a, struct error *e)

@@ -26,6 +26,9 @@ struct registry {
     char path[PATH_MAX];
 };
 
+/* Milliseconds since 1970. */
+#define NOW "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
 /* Step i brings the schema from version i to i + 1. Once released, a step never changes. */
 static const char *const migrations[] = {
     "CREATE TABLE machines ("
@@ -36,6 +39,26 @@ static const char *const migrations[] = {
     " auto_remove INTEGER NOT NULL DEFAULT 0, config TEXT NOT NULL,"
     " dir TEXT NOT NULL, log TEXT NOT NULL, socket TEXT NOT NULL)",
     "ALTER TABLE machines ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine'",
+    /* What happens to rows is written down in the transaction in which it happens; the last 4096 at least are kept. */
+    "CREATE TABLE events ("
+    " seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,"
+    " name TEXT NOT NULL, what TEXT NOT NULL, exit_code INTEGER, reason TEXT NOT NULL DEFAULT '');"
+    "CREATE TRIGGER created AFTER INSERT ON machines BEGIN"
+    " INSERT INTO events (time, kind, id, name, what) VALUES (" NOW ", NEW.kind, NEW.id, NEW.name, 'create');"
+    " INSERT INTO events (time, kind, id, name, what) SELECT " NOW ", NEW.kind, NEW.id, NEW.name, 'start'"
+    "  WHERE NEW.state = 'running'; END;"
+    "CREATE TRIGGER changed AFTER UPDATE OF state ON machines WHEN OLD.state <> NEW.state BEGIN"
+    " INSERT INTO events (time, kind, id, name, what) SELECT " NOW ", NEW.kind, NEW.id, NEW.name, 'start'"
+    "  WHERE NEW.state = 'running';"
+    " INSERT INTO events (time, kind, id, name, what, exit_code, reason) SELECT " NOW
+    ", NEW.kind, NEW.id, NEW.name, 'end',"
+    "  NEW.exit_code, NEW.reason WHERE NEW.state IN ('exited', 'dead') AND OLD.state IN ('starting', 'running'); END;"
+    "CREATE TRIGGER removed AFTER DELETE ON machines BEGIN"
+    " INSERT INTO events (time, kind, id, name, what) SELECT " NOW ", OLD.kind, OLD.id, OLD.name, 'end'"
+    "  WHERE OLD.state IN ('starting', 'running');"
+    " INSERT INTO events (time, kind, id, name, what) VALUES (" NOW ", OLD.kind, OLD.id, OLD.name, 'remove'); END;"
+    "CREATE TRIGGER forgotten AFTER INSERT ON events WHEN NEW.seq % 256 = 0 BEGIN"
+    " DELETE FROM events WHERE seq <= NEW.seq - 4096; END",
 };
 
 #define COLUMNS                                                                                                     \
@@ -531,6 +554,78 @@ int registry_remove(struct registry *r, const struct machine_row *row, struct er
         return rc;
     bind_text(st, 1, row->id);
     return finish(r, st, NULL, e);
+}
+
+/* One transaction, so that the disk is waited for once. */
+int registry_remove_ended(struct registry *r, const struct machine_row *row, int exit_code, const char *reason,
+                          struct error *e)
+{
+    int rc = run_sql(r, "BEGIN IMMEDIATE", e);
+    if (rc < 0)
+        return rc;
+    rc = registry_ended(r, row->id, exit_code, reason, e);
+    if (rc == 0)
+        rc = registry_remove(r, row, e);
+    if (rc == 0)
+        return run_sql(r, "COMMIT", e);
+    sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    return rc;
+}
+
+/* --- events --- */
+
+int registry_note(struct registry *r, const struct machine_row *row, const char *what, struct error *e)
+{
+    sqlite3_stmt *st;
+    int rc = prepare(r, &st, "INSERT INTO events (time, kind, id, name, what) VALUES (" NOW ", ?, ?, ?, ?)", e);
+    if (rc < 0)
+        return rc;
+    bind_text(st, 1, registry_kind_name(row->kind));
+    bind_text(st, 2, row->id);
+    bind_text(st, 3, row->name);
+    bind_text(st, 4, what);
+    return finish(r, st, NULL, e);
+}
+
+static void read_event(sqlite3_stmt *st, struct machine_event *v)
+{
+    char kind[16];
+    memset(v, 0, sizeof(*v));
+    v->seq = sqlite3_column_int64(st, 0);
+    v->time_ms = sqlite3_column_int64(st, 1);
+    column(st, 2, kind, sizeof(kind));
+    v->kind = strcmp(kind, kind_names[KIND_CONTAINER]) ? KIND_MACHINE : KIND_CONTAINER;
+    column(st, 3, v->id, sizeof(v->id));
+    column(st, 4, v->name, sizeof(v->name));
+    column(st, 5, v->what, sizeof(v->what));
+    v->has_code = sqlite3_column_type(st, 6) != SQLITE_NULL;
+    v->exit_code = sqlite3_column_int(st, 6);
+    column(st, 7, v->reason, sizeof(v->reason));
+}
+
+int registry_events(struct registry *r, s64 after, int (*take)(void *arg, const struct machine_event *v), void *arg,
+                    struct error *e)
+{
+    sqlite3_stmt *st;
+    int step,
+        rc = prepare(r, &st,
+                     "SELECT seq, time, kind, id, name, what, exit_code, reason FROM events WHERE seq > ? ORDER BY "
+                     "seq",
+                     e);
+    if (rc < 0)
+        return rc;
+    sqlite3_bind_int64(st, 1, after);
+    while (rc == 0 && (step = sqlite3_step(st)) != SQLITE_DONE) {
+        struct machine_event v;
+        if (step != SQLITE_ROW) {
+            rc = db_error(r, e);
+            break;
+        }
+        read_event(st, &v);
+        rc = take(arg, &v);
+    }
+    sqlite3_finalize(st);
+    return rc;
 }
 
 /* Record the end of one machine whose keeper is gone: its last word, or that it left none. */

@@ -125,6 +125,25 @@ void registry_rows_free(struct machine_row *rows, size_t n);
 /* Remove the row and the directory of a machine that does not live. */
 int registry_remove(struct registry *r, const struct machine_row *row, struct error *e);
 
+/* The end of it recorded and then the same: what it ended with is seen by who follows events. */
+int registry_remove_ended(struct registry *r, const struct machine_row *row, int exit_code, const char *reason,
+                          struct error *e);
+
+/* What happened to a row: "create", "start", "end", "remove" by themselves; "pause", "resume" are noted by who did it. */
+struct machine_event {
+    s64 seq;     /* larger with each */
+    s64 time_ms; /* since 1970 */
+    enum machine_kind kind;
+    char id[MACHINE_ID_LEN + 1], name[MACHINE_NAME_MAX + 1], what[16];
+    bool has_code; /* an end whose status is known */
+    int exit_code;
+    char reason[200];
+};
+int registry_note(struct registry *r, const struct machine_row *row, const char *what, struct error *e);
+/* Those after `after` (0: all that are kept), oldest first, until `take` returns < 0, which is returned. */
+int registry_events(struct registry *r, s64 after, int (*take)(void *arg, const struct machine_event *v), void *arg,
+                    struct error *e);
+
 /*
  * Look after machines whose keeper is gone: mark them dead, remove their sockets; rows with --rm go altogether.
  * Each verb begins with it. Containers have more to be looked after: box/box.h.

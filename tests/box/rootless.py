@@ -370,7 +370,7 @@ def range_is_too_short(p):
         set_range(65536)
 
 
-SHARED = ("start", "input", "reader_leaves", "escape_leaves", "layers_are_shared", "terminal", "signals_are_passed",
+SHARED = ("start", "events", "input", "reader_leaves", "escape_leaves", "layers_are_shared", "terminal", "signals_are_passed",
           "stop_asks", "attach", "follow", "slow_reader_loses_nothing", "garbage_leaves_containers", "keeper_is_killed", "killed")
 RANGE_SHARED = ("start", "streams_and_status", "options", "exec", "streams_are_the_users")
 

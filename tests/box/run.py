@@ -459,6 +459,37 @@ def test_start_with_a_terminal(p):
         p.good("start", "a")
 
 
+def test_events(p):
+    """What happens is told in its order, with statuses; and as it happens."""
+    told = lambda *names: [(v["name"], v["event"], v.get("exit_code")) for v in map(json.loads, p.good(
+        "events", "--format", "json", *names).splitlines())]
+    assert told() == [], told()
+    q = p.start("events", "-f", "--format", "json", stdout=subprocess.PIPE)
+    try:
+        seen = lambda: json.loads(q.stdout.readline())
+        assert p.call("run", "--rm", "--name", "a", "box", "sh", "-c", "exit 3")[0] == 3
+        assert [(v["event"], v["kind"], v.get("exit_code")) for v in (seen(), seen(), seen(), seen())] == \
+            [("create", "container", None), ("start", "container", None), ("end", "container", 3), ("remove", "container", None)]
+        p.good("run", "-d", "--name", "b", "box", "sleep", "1000")
+        expected = [("b", "create", None), ("b", "start", None)]
+        if p.call("pause", "b")[0] == 0:
+            p.good("resume", "b")
+            expected += [("b", "pause", None), ("b", "resume", None)]
+        os.kill(keepers(p)[0], signal.SIGKILL)
+        expected += [("b", "end", 3), ("b", "start", None), ("b", "end", 137), ("b", "remove", None)]
+        until(lambda: p.state("b") == "dead")
+        p.good("start", "b")
+        p.good("kill", "b")
+        p.good("wait", "b")
+        p.good("rm", "b")
+        assert told("b") == expected, told("b")
+        assert [(v["name"], v["event"], v.get("exit_code")) for v in (seen() for _ in expected)] == expected
+        assert "container b end: ended (status 137)" in p.good("events", "b"), p.good("events")
+    finally:
+        q.kill()
+        q.wait()
+
+
 def test_exec(p):
     p.good("run", "-d", "--name", "a", "-e", "A=1", "box", "sleep", "1000")
     assert p.good("exec", "-e", "B=2", "-w", "/tmp", "a", "sh", "-c", "echo $A $B; pwd") == "1 2\n/tmp\n"

@@ -49,7 +49,7 @@ def unknown_options(place):
 def not_there_yet(place):
     place.refused("checkpoint", "web", names=["checkpoint", "not there yet", "`trapeze --help`"])
     place.refused("help", "checkpoint", names=["checkpoint", "not there yet"])
-    place.refused("events", names=["events: this is not there yet"])
+    place.refused("rename", names=["rename: this is not there yet"])
     engines = json.loads(place.good("version", "--format", "json"))["engines"]
     for engine in {"bt", "kvm"} - set(engines):
         place.refused(*place.guest("p", "--engine", engine), names=[engine, "not there yet; use --engine "])

@@ -60,6 +60,7 @@ def top_counts_all_processes(place):
     (later,) = json.loads(place.good("top", "-i", "1", "-c", "1", "--format", "json"))
     assert later["percent"] > 0 and later["seconds"] >= row["seconds"], later
     assert "web" in place.good("top")
+    place.good("rm", "-f", "web")
 
 
 def stats_for_people(place):
@@ -307,5 +308,5 @@ def lies_of_a_keeper(place):
 
 
 if __name__ == "__main__":
-    sys.exit(run_tests([engines_agree, stats_for_people, stats_as_json, stats_by_interval, stats_refused, explain_the_loop,
+    sys.exit(run_tests([engines_agree, top_counts_all_processes, stats_for_people, stats_as_json, stats_by_interval, stats_refused, explain_the_loop,
                         explain_an_address, explain_refused, both_in_linux, host_code_is_shown, lies_of_a_keeper]))
