@@ -276,7 +276,7 @@ static int make(struct keeper *k, struct error *e)
     bool overlay = false;
     int r = take_name(k, e);
     if (r == 0) /* before it the sweep of others: from outside, who owns their namespaces may do all in them */
-        r = box_space_enter(&k->box, &k->space, e);
+        r = box_space_enter(&k->space, e);
     if (r == 0)
         r = take_image(k, &i, layers, &overlay, store, e);
     if (r < 0)
@@ -340,7 +340,7 @@ static int make_again(struct keeper *k, struct error *e)
     if (r < 0)
         return r;
     k->o = &a->o;
-    r = box_space_enter(&k->box, &k->space, e);
+    r = box_space_enter(&k->space, e);
     if (r == 0)
         r = find_store(store, e);
     if (r == 0)

@@ -122,10 +122,10 @@ static int join_user(struct network_link *l, struct network_user *u, const struc
  * Whether user mode takes the place of a bridge that can not be: for who is not root, who never has one; for root when nothing
  * was asked for that differs between the two.
  */
-static bool user_will_do(const struct box *b, const struct box_options *o, int why)
+static bool user_will_do(const struct box_options *o, int why)
 {
     bool plain = !o->ports.n && !o->dns.n && why != -EADDRNOTAVAIL;
-    return !o->network && (b->entered || plain) && !network_user_missing();
+    return !o->network && (network_missing() || plain) && !network_user_missing();
 }
 
 static bool can_do_without(const struct box_options *o, int why)
@@ -154,11 +154,12 @@ int box_net_join(struct network_link *l, struct network_user *u, const struct bo
                                      .n_dns = (size_t)o->dns.n};
     int r = box_networks(state, sizeof(state), e);
     if (r == 0)
-        r = b->entered ? error_set(&why, EPERM, "a bridge needs root, and user mode: %s", network_user_missing())
-                       : network_join(l, state, o->network ? o->network : NETWORK_DEFAULT, &m, &why);
-    if (r < 0 && user_will_do(b, o, r)) {
+        r = !o->network && network_missing() && network_user_missing()
+                ? error_set(&why, ENOSYS, "--network user: %s", network_user_missing())
+                : network_join(l, state, o->network ? o->network : NETWORK_DEFAULT, &m, &why);
+    if (r < 0 && user_will_do(o, r)) {
         join_user(l, u, o, ports);
-        if (!b->entered)
+        if (!b->rootless) /* who has no other is not told each time */
             snprintf(l->note, sizeof(l->note), "network in user mode: %.140s", why.msg);
         return 0;
     }

@@ -18,7 +18,6 @@ struct box {
     char states[PATH_MAX], filters[PATH_MAX];
     int dir;       /* of data, or -1 */
     bool rootless; /* of somebody who is not root, or is it only in a user namespace */
-    bool entered;  /* .. which its keeper has made: the network of this process is not that namespace's */
     struct container_host host;
 };
 
@@ -60,7 +59,7 @@ struct box_space {
     char single[200]; /* why there is one user number only, or "" */
 };
 /* Enter a user namespace for a new container; root stays where he is. */
-int box_space_enter(struct box *b, struct box_space *s, struct error *e);
+int box_space_enter(struct box_space *s, struct error *e);
 /* Enter that of a container that runs, to look into it or to make processes in it. */
 int box_space_join(const struct box *b, struct error *e);
 /* Run `call` where all files of this user's containers can be removed: for who is not root a child in a user namespace. */

@@ -34,11 +34,10 @@ void box_cgroup(const struct box *b, char out[BOX_CGROUP_TEXT])
     snprintf(out, BOX_CGROUP_TEXT, "%s%s", b->rootless ? BOX_CGROUP_USER : BOX_CGROUP, b->id);
 }
 
-int box_space_enter(struct box *b, struct box_space *s, struct error *e)
+int box_space_enter(struct box_space *s, struct error *e)
 {
     s->single[0] = 0;
-    b->entered = geteuid() != 0;
-    return b->entered ? userns_enter(s->single, e) : 0;
+    return userns_enter(s->single, e);
 }
 
 int box_space_join(const struct box *b, struct error *e)

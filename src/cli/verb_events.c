@@ -6,12 +6,12 @@
 #include "box/box.h"
 #include "cli/json.h"
 #include "cli/machine.h"
+#include "host/host.h"
 #include "vm/paths.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -80,14 +80,12 @@ static int sweep(struct registry *r, struct error *e)
 static int follow(struct registry *r, struct teller *t, int changes, struct error *e)
 {
     struct pollfd p = {.fd = changes, .events = POLLIN};
-    char text[4096];
     for (;;) {
         if (fflush(stdout) != 0)
             return 0; /* main says why, unless the reader has had enough */
         if (poll(&p, 1, LOOK_MS) < 0 && errno != EINTR)
             return error_set(e, errno, "poll: %s", strerror(errno));
-        while (read(changes, text, sizeof(text)) > 0)
-            ;
+        host_changes_take(changes);
         int rc = p.revents ? 0 : sweep(r, e);
         if (rc == 0)
             rc = registry_events(r, t->last, tell, t, e);
@@ -99,15 +97,8 @@ static int follow(struct registry *r, struct teller *t, int changes, struct erro
 static int open_changes(struct error *e)
 {
     char dir[PATH_MAX];
-    int rc = paths_state_dir(dir, sizeof(dir), e), fd = rc < 0 ? rc : inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (rc < 0)
-        return rc;
-    if (fd >= 0 && inotify_add_watch(fd, dir, IN_MODIFY | IN_CREATE | IN_DELETE) >= 0)
-        return fd;
-    rc = error_set(e, errno, "%s: watching it: %s", dir, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    int rc = paths_state_dir(dir, sizeof(dir), e);
+    return rc < 0 ? rc : host_changes_open(dir, e);
 }
 
 int verb_events(const struct args *a, struct error *e)

@@ -69,7 +69,7 @@ static int make_any(struct userns_ids *ids, struct error *e)
         return error_set(
             e, why.code,
             "%.200s: containers need a user namespace when it is not root who starts them; see the sysctls "
-            "user.max_user_namespaces and kernel.unprivileged_userns_clone",
+            "user.max_user_namespaces and kernel.unprivileged_userns_clone; in a chroot there can be none",
             why.msg);
     return fd;
 }

@@ -175,6 +175,11 @@ void host_event_wait(int fd, u64 deadline);
  */
 bool host_event_watch(int fd, u64 deadline);
 
+/* A descriptor that is readable when files in the directory `path` were made, written to or deleted; or -errno with `e`. */
+int host_changes_open(const char *path, struct error *e);
+/* Take what has come: it is readable again only after the next change. */
+void host_changes_take(int fd);
+
 /* --- threads (linux/thread.c) --- */
 
 /* A thread that runs fn(arg), never to be waited for. Before a seal. 0 or a negative errno. */

@@ -1,5 +1,6 @@
 /* Members: how one comes, is connected, goes, and is taken away when nobody is there any more who could. */
 #include "network/state.h"
+#include "container/idmap.h"
 #include "container/sys.h"
 
 #include <arpa/inet.h>
@@ -7,10 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,11 +21,17 @@
 #define RESOLV_CONF "/etc/resolv.conf"
 #define INTERFACE   "eth0"
 
+/* Root of a user namespace may change networks of that namespace, and not the one of the host's that he is in. */
+static bool owns_network(void)
+{
+    CLEANUP_FD int own = idmap_nested() ? open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
+    CLEANUP_FD int owner = own < 0 ? -1 : ioctl(own, NS_GET_USERNS);
+    return own < 0 || owner >= 0 || errno != EPERM;
+}
+
 const char *network_missing(void)
 {
-    if (geteuid() != 0)
-        return "a bridge needs root";
-    return NULL;
+    return geteuid() != 0 || !owns_network() ? "a bridge needs root" : NULL;
 }
 
 /* Locally administered, and the address: who had it before is not mistaken for it. */

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,4 +55,22 @@ void host_event_wait(int fd, u64 deadline)
     }
     if (ppoll(&p, 1, limit, NULL) > 0)
         host_event_clear(fd);
+}
+
+int host_changes_open(const char *path, struct error *e)
+{
+    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (fd >= 0 && inotify_add_watch(fd, path, IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO) >= 0)
+        return fd;
+    int r = error_set(e, errno, "%.200s: watching it: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+void host_changes_take(int fd)
+{
+    char text[4096];
+    while (read(fd, text, sizeof(text)) > 0)
+        ;
 }
