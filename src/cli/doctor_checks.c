@@ -6,6 +6,7 @@
 #include "backend/net/net.h"
 #include "cli/cli.h"
 #include "cli/terminal.h"
+#include "container/userns.h"
 #include "engine/engine.h"
 #include "host/host.h"
 #include "machine/cpu/cpuid.h"
@@ -186,8 +187,42 @@ static void look_namespaces(struct doctor_finding *f)
     }
     doctor_found(f, DOCTOR_LACKS, "user namespaces: %s",
                  status >= 0 && WIFEXITED(status) ? strerror(WEXITSTATUS(status)) : "not tried");
-    doctor_advise(f, "machines do not need them; containers without root will (sysctl user.max_user_namespaces, "
+    doctor_advise(f, "machines do not need them; containers without root do (sysctl user.max_user_namespaces, "
                      "kernel.unprivileged_userns_clone=1)");
+}
+
+/* What containers have of users, tried as their keepers do. */
+static void look_numbers(struct doctor_finding *f)
+{
+    char why[200] = "not tried";
+    int pipes[2];
+    if (geteuid() == 0) {
+        doctor_found(f, DOCTOR_INFO, "root's containers have all of the host's");
+        return;
+    }
+    if (pipe2(pipes, O_CLOEXEC) < 0) {
+        doctor_found(f, DOCTOR_LACKS, "pipe: %s", strerror(errno));
+        return;
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        struct error e = {0};
+        if (userns_enter(why, &e) < 0)
+            snprintf(why, sizeof(why), "%.190s", e.msg);
+        _exit(write(pipes[1], why, sizeof(why)) != sizeof(why));
+    }
+    if (child > 0 && read(pipes[0], why, sizeof(why)) == sizeof(why) && !why[0])
+        doctor_found(f, DOCTOR_OK, "containers have a range of their own");
+    else
+        doctor_found(f, DOCTOR_LACKS, "%.190s", why);
+    if (why[0])
+        doctor_advise(
+            f, "containers have root and nobody else; as root: apt-get install uidmap, and usermod --add-subuids "
+               "100000-165535 --add-subgids 100000-165535 and the user's name");
+    if (child > 0)
+        waitpid(child, NULL, 0);
+    close(pipes[0]);
+    close(pipes[1]);
 }
 
 static void look_userfaultfd(struct doctor_finding *f)
@@ -311,6 +346,7 @@ const struct doctor_check doctor_checks[] = {
     {"Kernel", "kernel", look_kernel},
     {"Kernel", "seccomp", look_seccomp},
     {"Kernel", "user namespaces", look_namespaces},
+    {"Kernel", "user numbers", look_numbers},
     {"Kernel", "userfaultfd", look_userfaultfd},
     {"Kernel", "landlock", look_landlock},
     {"Kernel", "cgroups", look_cgroups},

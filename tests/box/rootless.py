@@ -366,6 +366,12 @@ def test_build(p):
     assert "10.0.2.15/24" in out and out.endswith("x\n"), out
 
 
+def numbers(p):
+    """What doctor says of them."""
+    checks = json.loads(p.call("doctor", "--format", "json")[1])["checks"]
+    return next(c["found"] for c in checks if c["name"] == "user numbers")
+
+
 # --- with one ---
 
 
@@ -375,6 +381,7 @@ def one_users(p):
     assert status == 0 and "one user number only" in err and "/etc/subuid" in err, (out, err)
     assert out.split()[2:4] == ["0", "0"], out
     p.refused(125, "which containers of this", "run", "--rm", "-u", "joe", "box", "true")
+    assert "/etc/subuid" in numbers(p)
     p.good("run", "-d", "--name", "a", "box", "sleep", "1000")
     p.refused(125, "which containers of this", "exec", "-u", "joe", "a", "true")
 
@@ -385,6 +392,7 @@ def one_users(p):
 def range_users(p):
     """Many users in it; numbers outside are those of the range; their files can be removed again."""
     assert p.call("run", "--rm", "box", "true")[2].find("one user number") < 0
+    assert numbers(p) == "containers have a range of their own"
     p.good("run", "--name", "a", "-u", "joe", "box", "sh", "-c", "id -u; mkdir -p /tmp/d/e; echo x > /tmp/d/e/f; chmod 700 /tmp/d")
     assert p.call("logs", "a")[1] == "1000\n"
     f = glob.glob(p.containers + "/*/upper/tmp/d")[0]
