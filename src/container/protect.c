@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +13,10 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PROTECT_AGAIN "TRAPEZE_OCI_PROTECTED"
@@ -38,6 +42,51 @@ static int readonly_mount(int exe)
     if (tree < 0 || mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
         return -1;
     return sys_take(&tree);
+}
+
+/* In a new user and mount namespace: it has to be found there by its path, and to be the same file. */
+_Noreturn static void mount_elsewhere(int exe, int socket)
+{
+    char path[PATH_MAX];
+    struct stat st, found;
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    path[MAX(n, 0)] = 0;
+    CLEANUP_FD int here = n > 0 ? open(path, O_PATH | O_CLOEXEC) : -1;
+    if (here >= 0 && fstat(here, &found) == 0 && fstat(exe, &st) == 0 && st.st_dev == found.st_dev &&
+        st.st_ino == found.st_ino) {
+        int tree = readonly_mount(here);
+        if (tree >= 0)
+            sys_send_fds(socket, "t", 1, &tree, 1);
+    }
+    _exit(0);
+}
+
+/* The same for who is not root: the mount of a namespace that is gone when we have it. */
+static int borrowed_mount(int exe)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    char byte;
+    int pair[2], tree = -1;
+    struct iovec part = {&byte, 1};
+    struct msghdr h = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    if (geteuid() == 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -1;
+    pid_t child = sys_clone(CLONE_NEWUSER | CLONE_NEWNS, NULL, -1);
+    if (child == 0) {
+        close(pair[0]);
+        mount_elsewhere(exe, pair[1]);
+    }
+    close(pair[1]);
+    const struct cmsghdr *c = child > 0 && recvmsg(pair[0], &h, MSG_CMSG_CLOEXEC) == 1 ? CMSG_FIRSTHDR(&h) : NULL;
+    if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(&tree, CMSG_DATA(c), sizeof(int));
+    close(pair[0]);
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return tree;
 }
 
 static int sealed_copy(int exe)
@@ -90,6 +139,8 @@ int protect_binary(char **argv, struct error *e)
     CLEANUP_FD int copy = readonly_mount(exe);
     if (copy >= 0 && move_here(copy))
         return 0;
+    if (copy < 0)
+        copy = borrowed_mount(exe);
     if (copy < 0)
         copy = sealed_copy(exe);
     if (copy < 0)
