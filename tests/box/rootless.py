@@ -401,8 +401,13 @@ def range_users(p):
     assert p.left() == []
     p.good("run", "-d", "--name", "b", "-u", "joe", "box", "sleep", "1000")
     assert p.good("exec", "b", "id", "-u") == "1000\n"
-    p.good("kill", "b")
-    p.good("wait", "b")
+    first = json.loads(p.good("inspect", "b"))["container"]["pid"]
+    assert os.stat(f"/proc/{first}").st_uid == RANGE + 999
+    os.kill(p.rows()[0]["keeper"], signal.SIGKILL)
+    run.until(lambda: p.state("b") == "dead" and not os.path.exists(f"/proc/{first}"))
+    p.good("start", "b")
+    assert p.good("exec", "b", "id", "-u") == "1000\n"
+    p.good("rm", "-f", "b")
 
 
 def range_is_too_short(p):
