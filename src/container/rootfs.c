@@ -318,6 +318,22 @@ static int new_or_hosts(const struct spec_mount *m, const struct mount_options *
     return fd;
 }
 
+/*
+ * Of a process namespace of its own. The host's in its place would show the host's processes by their numbers there, so it is an
+ * error when the kernel refuses it: to a user namespace, where something hides a part of /proc.
+ */
+static int new_proc(const struct spec_mount *m, const struct mount_options *o, struct error *e)
+{
+    struct error first = {0};
+    int fd = rootfs_new(m->type, m->source, &o->data, &o->superblock, o->set, NULL, &first);
+    if (fd < 0 && first.code == EPERM)
+        return error_set(
+            e, EPERM,
+            "the kernel makes no new procfs here: something is mounted on a part of this host's /proc (as in "
+            "other engines' containers), and a user namespace may not undo that");
+    return fd < 0 ? error_set(e, first.code, "%s", first.msg) : fd;
+}
+
 static int new_tree(struct rootfs *r, const struct spec_mount *m, const struct mount_options *o, struct error *e)
 {
     const char *label = r->spec->mount_label;
@@ -326,7 +342,7 @@ static int new_tree(struct rootfs *r, const struct spec_mount *m, const struct m
     if (!strcmp(m->type, "sysfs"))
         return new_or_hosts(m, o, "/sys", e);
     if (!strcmp(m->type, "proc"))
-        return new_or_hosts(m, o, "/proc", e);
+        return spec_namespace(r->spec, CLONE_NEWPID) ? new_proc(m, o, e) : new_or_hosts(m, o, "/proc", e);
     u64 attributes = o->set & ~(!strcmp(m->type, "tmpfs") ? (u64)MOUNT_ATTR_RDONLY : 0);
     bool labelled = !strcmp(m->type, "tmpfs") || !strcmp(m->type, "mqueue");
     return rootfs_new(m->type, m->source, &o->data, &o->superblock, attributes, labelled ? label : NULL, e);

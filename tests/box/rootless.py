@@ -66,10 +66,10 @@ def set_range(size):
         f.write(f"{USER}:{RANGE}:{size}\n" if size else "")
 
 
-def script(path, program, before=""):
+def script(path, program, before="", user=AS_USER):
     """A program in the place of TRAPEZE: the same, by the user."""
     with open(path, "w") as f:
-        f.write(f"#!/bin/sh\n{before}exec {' '.join(AS_USER)} {program} \"$@\"\n")
+        f.write(f"#!/bin/sh\n{before}exec {' '.join(user)} {program} \"$@\"\n")
     os.chmod(path, 0o755)
 
 
@@ -356,6 +356,16 @@ def test_program_is_protected(p):
         assert hashlib.sha256(f.read()).digest() == before
 
 
+def test_hidden_proc(p):
+    """Where the kernel makes no procfs for a user namespace the host's is not shown in its place."""
+    script(run.TRAPEZE, f"unshare -m sh -c 'mount -t tmpfs none /proc/fs && exec {' '.join(AS_USER)} \"$0\" \"$@\"' {PROGRAM}",
+           user=[])
+    try:
+        p.refused(125, "no new procfs", "run", "--rm", "--network", "none", "box", "true")
+    finally:
+        script(run.TRAPEZE, PROGRAM)
+
+
 def test_build(p):
     """A Dockerfile's steps run in user mode, and its image can be run."""
     os.mkdir(p.top + "/context")
@@ -425,7 +435,7 @@ RANGE_SHARED = ("start", "streams_and_status", "options", "exec", "streams_are_t
 
 
 ONCE = ("networks", "user_network", "loopback_of_the_host", "names", "without_delegation", "delegated",
-        "program_is_protected", "copies", "another_user_gets_nothing")  # where a range makes no difference
+        "program_is_protected", "hidden_proc", "copies", "another_user_gets_nothing")  # where a range makes no difference
 
 
 def tests_of(ranged):
