@@ -262,6 +262,73 @@ static void one_name_many_processes(void **state)
     registry_close(r);
 }
 
+/* Words of events, one after the other; how many there are and the numbers of the first and the last. */
+struct heard {
+    char words[200];
+    size_t n;
+    s64 first, last;
+    int code;
+};
+
+static int hear(void *arg, const struct machine_event *v)
+{
+    struct heard *h = arg;
+    h->first = h->n ? h->first : v->seq;
+    h->last = v->seq;
+    h->n++;
+    if (v->has_code)
+        h->code = v->exit_code;
+    snprintf(h->words + strlen(h->words), sizeof(h->words) - strlen(h->words), "%s ", v->what);
+    return strlen(h->words) > sizeof(h->words) - 20 ? (h->words[0] = 0) : 0;
+}
+
+static void events_tell_a_life(void **state)
+{
+    struct registry *r = open_registry();
+    struct machine_row row;
+    struct heard h = {.n = 0};
+    assert_int_equal(registry_create(r, "a", "{}", false, &row, NULL), 0);
+    assert_int_equal(registry_started(r, row.id, getpid(), NULL), 0);
+    assert_int_equal(registry_note(r, &row, "pause", NULL), 0);
+    assert_int_equal(registry_ended(r, row.id, 7, "done", NULL), 0);
+    assert_int_equal(registry_ended(r, row.id, 8, "again", NULL), 0); /* the first word stays */
+    assert_int_equal(registry_remove(r, &row, NULL), 0);
+    registry_row_free(&row);
+    assert_int_equal(registry_events(r, 0, hear, &h, NULL), 0);
+    assert_string_equal(h.words, "create start pause end remove ");
+    assert_int_equal(h.code, 7);
+    /* One that goes as it ends, and nothing twice for who has heard the others. */
+    assert_int_equal(registry_create_kind(r, KIND_CONTAINER, "b", "{}", true, &row, NULL), 0);
+    assert_int_equal(registry_remove_ended(r, &row, 9, "ended", NULL), 0);
+    registry_row_free(&row);
+    struct heard more = {.n = 0};
+    assert_int_equal(registry_events(r, h.last, hear, &more, NULL), 0);
+    assert_string_equal(more.words, "create start end remove ");
+    assert_int_equal(more.code, 9);
+    registry_close(r);
+}
+
+static void old_events_go(void **state)
+{
+    char path[PATH_MAX];
+    struct registry *r = open_registry();
+    struct heard h = {.n = 0};
+    sqlite3 *db;
+    snprintf(path, sizeof(path), "%s/trapeze/machines.db", (char *)*state);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT "
+                     "INTO events (time, kind, id, name, what) SELECT 0, 'machine', 'x', 'x', 'pause' FROM n",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    assert_int_equal(registry_events(r, 0, hear, &h, NULL), 0);
+    assert_int_equal(h.last, 10000);
+    assert_in_range(h.n, 4096, 4096 + 256);
+    registry_close(r);
+}
+
 static void newer_schemas_are_refused(void **state)
 {
     char path[PATH_MAX];
@@ -335,6 +402,8 @@ int main(void)
         TEST(last_words),
         TEST(ids_by_their_beginning),
         TEST(one_name_many_processes),
+        TEST(events_tell_a_life),
+        TEST(old_events_go),
         TEST(newer_schemas_are_refused),
         TEST(damaged_databases_are_refused),
         TEST(unwritable_state_directory),
