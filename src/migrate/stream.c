@@ -18,6 +18,7 @@
 #define TYPE_PAGES  REC_TYPE('P', 'A', 'G', 'E')
 #define TYPE_ZERO   REC_TYPE('Z', 'E', 'R', 'O')
 #define TYPE_PAD    REC_TYPE('P', 'A', 'D', 'D')
+#define TYPE_ABSENT REC_TYPE('A', 'B', 'S', 'N')
 #define TYPE_ROUND  REC_TYPE('R', 'O', 'U', 'N')
 #define TYPE_INDEX  REC_TYPE('I', 'N', 'D', 'X')
 #define TYPE_STATE  REC_TYPE('M', 'A', 'C', 'H')
@@ -29,8 +30,11 @@
 #define PAGES_HEAD  16u /* first page, number of pages, encoding */
 #define BUFFER      (REC_HEADER + PAGES_HEAD + STREAM_PAGES * (u32)PAGE_SIZE)
 #define TELL_PAGES  2048u
-#define RUN_HEAD    24u /* of a run in an index: first page, offset, number of pages, 0; its sums follow */
-#define END_VERSION 2u  /* since 2: where the index begins */
+#define RUN_HEAD    24u   /* of a run in an index: first page, offset, number of pages, 0; its sums follow */
+#define ABSENT_MAX  8192u /* pages in one ABSN record, at most: their sums have to fit into the buffer */
+#define END_VERSION 2u    /* since 2: where the index begins */
+
+_Static_assert(PAGES_HEAD + 8 * ABSENT_MAX <= BUFFER - REC_HEADER, "the sums of a record of absent pages");
 
 static int check_head(const void *candidate, struct error *e)
 {
@@ -280,6 +284,45 @@ int stream_put_dirty(struct stream_out *o, const u8 *ram, const u64 *bits, u64 f
     return r;
 }
 
+/* Pages [first, end), none of them zero: their sums. */
+static int put_sums(struct stream_out *o, const u8 *ram, u64 first, u64 end, struct error *e)
+{
+    u8 *p = o->buf + REC_HEADER;
+    int r = 0;
+    for (u32 n; first < end && r == 0; first += n) {
+        n = (u32)MIN(end - first, (u64)ABSENT_MAX);
+        sums_note(&o->sums, first, n, ram + first * PAGE_SIZE);
+        put_le64(p, first);
+        put_le32(p + 8, n);
+        put_le32(p + 12, 0);
+        for (u32 k = 0; k < n; k++)
+            put_le64(p + PAGES_HEAD + 8 * k, o->sums.sum[first + k]);
+        r = put_record(o, TYPE_ABSENT, p, PAGES_HEAD + 8 * n, e);
+    }
+    return r;
+}
+
+int stream_put_absent(struct stream_out *o, const u8 *ram, u64 *bits, u64 from, u64 to, u64 *absent, struct error *e)
+{
+    int r = 0;
+    if (to > o->sums.n || from > to)
+        return error_set(e, EINVAL, "stream: begun for another size of memory");
+    for (u64 i = from; i < to && r == 0;) {
+        if (!is_set(bits, i)) {
+            i += bits[i / 64] || i % 64 ? 1 : 64;
+            continue;
+        }
+        u64 first = i;
+        bool zero = page_is_zero(ram + i * PAGE_SIZE);
+        for (; i < to && is_set(bits, i) && page_is_zero(ram + i * PAGE_SIZE) == zero; i++)
+            if (zero)
+                bits[i / 64] &= ~BIT(i % 64);
+        *absent += zero ? 0 : i - first;
+        r = zero ? put_zero(o, first, i - first, e) : put_sums(o, ram, first, i, e);
+    }
+    return r;
+}
+
 int stream_put_round(struct stream_out *o, const char *text, struct error *e)
 {
     return put_record(o, TYPE_ROUND, text, (u32)strlen(text), e);
@@ -403,7 +446,7 @@ static int expect(struct stream_in *s, const struct rec_view *v, u32 type, u32 l
 int stream_open(struct stream_in *s, struct error *e)
 {
     struct rec_view v;
-    s->offset = s->records = s->done = s->indexed = 0;
+    s->offset = s->records = s->done = s->indexed = s->n_absent = 0;
     s->unpacked = NULL;
     s->buf = malloc(BUFFER);
     int r = s->buf ? next(s, &v, e) : error_set(e, ENOMEM, "stream: out of memory");
@@ -452,6 +495,17 @@ static const u8 *unpack_pages(struct stream_in *s, const struct rec_view *v, u32
     return NULL;
 }
 
+/* Whether pages [first, first + n) are absent from now on; the caller has found them in memory's range. */
+static void note_absent(struct stream_in *s, u64 first, u64 n, bool absent)
+{
+    for (u64 i = first; s->absent && i < first + n; i++) {
+        if (absent == is_set(s->absent, i))
+            continue;
+        s->absent[i / 64] ^= BIT(i % 64);
+        s->n_absent += absent ? 1 : (u64)-1;
+    }
+}
+
 static int get_pages(struct stream_in *s, struct rec_view *v, u8 *ram, struct error *e)
 {
     int r = expect(s, v, TYPE_PAGES, PAGES_HEAD, BUFFER - REC_HEADER, e);
@@ -472,6 +526,7 @@ static int get_pages(struct stream_in *s, struct rec_view *v, u8 *ram, struct er
         return e->code ? -e->code : -EBADMSG;
     memcpy(ram + first * PAGE_SIZE, pages, n * PAGE_SIZE);
     sums_note(&s->sums, first, n, pages);
+    note_absent(s, first, n, false);
     tell(s->progress, s->progress_ctx, s->done, s->done + n, s->sums.n);
     s->done += n;
     return 0;
@@ -490,6 +545,30 @@ static int get_zero(struct stream_in *s, struct rec_view *v, u8 *ram, struct err
         if (s->sums.sum[i] != s->sums.zero) /* else it may never have been touched */
             memset(ram + i * PAGE_SIZE, 0, PAGE_SIZE);
     sums_note(&s->sums, first, n, NULL);
+    note_absent(s, first, n, false);
+    return 0;
+}
+
+/* What lies in memory there, from an earlier round, is worth nothing. It may have any sum but that of zeros: such a page is no absent one. */
+static int get_absent(struct stream_in *s, struct rec_view *v, u8 *ram, struct error *e)
+{
+    int r = expect(s, v, TYPE_ABSENT, PAGES_HEAD + 8, PAGES_HEAD + 8 * ABSENT_MAX, e);
+    if (r < 0 || (r = payload(s, v, s->buf, e)) < 0)
+        return r;
+    u64 first = get_le64(s->buf);
+    u32 n = get_le32(s->buf + 8), zero = get_le32(s->buf + 12);
+    if (!s->absent)
+        return bad(s, e, EBADMSG, "ABSN in what has to be whole");
+    if (!n || n > ABSENT_MAX || zero || v->len != PAGES_HEAD + 8 * n || first >= s->sums.n || n > s->sums.n - first)
+        return bad(s, e, EBADMSG, "ABSN of %u pages from %llu on, of %llu, in %u bytes", n, (unsigned long long)first,
+                   (unsigned long long)s->sums.n, v->len);
+    for (u32 k = 0; k < n; k++) {
+        u64 sum = get_le64(s->buf + PAGES_HEAD + 8 * k);
+        if (sum == s->sums.zero)
+            return bad(s, e, EBADMSG, "ABSN has page %llu, which is zero", (unsigned long long)(first + k));
+        s->sums.sum[first + k] = sum;
+    }
+    note_absent(s, first, n, true);
     return 0;
 }
 
@@ -566,9 +645,9 @@ static int get_memory(struct stream_in *s, struct rec_view *v, u8 *ram, struct e
     static const struct {
         u32 type;
         int (*get)(struct stream_in *, struct rec_view *, u8 *, struct error *);
-    } kinds[] = {{TYPE_PAGES, get_pages},      {TYPE_ZERO, get_zero},      {TYPE_PAD, get_pad},
-                 {TYPE_ROUND, get_round},      {TYPE_INDEX, get_index},    {STREAM_DISK_BLOCK, get_disk},
-                 {STREAM_DISK_ZERO, get_disk}, {STREAM_DISK_SUM, get_disk}};
+    } kinds[] = {{TYPE_PAGES, get_pages},       {TYPE_ZERO, get_zero},        {TYPE_PAD, get_pad},
+                 {TYPE_ABSENT, get_absent},     {TYPE_ROUND, get_round},      {TYPE_INDEX, get_index},
+                 {STREAM_DISK_BLOCK, get_disk}, {STREAM_DISK_ZERO, get_disk}, {STREAM_DISK_SUM, get_disk}};
     for (;;) {
         unsigned i = 0;
         int r = next(s, v, e);

@@ -1,7 +1,7 @@
 /*
  * The stream: a machine as bytes, in a file or on a wire. docs/migration-stream.md is its specification.
  *
- *     TRPZ  CONF  (PAGE | ZERO | PADD | ROUN | DBLK | DZER)...  [INDX... | DSUM...]  MACH  DGST  TEND
+ *     TRPZ  CONF  (PAGE | ZERO | PADD | ABSN | ROUN | DBLK | DZER)...  [INDX... | DSUM...]  MACH  DGST  TEND
  *
  * Everything is a record (base/record.h): type, version, length, checksum. The machine's own records are the payload of MACH.
  * This room knows records and pages; what a configuration or a device's record says, it does not.
@@ -11,6 +11,7 @@
  *     stream is good only when its end has been read and the digest is that of the memory that was filled.
  *  2. What is read is never larger than STREAM_STATE_MAX, whatever a length says.
  *  3. A stream that has pages twice means the later ones: so rounds of a live migration are a stream, too.
+ *  4. A page that is absent has its sum in the stream, and so in the digest: whoever brings it later compares it with that.
  */
 #ifndef TRAPEZE_MIGRATE_STREAM_H
 #define TRAPEZE_MIGRATE_STREAM_H
@@ -87,6 +88,11 @@ int stream_put_memory(struct stream_out *o, const u8 *ram, u64 size, int fd, str
  * writes there meanwhile has a later round for it.
  */
 int stream_put_dirty(struct stream_out *o, const u8 *ram, const u64 *bits, u64 from, u64 to, struct error *e);
+/*
+ * Likewise, of a machine that stands still, but of what is not zero only the sums (post-copy): its pages are absent at the reader,
+ * who asks for them later. Adds to *absent how many; their bits stay set, those of the others are cleared.
+ */
+int stream_put_absent(struct stream_out *o, const u8 *ram, u64 *bits, u64 from, u64 to, u64 *absent, struct error *e);
 /* The end of a round (live migration): `text` is JSON, for who reads. */
 int stream_put_round(struct stream_out *o, const char *text, struct error *e);
 /* A record of a disk, which is one of the above. `bytes`: of the disk, before they were packed. */
@@ -107,7 +113,13 @@ struct stream_in {
     int (*round)(void *ctx, const char *text, struct error *e);
     /* A record of a disk, whose checksum is right and whose length is one that its type may have. NULL: they are refused. */
     int (*disk)(void *ctx, u32 type, const u8 *payload, u32 len, struct error *e);
+    /*
+     * A bit a page of memory, whole words, all clear (after stream_open its size is known): set for what is absent at the end, whose
+     * bytes in memory mean nothing; its sum is in `sums`. NULL: absent pages are refused.
+     */
+    u64 *absent;
     /* the stream's */
+    u64 n_absent;            /* bits of `absent` */
     struct stream_head head; /* after stream_open */
     u64 offset, records;
     u64 done;    /* pages */

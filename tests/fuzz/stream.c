@@ -72,11 +72,15 @@ static void read_machine(struct stream_in *s)
 {
     struct error e = {0};
     struct rec_buf state = {0};
-    u64 size = s->head.ram_size;
+    u64 size = s->head.ram_size, absent[RAM_MAX / PAGE_SIZE / 64] = {0}, n = 0;
     u8 *ram = mmap(NULL, size + 2 * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     FUZZ_CHECK(ram != MAP_FAILED && mprotect(ram + PAGE_SIZE, size, PROT_READ | PROT_WRITE) == 0);
+    s->absent = s->head.id[0] & 1 ? absent : NULL;
     if (stream_get_machine(s, ram + PAGE_SIZE, &state, &e) < 0)
         FUZZ_CHECK(e.code && e.msg[0]);
+    for (unsigned i = 0; i < ARRAY_LEN(absent); i++)
+        n += (u64)__builtin_popcountll(absent[i]);
+    FUZZ_CHECK(n == s->n_absent && n <= size / PAGE_SIZE);
     rec_buf_free(&state);
     munmap(ram, size + 2 * PAGE_SIZE);
 }
