@@ -253,6 +253,19 @@ int precopy_last(struct precopy *p, struct error *e)
     return r;
 }
 
+int precopy_name(struct precopy *p, const u64 **named, struct error *e)
+{
+    struct precopy_status *s = &p->status;
+    p->ops->limit(p->ctx, p->cap);
+    int r = p->ops->take(p->ctx, p->bits, e);
+    s->pages = count(p, p->bits);
+    s->left = 0;
+    if (r == 0)
+        r = stream_put_absent(p->out, p->ram, p->bits, 0, p->pages, &s->left, e);
+    *named = p->bits;
+    return r;
+}
+
 void precopy_free(struct precopy *p)
 {
     free(p->bits);

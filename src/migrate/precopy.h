@@ -75,6 +75,11 @@ int precopy_run(struct precopy *p, struct error *e);
 void precopy_choose_packing(struct precopy *p);
 /* The machine stands still: send all that is left. */
 int precopy_last(struct precopy *p, struct error *e);
+/*
+ * The machine stands still, and goes on elsewhere before all is there (post-copy): name what is left, but for what is zero.
+ * status.left is how many pages that are; *named has a bit for each, until precopy_free.
+ */
+int precopy_name(struct precopy *p, const u64 **named, struct error *e);
 void precopy_free(struct precopy *p);
 
 #endif

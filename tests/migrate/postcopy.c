@@ -19,14 +19,17 @@
 
 struct bytes {
     u8 *data;
-    size_t len, at;
+    size_t len, at, cap;
 };
 
 static int put(void *ctx, const void *data, size_t len, struct error *e)
 {
     struct bytes *b = ctx;
-    b->data = realloc(b->data, b->len + len);
-    assert_non_null(b->data);
+    if (b->len + len > b->cap) {
+        b->cap = (b->len + len) * 2;
+        b->data = realloc(b->data, b->cap);
+        assert_non_null(b->data);
+    }
     memcpy(b->data + b->len, data, len);
     b->len += len;
     return 0;
@@ -83,7 +86,7 @@ static void end(struct stream_out *o)
 /* 0 or -errno; `absent` may be NULL. The sums are left in *s. */
 static int read_machine(const struct bytes *b, struct stream_in *s, u8 *ram, u64 *absent)
 {
-    struct bytes copy = {b->data, b->len, 0};
+    struct bytes copy = {.data = b->data, .len = b->len};
     struct error e = {0};
     struct rec_buf state = {0};
     char *config = NULL;

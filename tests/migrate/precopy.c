@@ -261,6 +261,48 @@ static void does_not(void **state)
     end(&w, &p);
 }
 
+/* Likewise, but what is left is named: then it stands still for much less than that takes, and with what was named all is there. */
+static void names_the_rest(void **state)
+{
+    struct world w;
+    struct precopy p;
+    struct error e = {0};
+    u64 absent[PAGES / 64] = {0};
+    const u64 *named;
+    char *text;
+    struct rec_buf none = {0};
+    u8 *there = calloc(PAGES, PAGE_SIZE);
+    begin(&w, &p, 50000000, 200000000);
+    p.stop_anyway = true;
+    assert_int_equal(precopy_run(&p, &e), 0);
+    assert_true(p.status.expected > 4 * p.downtime);
+    u64 stopped = w.ns;
+    w.writes = 0;
+    memset(w.ram + 8 * PAGE_SIZE, 0, PAGE_SIZE); /* written last, and worth no name */
+    w.dirty[0] |= 1u << 8;
+    assert_int_equal(precopy_name(&p, &named, &e), 0);
+    assert_true(w.ns - stopped < p.downtime / 10);
+    assert_int_equal(stream_put_state(&w.out, "state", 6, &e), 0);
+    assert_int_equal(stream_put_end(&w.out, &e), 0);
+    struct stream_in in = {.get = get, .ctx = &w, .round = answer, .absent = absent};
+    assert_int_equal(stream_open(&in, &e), 0);
+    assert_int_equal(stream_get_config(&in, &text, &e), 0);
+    assert_int_equal(stream_get_machine(&in, there, &none, &e), 0);
+    assert_memory_equal(absent, named, sizeof(absent));
+    assert_int_equal(in.n_absent, p.status.left);
+    assert_true(p.status.left > SET / 2 && p.status.left <= SET && !(absent[0] >> 8 & 1));
+    for (u64 i = 0; i < PAGES; i++) {
+        if (!(absent[i / 64] >> (i % 64) & 1))
+            assert_memory_equal(there + i * PAGE_SIZE, w.ram + i * PAGE_SIZE, PAGE_SIZE);
+        assert_true(in.sums.sum[i] == page_sum(w.ram + i * PAGE_SIZE));
+    }
+    stream_in_free(&in);
+    rec_buf_free(&none);
+    free(text);
+    free(there);
+    end(&w, &p);
+}
+
 static void is_slowed_down(void **state)
 {
     struct world w;
@@ -348,8 +390,9 @@ static void fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(converges),  cmocka_unit_test(does_not),    cmocka_unit_test(is_slowed_down),
-        cmocka_unit_test(is_limited), cmocka_unit_test(takes_along), cmocka_unit_test(fails),
+        cmocka_unit_test(converges),      cmocka_unit_test(does_not),    cmocka_unit_test(is_slowed_down),
+        cmocka_unit_test(is_limited),     cmocka_unit_test(takes_along), cmocka_unit_test(fails),
+        cmocka_unit_test(names_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
