@@ -179,6 +179,7 @@ static void refuse_there(const char *type, const void *payload, size_t len, bool
     channel_flush(w.there, &e);
     assert_int_equal(pthread_join(w.thread, NULL), 0); /* without its end having gone */
     assert_true(w.result < 0 && w.e.code == -w.result && w.e.msg[0]);
+    assert_int_not_equal(w.result, -ETIMEDOUT); /* refused, not waited out */
     assert_int_equal(w.source.sent, 0);
     channel_close(w.there);
     teardown(&w);
