@@ -15,6 +15,7 @@
 
 #define RAM_SIZE (4u << 20)
 #define CODE     0x10000u
+#define OTHER    0x12000u
 #define PML4     0x100000u
 #define PRESENT  3u /* and writable */
 #define LARGE    0x80u
@@ -157,6 +158,42 @@ static void inside(void **state)
     assert_true(found);
 }
 
+/* A forward jump that is always taken leads on within its block; so does one without a condition. */
+static void follows_jumps(void **state)
+{
+    static const u8 loop[] = {
+        0x85, 0xc0,       /* test %eax, %eax */
+        0x74, 0x03,       /* jz   +3: EAX is 0 */
+        0x48, 0xff, 0xc3, /* inc  %rbx */
+        0xeb, 0x02,       /* jmp  +2: the target of jz */
+        0x0f, 0x0b,       /* ud2 */
+        0x48, 0xff, 0xc2, /* inc  %rdx */
+        0xff, 0xc9,       /* dec  %ecx */
+        0x75, 0xee,       /* jnz  to the start */
+        0xf4,             /* hlt */
+    };
+    static const u8 offsets[] = {0, 2, 7, 11, 14, 16}, lengths[] = {2, 2, 2, 3, 2, 2};
+    struct fix *f = *state;
+    static struct engine_explain x;
+    struct stop stop;
+    memcpy(f->mem.ram + OTHER, loop, sizeof(loop));
+    f->c->rip = OTHER;
+    f->c->gpr[RAX] = f->c->gpr[RBX] = f->c->gpr[RDX] = 0;
+    f->c->gpr[RCX] = 1000;
+    f->ops->run(f->engine, f->c, 100000, &stop);
+    assert_int_equal(f->c->rip, OTHER + sizeof(loop));
+    assert_int_equal(f->c->gpr[RBX], 0);
+    assert_int_equal(f->c->gpr[RDX], 1000);
+    assert_int_equal(f->ops->explain(f->engine, f->c, OTHER, &x), 0);
+    assert_int_equal(x.start, OTHER);
+    assert_int_equal(x.n, ARRAY_LEN(offsets));
+    for (unsigned i = 0; i < x.n; i++) {
+        assert_int_equal(x.insn[i].rip, OTHER + offsets[i]);
+        assert_int_equal(x.insn[i].len, lengths[i]);
+        assert_memory_equal(x.insn[i].bytes, loop + offsets[i], lengths[i]);
+    }
+}
+
 static void nowhere(void **state)
 {
     struct fix *f = *state;
@@ -194,10 +231,9 @@ static void changes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(block, setup_bt),       TEST(inside, setup_bt),
-        TEST(nowhere, setup_bt),     TEST(changes_nothing, setup_bt),
-        TEST(block, setup_interp),   TEST(inside, setup_interp),
-        TEST(nowhere, setup_interp), TEST(changes_nothing, setup_interp),
+        TEST(block, setup_bt),      TEST(inside, setup_bt),          TEST(follows_jumps, setup_bt),
+        TEST(nowhere, setup_bt),    TEST(changes_nothing, setup_bt), TEST(block, setup_interp),
+        TEST(inside, setup_interp), TEST(nowhere, setup_interp),     TEST(changes_nothing, setup_interp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

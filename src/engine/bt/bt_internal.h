@@ -57,6 +57,7 @@
 #define BT_HASH_SIZE   (1u << BT_HASH_BITS)
 #define BT_HASH_GROUP  (PAGE_SIZE / 4) /* slots that a page's addresses have */
 #define BT_BLOCK_INSNS 40
+#define BT_BLOCK_BYTES (1024u - ISA_MAX_LEN) /* its last instruction begins before: see struct bt_map */
 
 /* Which host register holds a guest one; NO_HOST: a slot. */
 extern const u8 bt_host_of[CPU_GPRS];
@@ -278,6 +279,8 @@ struct bt_gen {
     u64 second;  /* RAM offset of the page that its one instruction runs into, or BT_NO_PAGE */
     u32 cold_at; /* where its cold code begins; 0: it has none */
     struct isa_insn insn[BT_BLOCK_INSNS];
+    u16 off[BT_BLOCK_INSNS];    /* of each from the block's start: they rise, by more than its length behind a jump */
+    bool taken[BT_BLOCK_INSNS]; /* a jump whose target is the next of the list */
     u8 needs_flags[BT_BLOCK_INSNS + 1]; /* EFLAGS are read at or after this instruction before all are overwritten */
     u8 lookups[BT_BLOCK_INSNS];         /* estimate of the look-ups of an instruction */
     u64 rip;                            /* of the instruction at hand */
@@ -468,8 +471,11 @@ static inline struct haddr bt_slot(unsigned guest)
 
 /* Translate the instruction at hand: each returns false if it is not one of theirs. */
 bool bt_flow(struct bt_gen *g, const struct isa_insn *insn); /* flow.c: jumps, calls, returns */
-/* Is it a conditional jump behind which the block goes on? `before`: such jumps so far. */
-bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned before);
+/*
+ * Does the block go on after this jump, at offset `off` from its start? *sides: its conditional exits so far. *taken: it goes on
+ * at the jump's target, not behind it.
+ */
+bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned off, unsigned *sides, bool *taken);
 bool bt_stack(struct bt_gen *g, const struct isa_insn *insn);  /* stack.c: push, pop, leave */
 bool bt_system(struct bt_gen *g, const struct isa_insn *insn); /* system.c */
 /* Is it left to isa/, and changes neither mode nor mappings? */

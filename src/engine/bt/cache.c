@@ -14,7 +14,7 @@
  *     it is, so a block that overwrites itself can be left in order, but nothing leads there any more.
  *  2. Direct jumps are joined between blocks of one key, within one RAM page, or behind a comparison that says that the
  *     target's page is in the TLB, and which: whoever gets there may execute the other block.
- *  3. The patched field of a jump is 4 bytes, aligned: one store.
+ *  3. Code is patched by the one thread that runs it, while it does not: so the field of a jump may lie anywhere.
  *  4. The hash of a context holds blocks that were entered under the present TLB entries of their pages; it is cleared or
  *     picked when those go (flushed in run.c), and cleared when another key than theirs comes into force (set_key there).
  */
@@ -139,8 +139,8 @@ void bt_hash_put(struct bt *bt, const struct bt_block *b)
 
 static void patch(struct bt *bt, u32 field_end, u32 target)
 {
-    u32 *field = (u32 *)(void *)(bt->code.rw + field_end - 4);
-    __atomic_store_n(field, target - field_end, __ATOMIC_RELAXED);
+    u32 distance = target - field_end;
+    memcpy(bt->code.rw + field_end - 4, &distance, sizeof(distance));
 }
 
 static bt_ref_t *word(struct bt *bt, bt_ref_t ref)

@@ -214,13 +214,6 @@ void emit_here32(struct emit *e, u8 *mark)
         memcpy(mark - 4, &distance, 4);
 }
 
-void emit_align_field(struct emit *e, unsigned ahead)
-{
-    static const u8 nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
-    unsigned n = (0u - ((unsigned)(uintptr_t)e->p + ahead)) & 3;
-    put_bytes(e, nops[n], n);
-}
-
 void emit_lahf_seto(struct emit *e)
 {
     static const u8 code[] = {0x9f, 0x0f, 0x90, 0xc0};

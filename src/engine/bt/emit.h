@@ -139,8 +139,6 @@ u8 *emit_jmp32(struct emit *e);
 u8 *emit_jrcxz(struct emit *e);
 void emit_here8(struct emit *e, u8 *mark);
 void emit_here32(struct emit *e, u8 *mark);
-/* NOPs until (place + ahead) is a multiple of 4: so a 4-byte field there can be patched in one store. */
-void emit_align_field(struct emit *e, unsigned ahead);
 /* The executable address of the present place. */
 static inline const u8 *emit_rx(const struct emit *e)
 {

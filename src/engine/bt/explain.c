@@ -33,6 +33,17 @@ static struct bt_block *block_with(struct bt *bt, u64 va, u64 ram)
     return NULL;
 }
 
+/* Behind a jump the block may go on elsewhere, so the length of such a one is decoded. */
+static u8 length(struct bt *bt, const struct bt_block *b, unsigned i)
+{
+    struct isa_insn insn;
+    unsigned at = bt_maps(b)[i].guest;
+    if (b->second)
+        return (u8)bt_maps(b)[1].guest;
+    bt_decode(b->key, bt->ip.mem->ram + b->start + at, MIN(b->bytes - at, (unsigned)ISA_MAX_LEN), &insn);
+    return insn.len;
+}
+
 /* The guest's bytes, which are still those that were translated: a write would have killed the block. */
 static void copy_bytes(struct bt *bt, const struct bt_block *b, unsigned i, struct engine_explain_insn *x)
 {
@@ -54,7 +65,7 @@ static void describe(struct bt *bt, const struct bt_block *b, struct engine_expl
         const struct bt_map *m = &bt_maps(b)[i];
         struct engine_explain_insn *x = &out->insn[i];
         *x = (struct engine_explain_insn){.rip = b->va + m->guest, .mode = mode, .how = m->how};
-        x->len = (u8)(m[1].guest - m->guest);
+        x->len = length(bt, b, i);
         x->code_off = MIN((u32)m->host, out->code_bytes);
         x->code_len = MIN((u32)m[1].host, out->code_bytes) - x->code_off;
         copy_bytes(bt, b, i, x);

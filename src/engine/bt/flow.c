@@ -7,8 +7,9 @@
  * the target's address holds the code of a block that begins by comparing RCX with its own address. So a stale or
  * foreign slot is never wrong, only slow.
  *
- * A conditional jump forward does not end its block: what follows is likely to be executed next. The way out is cold code,
- * which gives back the instructions that were counted and do not run.
+ * A jump forward does not end its block, which goes on where execution mostly does: at the target if the interpreter came there
+ * more than twice as often as behind the jump, and the page is the same. The other way out of a conditional one is cold code, which
+ * gives back the instructions that were counted and do not run.
  *
  * A jump to the block's own address or below lands on the entry that polls for events; so do all through the hash. What
  * goes only upwards needs no poll: it comes to an end.
@@ -89,7 +90,6 @@ static void check_page(struct bt_gen *g, u64 target, unsigned x)
 /* The jump of an exit, to be linked. */
 static void link_jump(struct bt_gen *g, unsigned x)
 {
-    emit_align_field(&g->e, 1);
     u8 *mark = emit_jmp32(&g->e);
     g->exit[x].field = mark;
     bt_cold(g, mark, bt_site(g, SITE_LINK, x));
@@ -130,7 +130,6 @@ void bt_exit_cond(struct bt_gen *g, unsigned cc, u64 target)
         return;
     }
     unsigned x = new_exit(g, target);
-    emit_align_field(&g->e, 2);
     u8 *mark = emit_jcc32(&g->e, cc);
     g->exit[x].field = mark;
     bt_cold(g, mark, bt_site(g, SITE_LINK, x));
@@ -265,7 +264,8 @@ static bool jcc(struct bt_gen *g, const struct isa_insn *insn)
     if (!gva_canonical(GVA(target)))
         return false;
     if (g->i + 1 < g->n) {
-        bt_exit_side(g, insn->opcode & 15, target);
+        bool taken = g->taken[g->i];
+        bt_exit_side(g, (insn->opcode & 15) ^ taken, taken ? next : target);
     } else {
         bt_exit_cond(g, insn->opcode & 15, target);
         bt_exit_to(g, next);
@@ -280,10 +280,37 @@ static bool is_jcc(const struct isa_insn *insn)
            ((insn->map == 0 && (insn->opcode & 0xf0) == 0x70) || (insn->map == 1 && (insn->opcode & 0xf0) == 0x80));
 }
 
-bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned before)
+/* How often the code at that offset from the block's start was executed, as far as that is known. */
+static unsigned runs_at(const struct bt_gen *g, unsigned off)
 {
-    return is_jcc(insn) && insn->imm > 0 && !(insn->prefixes & ISA_PFX_66) && before < BT_SIDES &&
-           !(g->bt->ip.cfg.test & ENGINE_TEST_SINGLE);
+    struct bt *bt = g->bt;
+    const struct bt_block *b = g->b;
+    return bt_find(bt, b->va + off, b->start + off, b->key) ? bt->hot_runs : blocks_runs(&bt->ip, b->start + off);
+}
+
+/* Is the target of the jump at `off` in this page, so that the block can go on there? */
+static bool within(const struct bt_gen *g, const struct isa_insn *insn, unsigned off)
+{
+    u64 room = MIN(PAGE_SIZE - (g->b->start & (PAGE_SIZE - 1)), (u64)BT_BLOCK_BYTES);
+    return off + insn->len + (u64)insn->imm < room;
+}
+
+bool bt_flow_goes_on(const struct bt_gen *g, const struct isa_insn *insn, unsigned off, unsigned *sides, bool *taken)
+{
+    bool cond = is_jcc(insn), plain = insn->mnemonic == ZYDIS_MNEMONIC_JMP && insn->op[0].kind == ISA_OP_IMM;
+    if ((!cond && !plain) || insn->imm < 0 || (insn->prefixes & ISA_PFX_66) || g->bt->ip.cfg.test & ENGINE_TEST_SINGLE)
+        return false;
+    if (plain)
+        return *taken = within(g, insn, off);
+    if (*sides == BT_SIDES)
+        return false;
+    ++*sides;
+    unsigned next = off + insn->len, target = next + (unsigned)insn->imm;
+    if (g->bt->ip.cfg.test & ENGINE_TEST_EAGER) /* nothing is known, and both ways are to be tried */
+        *taken = within(g, insn, off) && (g->b->va + off) % 3 == 0;
+    else
+        *taken = within(g, insn, off) && runs_at(g, target) > 2 * runs_at(g, next);
+    return true;
 }
 
 bool bt_flow(struct bt_gen *g, const struct isa_insn *insn)
@@ -292,6 +319,10 @@ bool bt_flow(struct bt_gen *g, const struct isa_insn *insn)
         return false;
     if (is_jcc(insn))
         return jcc(g, insn);
+    if (g->taken[g->i] && g->i + 1 < g->n) {
+        bt_how(g, HOW_JUMP);
+        return true;
+    }
     if (g->b->key & BK_COMPAT)
         return bt_compat_flow(g, insn);
     switch (insn->mnemonic) {

@@ -21,7 +21,7 @@ const u8 bt_host_of[CPU_GPRS] = {H_RAX, H_R11, H_RDX,   H_RBX,   H_R10, H_RBP, H
     (sizeof(struct bt_block) + BT_EXITS * sizeof(struct bt_exit) + (BT_BLOCK_INSNS + 1) * sizeof(struct bt_map) +   \
      4 * BT_BLOCK_INSNS * sizeof(struct bt_site) + BT_RELOCS * sizeof(struct bt_reloc) + sizeof(struct bt_second) + \
      64)
-_Static_assert(CODE_MAX < 1u << 14 && BT_BLOCK_INSNS * ISA_MAX_LEN < 1u << 10, "struct bt_map");
+_Static_assert(CODE_MAX < 1u << 14 && BT_BLOCK_BYTES + ISA_MAX_LEN <= 1u << 10, "struct bt_map");
 
 unsigned bt_value(struct bt_gen *g, unsigned guest, unsigned scratch)
 {
@@ -280,7 +280,7 @@ static void instruction(struct bt_gen *g)
         bt_groups_end(g);
         g->stack_shift = 0;
     }
-    g->rip += insn->len;
+    g->rip = g->i + 1 < g->n ? g->b->va + g->off[g->i + 1] : g->rip + insn->len;
 }
 
 /*
@@ -411,6 +411,12 @@ static bool decode_crossing(struct bt_gen *g, const u8 *host)
     return true;
 }
 
+/* From the first instruction's start to the last one's end. */
+static u16 guest_bytes(const struct bt_gen *g)
+{
+    return g->n ? (u16)(g->off[g->n - 1] + g->insn[g->n - 1].len) : 0;
+}
+
 /* Decode up to the end of the page, of the block, or to what does not decode. */
 static void decode(struct bt_gen *g, const u8 *host)
 {
@@ -418,18 +424,19 @@ static void decode(struct bt_gen *g, const u8 *host)
     unsigned max = g->bt->ip.cfg.test & ENGINE_TEST_SINGLE ? 1 : BT_BLOCK_INSNS;
     unsigned sides = 0;
     bool end = false;
-    while (!end && g->n < max && off < room) {
+    while (!end && g->n < max && off < MIN(room, BT_BLOCK_BYTES)) {
         struct isa_insn *insn = &g->insn[g->n];
         if (bt_decode(g->b->key, host + off, MIN(room - off, (unsigned)ISA_MAX_LEN), insn) != ISA_DECODE_OK)
             break;
-        off += insn->len;
+        g->off[g->n] = (u16)off;
         g->n++;
-        bool on = bt_flow_goes_on(g, insn, sides);
-        sides += on;
+        bool taken = false, on = bt_flow_goes_on(g, insn, off, &sides, &taken);
+        g->taken[g->n - 1] = taken;
+        off += insn->len + (taken ? (unsigned)insn->imm : 0);
         end = (ends_block(g, insn) && !bt_system_goes_on(g, insn) && !on) ||
               (g->n > 1 && insn[-1].mnemonic == ZYDIS_MNEMONIC_STI);
     }
-    g->b->bytes = (u16)off;
+    g->b->bytes = guest_bytes(g);
     g->b->n = (u8)g->n;
 }
 
@@ -534,9 +541,7 @@ static bool write_block(struct bt_gen *g)
         if (g->n <= 1)
             return false;
         g->n /= 2;
-        g->b->bytes = 0;
-        for (unsigned i = 0; i < g->n; i++)
-            g->b->bytes += g->insn[i].len;
+        g->b->bytes = guest_bytes(g);
     }
 }
 

@@ -265,6 +265,14 @@ static bool crossing_valid(struct interp *ip, const struct block *b, u64 rip, co
     return next && !memcmp(next, b->copy + avail, b->bytes - avail);
 }
 
+unsigned blocks_runs(const struct interp *ip, u64 start)
+{
+    const struct block *b = ip->hash[hash_of(start, ip->key)];
+    while (b && (b->start != start || b->key != ip->key))
+        b = b->hash_next;
+    return b ? b->runs : 0;
+}
+
 struct block *block_find(struct interp *ip, int *result)
 {
     u64 rip = code_va(ip), tag = rip | (ip->key & KEY_BASED ? JUMP_BASED : 0);

@@ -343,6 +343,8 @@ static inline u64 code_va(const struct interp *ip)
 }
 /* Block at cpu->rip, made if need be; NULL with *result set when the fetch faults (CPU_OK: the cache is full). */
 struct block *block_find(struct interp *ip, int *result);
+/* How often the decoded block at that RAM offset was counted (block.runs), for the mode in force; 0 if there is none. */
+unsigned blocks_runs(const struct interp *ip, u64 start);
 static inline struct jump_entry *jump_at(const struct interp *ip, u64 rip)
 {
     return (struct jump_entry *)&ip->jumps[(rip ^ rip >> JUMP_BITS) & ((1u << JUMP_BITS) - 1)];
