@@ -23,6 +23,9 @@
  * Guest arithmetic flags are in EFLAGS at every block's start and end. Inside a block they may be in memory (st->arith) for a
  * while, so that look-ups may use shorter code that clobbers EFLAGS: see flags.c.
  *
+ * Instructions are counted (st->left), all of a block at once, at one place in it (bt_block.counted). Who leaves before has counted
+ * nothing so far, who leaves behind it gives back what does not run.
+ *
  * 32-bit code with flat segments goes the same way, decoded as what it is, with the upper halves of registers zero: compat.c.
  *
  * What must stay true
@@ -79,7 +82,7 @@ struct bt;
 struct bt_state {
     u8 below[16];
     u64 slot[3];   /* guest R10, R11, R15 */
-    s64 left;      /* budget: instructions; blocks count themselves when entered. Negative: leave at the next poll. */
+    s64 left;      /* budget: instructions; each block counts its own. Negative: leave at the next poll. */
     u64 page_mask; /* of PEXT: the bits of an address that are the index in the TLB */
     u64 fs_base, gs_base;
     u64 addend[BT_GROUPS]; /* of groups of accesses */
@@ -221,7 +224,8 @@ struct bt_block {
     u8 n_sites, n_exits, n_relocs;
     u8 key;
     u8 region;
-    u8 units; /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
+    u8 units;   /* BT_UNIT_*: what some instruction uses, and is loaded at the head */
+    u8 counted; /* the instruction before which all n are counted: see flags.c */
     bool dead;
     bool fixed; /* can not be moved to another address */
 };
@@ -288,8 +292,6 @@ struct bt_gen {
     unsigned n;
     bool flags_ok;   /* EFLAGS hold the guest's flags */
     bool saved_ok;   /* st->arith does */
-    bool flags_lost; /* they were given up at the head (bt_flags_dead), and are wanted */
-    bool keep_flags; /* that has happened: not again */
     bool ends;       /* the instruction at hand ended the block */
     unsigned shadow; /* number of the instruction behind an STI: the block ends with it, by exits that poll; 0: none */
     /* Cold code, written behind the hot part: a jump there, and what it does */
@@ -399,6 +401,12 @@ static inline const u8 *bt_body(const struct bt *bt, const struct bt_block *b)
     return bt->code.rx + b->code + b->at_body;
 }
 
+/* How many instructions of the block have been counted when number `i` is executed. */
+static inline s64 bt_counted(const struct bt_block *b, unsigned i)
+{
+    return i >= b->counted ? b->n : 0;
+}
+
 /* The page that the block's instruction runs into. */
 static inline struct bt_second *bt_second(const struct bt *bt, const struct bt_block *b)
 {
@@ -439,8 +447,9 @@ bool bt_grouped(const struct bt_gen *g);
 void bt_flags_scan(struct bt_gen *g);
 /* May the look-up that comes clobber EFLAGS? Saves them first if that is worth it; uses SCRATCH_A. */
 bool bt_flags_free(struct bt_gen *g);
-/* At the block's head: does nobody see them before they are overwritten? Then they are given up. */
-bool bt_flags_dead(struct bt_gen *g);
+/* The instruction before which the block is best counted; and with what: may EFLAGS be clobbered there? */
+unsigned bt_flags_count_at(const struct bt_gen *g);
+bool bt_flags_count_cheap(const struct bt_gen *g);
 /* The instruction's own code is written: where are the flags now? */
 void bt_flags_after(struct bt_gen *g, const struct isa_insn *insn);
 
@@ -579,6 +588,14 @@ static inline void bt_come_back(struct bt *bt)
 {
     bt->kept += bt->st->left + 1;
     bt->st->left = -1;
+}
+
+/* The code of instruction `i`, which is reached by C, not by the code before it. */
+static inline const u8 *bt_continue(struct bt *bt, const struct bt_block *b, unsigned i)
+{
+    if (i == b->counted)
+        bt->st->left -= b->n;
+    return bt->code.rx + b->code + bt_maps(b)[i].host;
 }
 
 /* Is there an event, or does another CPU wait for this one? Then translated code is to come back at its next poll. */

@@ -6,6 +6,10 @@
  * before one overwrites them all: then EFLAGS need never be restored. Saving costs about as much as two look-ups gain,
  * so it is done where at least two follow before the flags are overwritten.
  *
+ * The block's instructions are counted (bt_block.counted) before the last one that overwrites all flags and can not fault: there
+ * one SUB in memory does it. Where there is none, it is done before the last instruction. So a way out of the middle
+ * mostly has nothing to give back.
+ *
  * What overwrites all flags is a list of those instructions of which the processor leaves no flag as it was: what a manual
  * calls undefined may be "unchanged".
  */
@@ -86,37 +90,25 @@ bool bt_flags_free(struct bt_gen *g)
     return true;
 }
 
-/* What neither faults nor is left to the interpreter, of registers alone. */
-static bool harmless(const struct isa_insn *insn)
+/* Does it overwrite all flags, of registers alone? Then nobody sees those before it: it can not fault. */
+static bool hides_flags(const struct bt_gen *g, unsigned i)
 {
-    switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_MOV:
-    case ZYDIS_MNEMONIC_MOVZX:
-    case ZYDIS_MNEMONIC_MOVSX:
-    case ZYDIS_MNEMONIC_MOVSXD:
-    case ZYDIS_MNEMONIC_LEA:
-    case ZYDIS_MNEMONIC_NOP:
-    case ZYDIS_MNEMONIC_ENDBR64:
-        return true;
-    default:
-        return overwrites_all(insn) && !bt_uses_vectors(insn) && !(insn->prefixes & ISA_PFX_LOCK);
-    }
+    const struct isa_insn *insn = &g->insn[i];
+    return overwrites_all(insn) && !g->lookups[i] && insn->cls == ISA_INNOCUOUS && !bt_uses_vectors(insn) &&
+           !(insn->prefixes & ISA_PFX_LOCK);
 }
 
-/* If an instruction is left to the interpreter after all, flags_lost has the block written again. */
-bool bt_flags_dead(struct bt_gen *g)
+unsigned bt_flags_count_at(const struct bt_gen *g)
 {
-    if (g->keep_flags || g->needs_flags[0] || !g->n)
-        return false;
-    for (unsigned i = 0; i < g->n; i++) {
-        const struct isa_insn *insn = &g->insn[i];
-        if (insn->cls != ISA_INNOCUOUS || g->lookups[i] || !harmless(insn))
-            return false;
-        if (overwrites_all(insn))
-            break;
-    }
-    g->flags_ok = false;
-    return true;
+    for (unsigned i = g->n; i-- > 0;)
+        if (hides_flags(g, i))
+            return i;
+    return g->n ? g->n - 1 : 0;
+}
+
+bool bt_flags_count_cheap(const struct bt_gen *g)
+{
+    return hides_flags(g, g->i) || (g->saved_ok && !g->needs_flags[g->i]);
 }
 
 void bt_flags_after(struct bt_gen *g, const struct isa_insn *insn)

@@ -208,5 +208,5 @@ const u8 *bt_quick(struct bt *bt, const struct bt_block *b, const struct bt_site
     if (!perform(bt, b, s))
         return NULL;
     bt->stats.quick++;
-    return bt->code.rx + b->code + m[1].host;
+    return bt_continue(bt, b, s->insn + 1u);
 }

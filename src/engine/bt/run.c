@@ -191,10 +191,10 @@ static const u8 *go_on(struct bt *bt, struct bt_exit *link, bool hash)
 
 /* --- one instruction by the interpreter --- */
 
-/* The instructions of the block behind number `i` were counted and will not run. */
+/* The block is left behind instruction `i`: what is counted is what has run. */
 static void give_back(struct bt *bt, const struct bt_block *b, unsigned i)
 {
-    bt->st->left += b->n - 1 - (s64)i;
+    bt->st->left += bt_counted(b, i) - 1 - (s64)i;
 }
 
 /* Take the flags from where they are. */
@@ -236,7 +236,7 @@ static const u8 *after_step(struct bt *bt, struct bt_block *b, unsigned i)
     if (next && i + 1 < b->n && !b->dead && !bt->ip.stale && !bt_maps(b)[i + 1].grouped) {
         bt_attention(bt);
         bt->st->want_units = b->units;
-        return bt->code.rx + b->code + bt_maps(b)[i + 1].host;
+        return bt_continue(bt, b, i + 1);
     }
     give_back(bt, b, i);
     if (b->dead)
@@ -317,7 +317,7 @@ static const u8 *to_twin(struct bt *bt, struct bt_block *b, const struct bt_site
     if (bt_numbered(bt, index) != b) /* dropped, to make room */
         return twin && twin->n ? bt_body(bt, twin) : leave(bt, CPU_OK);
     if (!twin || !twin->n) {
-        bt->st->left -= b->n - (s64)i; /* as if it had not left the block */
+        bt->st->left -= bt_counted(b, i) - (s64)i; /* as if it had not left the block */
         return callout(bt, b, i);
     }
     if (!(bt->ip.cfg.test & ENGINE_TEST_NO_LINK))

@@ -3,8 +3,8 @@
  *
  *   code:     compare RCX with the block's address   (reached through the hash)
  *   at_poll:  event or end of the budget? to cold code
- *   at_body:  count the instructions; vectors, x87 unit in place?
- *             the instructions, and the exits
+ *   at_body:  vectors, x87 unit in place?
+ *             the instructions, which are counted somewhere among them, and the exits
  *             cold code: push site; jmp slow
  */
 #include "engine/bt/bt_internal.h"
@@ -125,6 +125,8 @@ static void poll(struct bt_gen *g)
 /* left += by, no flags touched. */
 static void add_left(struct bt_gen *g, s32 by)
 {
+    if (!by)
+        return;
     struct emit *e = &g->e;
     emit_load(e, SCRATCH_A, AT_ST(left));
     emit_lea(e, SCRATCH_A, AT(SCRATCH_A, by));
@@ -133,13 +135,13 @@ static void add_left(struct bt_gen *g, s32 by)
 
 static void count(struct bt_gen *g)
 {
-    g->i = 0;
-    if (!bt_flags_free(g) && !bt_flags_dead(g)) {
+    if (!bt_flags_count_cheap(g)) {
         add_left(g, -(s32)g->n);
         return;
     }
     emit_mem(&g->e, true, 0x83, 5, AT_ST(left)); /* sub qword [left], imm8 */
     put8e(&g->e, g->n);
+    g->flags_ok = false;
 }
 
 static u8 units_used(const struct bt_gen *g)
@@ -191,7 +193,6 @@ static void head(struct bt_gen *g)
     g->off_body = emit_offset(&g->e);
     if (g->second != BT_NO_PAGE)
         check_second(g);
-    count(g);
     load_units(g);
 }
 
@@ -202,7 +203,6 @@ void bt_callout(struct bt_gen *g, enum bt_site_kind kind)
     const struct isa_insn *insn = &g->insn[g->i];
     u32 site = bt_site(g, kind, kind == SITE_CALLOUT ? bt_quick_arg(g, insn) : 0);
     site_operand(g, &g->sites[site & 0xff], &insn->mem, insn->addr_size);
-    g->flags_lost |= !g->flags_ok && !g->saved_ok;
     emit_push_imm(&g->e, site);
     emit_jmp(&g->e, g->bt->slow);
     bt_how(g, kind == SITE_MONITOR ? HOW_MONITOR : HOW_CALLOUT);
@@ -298,7 +298,7 @@ static void instruction(struct bt_gen *g)
 static void side_exit(struct bt_gen *g, unsigned i)
 {
     g->i = g->cold[i].insn;
-    add_left(g, (s32)(g->n - g->i - 1)); /* they were counted, and do not run */
+    add_left(g, (s32)bt_counted(g->b, g->i) - (s32)g->i - 1);
     bt_exit_to(g, g->cold[i].target);
 }
 
@@ -307,7 +307,7 @@ static void twin_exit(struct bt_gen *g, unsigned i)
 {
     struct emit *e = &g->e;
     g->i = g->cold[i].insn;
-    add_left(g, (s32)(g->n - g->i));
+    add_left(g, (s32)bt_counted(g->b, g->i) - (s32)g->i);
     if (g->cold[i].flags_in_memory) {
         emit_mov(e, SCRATCH_A, H_RAX);
         emit_movzx16_mem(e, H_RAX, AT_ST(arith));
@@ -501,14 +501,17 @@ static bool write_code(struct bt_gen *g)
     g->flags_ok = true;
     head(g);
     g->rip = g->b->va;
-    for (g->i = 0; g->i < g->n; g->i++)
+    for (g->i = 0; g->i < g->n; g->i++) {
+        if (g->i == g->b->counted)
+            count(g);
         instruction(g);
+    }
     g->i = g->n ? g->n - 1 : 0;
     if (!g->ends)
         bt_exit_to(g, g->rip);
     bt_maps(g->b)[g->n] = (struct bt_map){.guest = (u16)(g->rip - g->b->va), .host = emit_offset(&g->e)};
     cold_code(g);
-    return !g->e.full && !g->overflow && !g->flags_lost;
+    return !g->e.full && !g->overflow;
 }
 
 /* With fewer instructions if it came out too long. */
@@ -522,8 +525,7 @@ static bool write_block(struct bt_gen *g)
                              .end = bt->code.rw + MIN(g->b->code + CODE_MAX, r->cold),
                              .rx = bt->code.rx + g->b->code};
         g->n_cold = g->n_sites = g->n_exits = 0;
-        g->keep_flags |= g->flags_lost;
-        g->overflow = g->ends = g->saved_ok = g->flags_lost = false;
+        g->overflow = g->ends = g->saved_ok = false;
         g->shadow = 0;
         bt_moves_begin(g);
         bt_groups_end(g);
@@ -534,10 +536,9 @@ static bool write_block(struct bt_gen *g)
         g->b->n = (u8)g->n;
         g->b->units = units_used(g);
         bt_flags_scan(g);
+        g->b->counted = (u8)bt_flags_count_at(g);
         if (write_code(g))
             return true;
-        if (g->flags_lost)
-            continue;
         if (g->n <= 1)
             return false;
         g->n /= 2;
