@@ -96,7 +96,7 @@ def run_programs(peer, args, prefix, turns, options=()):
 
 def programs(peer, args):
     # native turns are short, and what all is compared with
-    return run_programs(peer, args, "program", args.turns * (3 if peer.name == "native" else 1))
+    return run_programs(peer, args, "program", args.turns * (2 if peer.name == "native" else 1))
 
 
 def cache(peer, args):
