@@ -5,7 +5,7 @@
 struct step {
     u8 known; /* 0: can not happen */
     u8 next;
-    u16 acts;
+    u32 acts;
 };
 
 #define TO(state, acts) \
@@ -25,7 +25,16 @@ static const struct step source[SOURCE_STATES][HANDOVER_EVENT_COUNT] = {
     [SOURCE_COMMITTED] = {[EVENT_RECORDED] = TO(SOURCE_COMMITTED, ACT(ACT_SEND_COMMIT)),
                           [EVENT_LOST] = TO(SOURCE_COMMITTED, ACT(ACT_SEND_COMMIT)),
                           [EVENT_RUNS] = TO(SOURCE_MOVED, ACT(ACT_LEAVE) | ACT(ACT_SEND_DONE)),
+                          [EVENT_LACKS] = TO(SOURCE_SERVING, ACT(ACT_SERVE)),
                           [EVENT_NEVER] = TO(SOURCE_BACK, ACT(ACT_UNRECORD))},
+    /* It runs there for good: there is no way back. */
+    [SOURCE_SERVING] = {[EVENT_LOST] = TO(SOURCE_SERVING, ACT(ACT_SEND_COMMIT)),
+                        [EVENT_LACKS] = TO(SOURCE_SERVING, ACT(ACT_SERVE)),
+                        [EVENT_RUNS] = TO(SOURCE_MOVED, ACT(ACT_LEAVE) | ACT(ACT_SEND_DONE))},
+    [SOURCE_BEREFT] = {[EVENT_LOST] = TO(SOURCE_BEREFT, ACT(ACT_SEND_ABORT)),
+                       [EVENT_LACKS] = TO(SOURCE_BEREFT, ACT(ACT_SEND_GONE)),
+                       [EVENT_RUNS] = TO(SOURCE_MOVED, ACT(ACT_LEAVE) | ACT(ACT_SEND_DONE)),
+                       [EVENT_NEVER] = TO(SOURCE_BACK, ACT(ACT_UNRECORD))},
     [SOURCE_MOVED] = {[EVENT_LOST] = TO(SOURCE_MOVED, 0), [EVENT_RUNS] = TO(SOURCE_MOVED, ACT(ACT_SEND_DONE))},
     [SOURCE_BACK] = {[EVENT_LOST] = TO(SOURCE_BACK, 0), [EVENT_NEVER] = TO(SOURCE_BACK, 0)},
 };
@@ -37,6 +46,7 @@ static const struct step target[TARGET_STATES][HANDOVER_EVENT_COUNT] = {
                      [EVENT_DONE] = TO(TARGET_FREE, 0),
                      [EVENT_LOST] = TO(TARGET_FREE, 0)},
     [TARGET_FILLING] = {[EVENT_COMPLETE] = TO(TARGET_PREPARED, ACT(ACT_SEND_READY)),
+                        [EVENT_NAMED] = TO(TARGET_PARTLY, ACT(ACT_SEND_READY)),
                         [EVENT_LOST] = TO(TARGET_GONE, ACT(ACT_DISCARD)),
                         [EVENT_EXPIRED] = TO(TARGET_GONE, ACT(ACT_DISCARD)),
                         [EVENT_ABORT] = TO(TARGET_GONE, ACT(ACT_DISCARD) | ACT(ACT_SEND_NEVER))},
@@ -44,6 +54,15 @@ static const struct step target[TARGET_STATES][HANDOVER_EVENT_COUNT] = {
                          [EVENT_LOST] = TO(TARGET_PREPARED, 0), /* it may have committed: wait for its word */
                          [EVENT_EXPIRED] = TO(TARGET_GONE, ACT(ACT_DISCARD)),
                          [EVENT_ABORT] = TO(TARGET_GONE, ACT(ACT_DISCARD) | ACT(ACT_SEND_NEVER))},
+    [TARGET_PARTLY] = {[EVENT_COMMIT] = TO(TARGET_PAGING, ACT(ACT_RUN) | ACT(ACT_SEND_LACKS)),
+                       [EVENT_LOST] = TO(TARGET_PARTLY, 0),
+                       [EVENT_EXPIRED] = TO(TARGET_GONE, ACT(ACT_DISCARD)),
+                       [EVENT_ABORT] = TO(TARGET_GONE, ACT(ACT_DISCARD) | ACT(ACT_SEND_NEVER))},
+    [TARGET_PAGING] = {[EVENT_COMMIT] = TO(TARGET_PAGING, ACT(ACT_SEND_LACKS)),
+                       [EVENT_ABORT] = TO(TARGET_PAGING, ACT(ACT_SEND_LACKS)),
+                       [EVENT_LOST] = TO(TARGET_PAGING, 0),
+                       [EVENT_FULL] = TO(TARGET_RUNNING, ACT(ACT_SEND_RUNS)),
+                       [EVENT_PERISHED] = TO(TARGET_RUNNING, ACT(ACT_END) | ACT(ACT_SEND_RUNS))},
     [TARGET_RUNNING] = {[EVENT_COMMIT] = TO(TARGET_RUNNING, ACT(ACT_SEND_RUNS)),
                         [EVENT_ABORT] = TO(TARGET_RUNNING, ACT(ACT_SEND_RUNS)),
                         [EVENT_LOST] = TO(TARGET_RUNNING, 0),

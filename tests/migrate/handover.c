@@ -21,9 +21,10 @@
 #include <cmocka.h>
 
 #define ATTEMPTS 8 /* that a trace can have */
+#define STATES   MAX((unsigned)SOURCE_STATES, (unsigned)TARGET_STATES)
 #define SENDS                                                                                                       \
     (ACT(ACT_SEND_ACCEPT) | ACT(ACT_SEND_READY) | ACT(ACT_SEND_COMMIT) | ACT(ACT_SEND_ABORT) | ACT(ACT_SEND_RUNS) | \
-     ACT(ACT_SEND_NEVER) | ACT(ACT_SEND_DONE))
+     ACT(ACT_SEND_NEVER) | ACT(ACT_SEND_DONE) | ACT(ACT_SEND_LACKS) | ACT(ACT_SERVE) | ACT(ACT_SEND_GONE))
 
 /* --- names --- */
 
@@ -83,7 +84,10 @@ enum word {
     ABRT = 1u << 6,
     SAYS_RUNS = 1u << 7,
     SAYS_NEVR = 1u << 8,
-    DONE = 1u << 9
+    DONE = 1u << 9,
+    SAYS_LACKS = 1u << 10,
+    SERV = 1u << 11,
+    GONE = 1u << 12
 };
 
 struct world {
@@ -95,7 +99,8 @@ struct world {
     u8 ran_there;       /* an instruction was executed */
     u8 memory;          /* the source has the guest's */
     u8 copy;            /* so has the target, all of it */
-    u8 spare;
+    u8 postcopy;        /* when it stops, pages are named instead of sent */
+    u8 lacks;           /* the target runs without them, and says so in its record */
 };
 
 _Static_assert(sizeof(struct world) == 14, "no padding: worlds are compared byte by byte");
@@ -146,6 +151,12 @@ static void source_acts(struct world *w, int acts)
         w->memory = w->here = w->committed = 0;
     if (acts & ACT(ACT_SEND_DONE))
         w->sent |= DONE;
+    if (acts & ACT(ACT_SERVE) && w->memory)
+        w->sent |= SERV;
+    if (acts & ACT(ACT_SEND_GONE)) {
+        assert_false(w->memory);
+        w->sent |= GONE;
+    }
 }
 
 static void target_acts(struct world *w, int acts)
@@ -155,8 +166,9 @@ static void target_acts(struct world *w, int acts)
     if (acts & ACT(ACT_SEND_READY))
         w->sent |= REDY;
     if (acts & ACT(ACT_RUN)) {
-        assert_true(w->copy);
+        assert_true(w->copy || w->postcopy);
         w->runs = w->there = w->ran_there = 1;
+        w->lacks = !w->copy;
     }
     if (acts & ACT(ACT_DISCARD))
         w->copy = 0;
@@ -164,6 +176,10 @@ static void target_acts(struct world *w, int acts)
         w->sent |= SAYS_RUNS;
     if (acts & ACT(ACT_SEND_NEVER))
         w->sent |= SAYS_NEVR;
+    if (acts & ACT(ACT_SEND_LACKS))
+        w->sent |= SAYS_LACKS;
+    if (acts & ACT(ACT_END))
+        w->there = w->lacks = 0;
 }
 
 /* What `event` leads to: false if it can not be. */
@@ -196,7 +212,10 @@ static bool target_event(const struct world *w, enum handover_event event, struc
         return false;
     *next = *w;
     next->target = (u8)state;
-    next->copy |= event == EVENT_COMPLETE;
+    if (event == (w->postcopy ? EVENT_COMPLETE : EVENT_NAMED))
+        return false;
+    next->copy |= event == EVENT_COMPLETE || event == EVENT_FULL;
+    next->lacks &= event != EVENT_FULL;
     target_acts(next, acts);
     return true;
 }
@@ -210,7 +229,16 @@ static const struct {
               {EVENT_READY, false, REDY},  {EVENT_RUNS, false, SAYS_RUNS}, {EVENT_NEVER, false, SAYS_NEVR},
               {EVENT_LOST, false, 0},      {EVENT_HELLO, true, HELO},      {EVENT_COMPLETE, true, PAGES},
               {EVENT_COMMIT, true, COMT},  {EVENT_ABORT, true, ABRT},      {EVENT_LOST, true, 0},
-              {EVENT_EXPIRED, true, 0},    {EVENT_DONE, true, DONE}};
+              {EVENT_EXPIRED, true, 0},    {EVENT_DONE, true, DONE},       {EVENT_LACKS, false, SAYS_LACKS},
+              {EVENT_NAMED, true, PAGES},  {EVENT_FULL, true, SERV},       {EVENT_PERISHED, true, GONE}};
+
+/* What its host finds when it is up again. */
+static enum handover_source after_crash(const struct world *w)
+{
+    if (w->source >= SOURCE_MOVED)
+        return (enum handover_source)w->source;
+    return !w->committed ? SOURCE_BACK : w->postcopy ? SOURCE_BEREFT : SOURCE_COMMITTED;
+}
 
 static void expand(struct search *s, const struct world *w)
 {
@@ -226,13 +254,12 @@ static void expand(struct search *s, const struct world *w)
         next = *w;
         next.committed |= (u8)wrote;
         next.memory = next.here = next.to_record = 0;
-        if (next.source < SOURCE_MOVED)
-            next.source = next.committed ? SOURCE_COMMITTED : SOURCE_BACK;
+        next.source = after_crash(&next);
         add(s, &next);
     }
     /* The target's. */
     next = *w;
-    next.there = next.copy = 0;
+    next.there = next.copy = next.lacks = 0;
     next.target = w->runs ? TARGET_RUNNING : w->target == TARGET_FREE ? TARGET_FREE : TARGET_GONE;
     add(s, &next);
 }
@@ -245,21 +272,29 @@ static bool heals(struct world w)
 {
     struct world next;
     bool ended = w.ran_there ? !w.there : !w.memory && !(w.committed && w.target == TARGET_PREPARED);
+    ended |= !w.memory && w.lacks; /* with the host that had the rest */
     if (w.source < SOURCE_COMMITTED) {
         assert_true(source_event(&w, EVENT_LOST, &next));
         w = next;
     }
-    if (w.source == SOURCE_COMMITTED) {
-        assert_true(source_event(&w, EVENT_LOST, &next) && (next.sent & COMT));
+    if (w.source >= SOURCE_COMMITTED && w.source < SOURCE_MOVED) {
+        bool bereft = w.source == SOURCE_BEREFT;
+        assert_true(source_event(&w, EVENT_LOST, &next) && (next.sent & (bereft ? ABRT : COMT)));
         w = next;
-        w.sent &= (u16) ~(SAYS_RUNS | SAYS_NEVR);
-        assert_true(target_event(&w, EVENT_COMMIT, &next));
+        w.sent &= (u16) ~(SAYS_RUNS | SAYS_NEVR | SAYS_LACKS);
+        assert_true(target_event(&w, bereft ? EVENT_ABORT : EVENT_COMMIT, &next));
         w = next;
+        if (w.sent & SAYS_LACKS) {
+            assert_true(source_event(&w, EVENT_LACKS, &next) && (next.sent & (bereft ? GONE : SERV)));
+            w = next;
+            assert_true(target_event(&w, bereft ? EVENT_PERISHED : EVENT_FULL, &next));
+            w = next;
+        }
         assert_true(w.sent & (SAYS_RUNS | SAYS_NEVR));
         assert_true(source_event(&w, w.sent & SAYS_RUNS ? EVENT_RUNS : EVENT_NEVER, &next));
         w = next;
     }
-    return w.here + w.there == 1 || ended;
+    return (w.here + w.there == 1 && !w.lacks) || ended;
 }
 
 static void test_explore(void **state)
@@ -270,17 +305,22 @@ static void test_explore(void **state)
     static const bool reachable[SOURCE_STATES][TARGET_STATES] = {
         [SOURCE_ASKING] = {[TARGET_FREE] = 1, [TARGET_FILLING] = 1, [TARGET_GONE] = 1},
         [SOURCE_COPYING] = {[TARGET_FILLING] = 1, [TARGET_GONE] = 1},
-        [SOURCE_STOPPED] = {[TARGET_FILLING] = 1, [TARGET_PREPARED] = 1, [TARGET_GONE] = 1},
-        [SOURCE_COMMITTED] = {[TARGET_PREPARED] = 1, [TARGET_RUNNING] = 1, [TARGET_GONE] = 1},
+        [SOURCE_STOPPED] = {[TARGET_FILLING] = 1, [TARGET_PREPARED] = 1, [TARGET_PARTLY] = 1, [TARGET_GONE] = 1},
+        [SOURCE_COMMITTED] =
+            {[TARGET_PREPARED] = 1, [TARGET_PARTLY] = 1, [TARGET_PAGING] = 1, [TARGET_RUNNING] = 1, [TARGET_GONE] = 1},
+        [SOURCE_SERVING] = {[TARGET_PAGING] = 1, [TARGET_RUNNING] = 1},
+        [SOURCE_BEREFT] = {[TARGET_PARTLY] = 1, [TARGET_PAGING] = 1, [TARGET_RUNNING] = 1, [TARGET_GONE] = 1},
         [SOURCE_MOVED] = {[TARGET_RUNNING] = 1},
-        [SOURCE_BACK] = {[TARGET_FREE] = 1, [TARGET_FILLING] = 1, [TARGET_PREPARED] = 1, [TARGET_GONE] = 1}};
+        [SOURCE_BACK] = {
+            [TARGET_FREE] = 1, [TARGET_FILLING] = 1, [TARGET_PREPARED] = 1, [TARGET_PARTLY] = 1, [TARGET_GONE] = 1}};
     s.all = malloc(s.size * sizeof(*s.all));
     s.table = calloc(s.slots, sizeof(*s.table));
     assert_non_null(s.all);
     assert_non_null(s.table);
-    for (unsigned i = 0; i < 2; i++) { /* refused, or not */
+    for (unsigned i = 0; i < 4; i++) { /* refused, or not; with post-copy, or not */
+        start.sent = i & 1 ? HELO | NOPE : HELO;
+        start.postcopy = i >> 1;
         add(&s, &start);
-        start.sent |= NOPE;
     }
     for (size_t i = 0; i < s.n; i++) {
         const struct world w = s.all[i];
@@ -371,14 +411,15 @@ static int replay_act(struct replay *r, bool at_target, unsigned id, const char 
 /* Rule 5: what the records say. */
 static bool may_crash(const struct side *s, bool at_target, int next)
 {
+    bool committed = s->state == SOURCE_COMMITTED || s->state == SOURCE_SERVING,
+         runs = s->state == TARGET_PAGING || s->state == TARGET_RUNNING;
+    if (!at_target && (next == SOURCE_COMMITTED || next == SOURCE_BEREFT))
+        return s->recorded || (next == SOURCE_COMMITTED ? s->state == SOURCE_COMMITTED : committed);
     if (!at_target)
-        return next == SOURCE_COMMITTED
-                   ? s->state == SOURCE_COMMITTED || s->recorded
-                   : next == SOURCE_BACK && s->state != SOURCE_COMMITTED && s->state != SOURCE_MOVED;
+        return next == SOURCE_BACK && !committed && s->state != SOURCE_BEREFT && s->state != SOURCE_MOVED;
     if (next == TARGET_FREE)
         return s->forgotten;
-    return next == TARGET_RUNNING ? s->state == TARGET_RUNNING
-                                  : next == TARGET_GONE && s->state != TARGET_RUNNING && s->state != TARGET_FREE;
+    return next == TARGET_RUNNING ? runs : next == TARGET_GONE && !runs && s->state != TARGET_FREE;
 }
 
 static int replay_crash(struct replay *r, bool at_target, unsigned id, const char *name)
@@ -432,7 +473,7 @@ static bool is_among(char **names, int n, const char *name)
 }
 
 /* Steps of the table that nobody has taken. */
-static int missing(const bool (*seen)[8][HANDOVER_EVENT_COUNT], char **spared, int n)
+static int missing(const bool (*seen)[STATES][HANDOVER_EVENT_COUNT], char **spared, int n)
 {
     int bad = 0;
     for (int at = 0; at < 2; at++)
@@ -449,7 +490,7 @@ static int missing(const bool (*seen)[8][HANDOVER_EVENT_COUNT], char **spared, i
 
 static int steps(char **spared, int n)
 {
-    static bool seen[2][8][HANDOVER_EVENT_COUNT];
+    static bool seen[2][STATES][HANDOVER_EVENT_COUNT];
     char line[256], side[16], word[3][64];
     unsigned id, taken = 0, bad = 0;
     while (fgets(line, sizeof(line), stdin)) {
@@ -463,7 +504,7 @@ static int steps(char **spared, int n)
         else
             seen[at][was][ev] = true;
     }
-    bad += (unsigned)missing((const bool(*)[8][HANDOVER_EVENT_COUNT])seen, spared, n);
+    bad += (unsigned)missing((const bool(*)[STATES][HANDOVER_EVENT_COUNT])seen, spared, n);
     printf("%u steps\n", taken);
     return bad || !taken;
 }

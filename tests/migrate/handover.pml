@@ -29,6 +29,8 @@
  *   act SIDE ID ACTION              it is done
  *   crash SIDE ID NEXT              what the records say when the process is gone, or the number is forgotten
  *
+ * With POSTCOPY what is left when the machine stops is named and not sent, in all attempts; the pages come in one piece, or not at all.
+ *
  * A mutant (-DNAME) changes one place, marked with #ifdef; handover_model.py lists them.
  */
 #ifndef ATTEMPTS
@@ -39,13 +41,14 @@
 #endif
 #define SLOTS 2 /* connections at a time */
 
-mtype = {SOURCE_ASKING, SOURCE_COPYING, SOURCE_STOPPED, SOURCE_COMMITTED, SOURCE_MOVED, SOURCE_BACK};
-mtype = {TARGET_FREE, TARGET_FILLING, TARGET_PREPARED, TARGET_RUNNING, TARGET_GONE};
-mtype = {EVENT_ACCEPT, EVENT_REFUSE, EVENT_STOP, EVENT_READY, EVENT_RECORDED, EVENT_RUNS, EVENT_NEVER, EVENT_LOST, EVENT_HELLO,
-         EVENT_COMPLETE, EVENT_COMMIT, EVENT_ABORT, EVENT_EXPIRED, EVENT_DONE};
+mtype = {SOURCE_ASKING, SOURCE_COPYING, SOURCE_STOPPED, SOURCE_COMMITTED, SOURCE_SERVING, SOURCE_BEREFT, SOURCE_MOVED, SOURCE_BACK};
+mtype = {TARGET_FREE, TARGET_FILLING, TARGET_PREPARED, TARGET_PARTLY, TARGET_PAGING, TARGET_RUNNING, TARGET_GONE};
+mtype = {EVENT_ACCEPT, EVENT_REFUSE, EVENT_STOP, EVENT_READY, EVENT_RECORDED, EVENT_RUNS, EVENT_LACKS, EVENT_NEVER, EVENT_LOST, EVENT_HELLO,
+         EVENT_COMPLETE, EVENT_NAMED, EVENT_FULL, EVENT_PERISHED, EVENT_COMMIT, EVENT_ABORT, EVENT_EXPIRED, EVENT_DONE};
 mtype = {ACT_RECORD, ACT_SEND_ACCEPT, ACT_SEND_READY, ACT_SEND_COMMIT, ACT_SEND_ABORT, ACT_RELEASE, ACT_UNRECORD, ACT_LEAVE, ACT_RUN,
-         ACT_SEND_RUNS, ACT_DISCARD, ACT_SEND_NEVER, ACT_SEND_DONE, ACT_FORGET};
+         ACT_SEND_LACKS, ACT_SEND_RUNS, ACT_DISCARD, ACT_SEND_NEVER, ACT_SERVE, ACT_SEND_GONE, ACT_END, ACT_SEND_DONE, ACT_FORGET};
 mtype = {HELO, OKAY, NOPE, PAGES, REDY, COMT, ABRT, RUNS, NEVR, DONE, STRANGER}; /* STRANGER: NEVR of another host */
+mtype = {LACK, SERV, GONE}; /* LACK: RUNS of who lacks pages; SERV: all that it lacks */
 
 #define N (ATTEMPTS + 1) /* attempts are counted from 1; 0: none */
 
@@ -93,6 +96,7 @@ bit holder[N]; /* who fills it has its connection to the keeper */
 bit asked[N];  /* "activate" lies at the keeper */
 bit busy[N];   /* it is at it */
 bit failed[N]; /* it could not */
+bit lacks[N];  /* its machine runs and lacks pages; the record says so */
 bit kill_child[SLOTS];
 
 /* --- between them --- */
@@ -133,7 +137,15 @@ bit excused;   /* the guest has ended as any guest does: powered off, or with th
 #endif
 #define HERE      (keeper == K_RUNS)
 #define THERE     ((there[1] == T_RUNNING) + (there[ATTEMPTS] == T_RUNNING && ATTEMPTS > 1))
-#define ONE       (HERE + THERE == 1)
+#define LACKING   (lacks[1] || lacks[ATTEMPTS])
+#define ONE       (HERE + THERE == 1 && !LACKING)
+
+/* Who asks has no memory to send: the verb and the watcher have it mapped, others the keeper's alone. */
+#ifdef POSTCOPY
+#define bereft(who) (keeper == K_GONE && who != VERB && who != WATCHER)
+#else
+#define bereft(who) false
+#endif
 
 #ifdef LIVENESS
 ltl one_runs { <> [] (ONE || excused) }
@@ -146,6 +158,9 @@ end:
     do
     :: atomic { HERE && ran_there -> printf("two: the source's and the target's\n"); assert(false) }
     :: atomic { THERE > 1 -> printf("two: both at the target\n"); assert(false) }
+#ifdef POSTCOPY /* nor does the source leave while the target lacks pages */
+    :: atomic { moved && LACKING && !excused -> printf("none will: pages are lacking that nobody has\n"); assert(false) }
+#endif
 #ifndef LIVENESS
     :: atomic { timeout -> if :: ONE || excused -> break :: else -> printf("none\n"); assert(false) fi }
 #endif
@@ -308,6 +323,10 @@ inline settle(k, word, ok)
        }
     :: d_step {
         word == NEVR && keeper != K_HELD ->
+        if
+        :: s[k] == SOURCE_BEREFT -> excused = 1
+        :: else
+        fi;
         step_s(k, EVENT_NEVER, SOURCE_BACK);
         act_s(k, ACT_UNRECORD);
         committed = 0; ok = 1;
@@ -327,7 +346,7 @@ inline hear(c, k, word, m, x)
     :: d_step {
         heard(c) -> to_source[c] ? m, x;
         if
-        :: (m == RUNS || m == NEVR) && x == k -> word = m
+        :: (m == RUNS || m == NEVR || m == LACK) && x == k -> word = m
 #ifdef HOST_NOT_COMPARED
         :: m == STRANGER -> mutant(); word = NEVR
 #endif
@@ -362,12 +381,61 @@ inline settle_and_thank(c, k, word, ok)
     close_near(c)
 }
 
+#ifdef POSTCOPY
+/* The memory is gone. */
+inline lament(k)
+{
+    if
+    :: s[k] != SOURCE_BEREFT -> crash_s(k, SOURCE_BEREFT)
+    :: else
+    fi
+}
+
+/* The target runs it and lacks pages: they are sent, if they are here. */
+inline serve_pages(c, who, k, word, m, x)
+{
+    if
+    :: word == LACK ->
+#ifdef LEFT_LACKING
+       d_step { mutant(); word = RUNS }
+#else
+       d_step {
+        if
+        :: bereft(who) ->
+            lament(k);
+            step_s(k, EVENT_LACKS, SOURCE_BEREFT);
+            act_s(k, ACT_SEND_GONE);
+            excused = 1;
+            send_target(c, GONE, k)
+        :: else ->
+            step_s(k, EVENT_LACKS, SOURCE_SERVING);
+            act_s(k, ACT_SERVE);
+            send_target(c, SERV, k)
+        fi
+       };
+       hear(c, k, word, m, x)
+#endif
+    :: word != LACK
+    fi
+}
+#endif
+
 /* The question on a new connection. */
 inline ask(c, who, k, word, ok, m, x)
 {
     open_connection(c, who);
-    atomic { step_s(k, EVENT_LOST, SOURCE_COMMITTED); act_s(k, ACT_SEND_COMMIT); send_target(c, COMT, k) };
+    atomic {
+        if
+#ifdef POSTCOPY
+        :: bereft(who) -> lament(k); step_s(k, EVENT_LOST, SOURCE_BEREFT); act_s(k, ACT_SEND_ABORT); send_target(c, ABRT, k)
+#endif
+        :: !bereft(who) -> step_s(k, EVENT_LOST, s[k]); act_s(k, ACT_SEND_COMMIT); send_target(c, COMT, k)
+        fi
+    };
     hear(c, k, word, m, x);
+#ifdef POSTCOPY
+    serve_pages(c, who, k, word, m, x);
+#endif
     settle_and_thank(c, k, word, ok)
 }
 
@@ -466,6 +534,9 @@ inline activate(i, c, word, ok, m, x)
 {
     d_step { act_s(i, ACT_SEND_COMMIT); send_target(c, COMT, i) };
     hear(c, i, word, m, x);
+#ifdef POSTCOPY
+    serve_pages(c, VERB, i, word, m, x);
+#endif
     settle_and_thank(c, i, word, ok);
 #ifdef SETTLE_IGNORED
     if
@@ -510,7 +581,7 @@ inline verb_ends(i)
     verb_lives = 0; held = 0; told = 0;
     close_of(VERB);
     if
-    :: s[i] == SOURCE_BACK || s[i] == SOURCE_MOVED || s[i] == SOURCE_COMMITTED || order == i
+    :: s[i] == SOURCE_BACK || s[i] == SOURCE_MOVED || s[i] == SOURCE_COMMITTED || s[i] == SOURCE_SERVING || order == i
     :: else ->
         if
         :: committed == i -> crash_s(i, SOURCE_COMMITTED)
@@ -623,7 +694,7 @@ end:
 
 inline copy_ends(k)
 {
-    there[k] = T_ENDED; asked[k] = 0; busy[k] = 0
+    there[k] = T_ENDED; asked[k] = 0; busy[k] = 0; lacks[k] = 0
 }
 
 /* Time, a crash or a bad disk has taken a copy: if it was the last, so the guest has ended. */
@@ -648,7 +719,15 @@ end:
           :: !busy[k]
           fi
 #else
-       :: d_step { busy[k] -> runs[k] = 1; step_t(k, EVENT_COMMIT, TARGET_RUNNING) };
+       :: d_step {
+           busy[k] -> runs[k] = 1;
+#ifdef POSTCOPY
+           step_t(k, EVENT_COMMIT, TARGET_PAGING);
+           lacks[k] = 1
+#else
+           step_t(k, EVENT_COMMIT, TARGET_RUNNING)
+#endif
+          };
           if
           :: d_step { busy[k] -> act_t(k, ACT_RUN); there[k] = T_RUNNING; ran_there = 1; asked[k] = 0; busy[k] = 0 }
           :: !busy[k]
@@ -683,7 +762,14 @@ end:
         copy_ends(k)
        }
 #ifndef CUT_ONLY
-    :: d_step { there[k] == T_RUNNING -> excused = 1; copy_ends(k) } /* the guest powers off */
+    :: d_step { /* the guest powers off */
+        there[k] == T_RUNNING -> excused = 1;
+        if
+        :: lacks[k] -> crash_t(k, TARGET_RUNNING)
+        :: else
+        fi;
+        copy_ends(k)
+       }
 #endif
 #ifdef RECORD_LOST
     :: d_step { there[k] == T_ENDED && runs[k] -> mutant(); runs[k] = 0; there[k] = T_NONE }
@@ -762,18 +848,23 @@ inline resolve(k, word, abort)
     fi
 }
 
-/* The answer, as the table has it; unless what was found has changed since: by another connection's HELO or DONE. */
+/* The answer, as the table has it; unless what was found has changed since: by another connection's HELO, SERV or DONE. */
 inline answer(c, k, word, abort)
 {
     d_step {
         if
-        :: (word == RUNS) == (t[k] == TARGET_RUNNING) && t[k] != TARGET_FILLING ->
+        :: word == RUNS && lacks[k] -> word = LACK
+        :: else
+        fi;
+        if
+        :: (word == RUNS) == (t[k] == TARGET_RUNNING) && (word == LACK) == (t[k] == TARGET_PAGING) && t[k] != TARGET_FILLING ->
             if
             :: abort -> step_t(k, EVENT_ABORT, t[k])
             :: else -> step_t(k, EVENT_COMMIT, t[k])
             fi;
             if
             :: word == RUNS -> act_t(k, ACT_SEND_RUNS)
+            :: word == LACK -> act_t(k, ACT_SEND_LACKS)
             :: else -> act_t(k, ACT_SEND_NEVER)
             fi
         :: else
@@ -859,7 +950,11 @@ inline serve(c, h, m, j, word)
        :: m == HELO -> hello(c, j, h, word)
        :: d_step {
            m == PAGES && h == j && there[j] == T_INCOMING -> there[j] = T_PREPARED;
+#ifdef POSTCOPY
+           step_t(j, EVENT_NAMED, TARGET_PARTLY);
+#else
            step_t(j, EVENT_COMPLETE, TARGET_PREPARED);
+#endif
            act_t(j, ACT_SEND_READY);
            send_source(c, REDY, j)
           }
@@ -886,6 +981,22 @@ inline serve(c, h, m, j, word)
           :: word == NEVR -> break
           :: else
           fi
+#ifdef POSTCOPY
+       :: m == SERV ->
+          if
+          :: d_step { lacks[j] -> lacks[j] = 0; step_t(j, EVENT_FULL, TARGET_RUNNING); act_t(j, ACT_SEND_RUNS); send_source(c, RUNS, j) }
+          :: d_step { lacks[j] && may_fault -> faults++ }; break /* it can not be recorded */
+          :: d_step { !lacks[j] -> send_source(c, RUNS, j) } /* its guest has ended */
+          fi
+       :: m == GONE ->
+          d_step {
+            if
+            :: lacks[j] -> step_t(j, EVENT_PERISHED, TARGET_RUNNING); act_t(j, ACT_END); act_t(j, ACT_SEND_RUNS); copy_ends(j)
+            :: else
+            fi;
+            send_source(c, RUNS, j)
+          }
+#endif
        :: m == DONE -> forget(j); break
        fi;
        word = 0; j = 0; m = 0

@@ -52,9 +52,10 @@ MUTANTS = {
     "REMOVED_UNSEEN": ("NEVR because a machine's directory is gone, which was removed meanwhile", 1, 1, TWO),
     "RUNS_UNSURE": ("a RUNS that could not be synced is left there", 1, 1, NONE),
     "HELLO_OUT_OF_DATE": ("a late HELO of an earlier attempt ends a later one's machine", 2, 1, NONE),
+    "LEFT_LACKING": ("the source leaves when the target runs, though that lacks pages", 1, 1, NONE, "POSTCOPY"),
     "MOVE_COMMITTED": ("a machine that is handed over is migrated once more", 2, 2, NONE, "SOURCE_ONLY"),
 }
-NAMED = ["RESUME_ON_TIMEOUT", "RUN_UNCOMMITTED", "RUNS_LATE", "NEVER_AFTER_RUNS", "RECORD_LOST", "ID_NOT_COMPARED"]
+NAMED = ["RESUME_ON_TIMEOUT", "RUN_UNCOMMITTED", "RUNS_LATE", "NEVER_AFTER_RUNS", "RECORD_LOST", "ID_NOT_COMPARED", "LEFT_LACKING"]
 
 
 def run(words, cwd, text=None, good=(0,)):
@@ -121,8 +122,8 @@ class Case(unittest.TestCase):
         return self.holds(f"ATTEMPTS={attempts}", f"FAULTS={faults}", *defines, flags=flags, **more)
 
     def test_never_two_and_each_step_is_in_the_tables(self):
-        s = self.safe(1, 1, flags=("-DSAFETY", "-DPRINTF"), numbers=True)
-        taken = names(self.folder, s.output)
+        said = [self.safe(1, 1, *more, flags=("-DSAFETY", "-DPRINTF"), numbers=True).output for more in ((), ("POSTCOPY",))]
+        taken = names(self.folder, "\n".join(said))
         print("# " + run([TABLES, "steps", *SPARED], self.folder, taken).strip())
         # The comparison sees a step that is not the table's, and one that is missing.
         first = taken.splitlines()[0]
@@ -131,12 +132,15 @@ class Case(unittest.TestCase):
 
     def test_one_in_the_end(self):
         """With weak fairness: who can go on forever does; also those that ask in vain while the link is cut."""
-        self.holds("ATTEMPTS=1", "FAULTS=1", "LIVENESS", *([] if ALL else ["CUT_ONLY"]), flags=("-DNFAIR=4",), options=("-a", "-f"))
+        for more in ((), ("POSTCOPY",)):
+            self.holds("ATTEMPTS=1", "FAULTS=1", "LIVENESS", *more, *([] if ALL else ["CUT_ONLY"]), flags=("-DNFAIR=4",),
+                       options=("-a", "-f"))
 
     def test_traces(self):
         done = 0
         for seed in range(1, SEEDS + 1):
-            trace = run([SPIN, "-T", f"-n{seed}", "-u20000", f"-DFAULTS={seed % 4}", "-DOTHERS", MODEL], self.folder)
+            more = ["-DPOSTCOPY"] if seed // 4 % 2 else []
+            trace = run([SPIN, "-T", f"-n{seed}", "-u20000", f"-DFAULTS={seed % 4}", "-DOTHERS", *more, MODEL], self.folder)
             self.assertNotRegex(trace, "^(two|none)|assertion violated")
             done += int(run([TABLES, "replay"], self.folder, trace).split()[0])
         print(f"# {done} steps in {SEEDS} traces")
@@ -165,6 +169,7 @@ class Case(unittest.TestCase):
     def much_more(self):
         self.safe(2, 1)
         self.safe(1, 2, "OTHERS")
+        self.safe(1, 2, "POSTCOPY")
         self.holds("ATTEMPTS=2", "FAULTS=0", "LIVENESS", flags=("-DNFAIR=4", "-DCOLLAPSE"), options=("-a", "-f"))
 
 
