@@ -93,6 +93,7 @@ enum option_id {
     OPT_MAX_TIME,
     OPT_STOP_ANYWAY,
     OPT_THROTTLE,
+    OPT_POSTCOPY,
     OPT_NO_PACKING,
     OPT_WITH_DISKS,
     OPT_DISK_DIR,

@@ -331,6 +331,10 @@ const struct option_def cli_options[OPT_COUNT] = {
     [OPT_THROTTLE] = {.name = "throttle",
                       .kind = OPTION_FLAG,
                       .help = "slow a guest down that writes faster than the link takes, by as much as it needs"},
+    [OPT_POSTCOPY] = {.name = "postcopy",
+                      .kind = OPTION_FLAG,
+                      .help = "let such a guest go on there before all of its memory is; until it is, the guest needs "
+                              "both hosts"},
     [OPT_NO_PACKING] = {.name = "no-compression",
                         .kind = OPTION_FLAG,
                         .help = "send pages as they are, also when the link is what takes the time"},
@@ -744,7 +748,7 @@ const struct verb cli_verbs[] = {
          "under the same names, and the features of "
          "its processor; all that is missing is told before anything moves. Interrupt calls it off.",
      .examples = examples_migrate,
-     .options = {OPT_DOWNTIME, OPT_BANDWIDTH, OPT_MAX_TIME, OPT_STOP_ANYWAY, OPT_THROTTLE, OPT_NO_PACKING,
+     .options = {OPT_DOWNTIME, OPT_BANDWIDTH, OPT_MAX_TIME, OPT_STOP_ANYWAY, OPT_THROTTLE, OPT_POSTCOPY, OPT_NO_PACKING,
                  OPT_WITH_DISKS, OPT_DRY_RUN, OPT_VERIFY, OPT_TLS, OPT_INSECURE, OPT_FORMAT},
      .run = verb_migrate},
     {.name = "receive",

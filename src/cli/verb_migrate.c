@@ -99,6 +99,11 @@ static json_t *result_json(const struct view *v, const struct move_options *o, c
                   (json_int_t)r->disk_bytes, "resident_bytes", (json_int_t)r->resident, "pages", (json_int_t)r->pages,
                   "rounds", (int)r->rounds, "throttle_percent", (int)r->throttle, "dirty_bytes_per_s",
                   (json_int_t)r->dirty_rate, "bandwidth_bytes_per_s", (json_int_t)r->bandwidth, "stage_ms", times);
+    if (j && r->postcopy) {
+        json_object_set_new(j, "postcopy_bytes", json_integer((json_int_t)r->named_bytes));
+        json_object_set_new(j, "postcopy_pages", json_integer((json_int_t)r->paged));
+        json_object_set_new(j, "waited_for_pages", json_integer((json_int_t)r->wished));
+    }
     if (j && rc < 0) {
         json_object_set_new(j, "error", json_string(e->msg));
         json_object_set_new(j, "errno", json_integer(-rc));
@@ -122,12 +127,14 @@ static void print_forecast(const struct view *v, const struct move_options *o, c
 
 static void print_result(const struct view *v, const struct move_options *o, const struct move_result *r)
 {
-    char size[24];
+    char size[24], rest[24], more[60] = "";
     if (o->dry_run)
         print_forecast(v, o, r);
-    else
-        printf("%s: runs at %s; %u rounds, %s in %.2f s, downtime %.1f ms\n", v->name, o->to, r->rounds,
-               cli_size_name(r->bytes, size), ms(r->ns) / 1000, ms(r->downtime));
+    if (r->postcopy)
+        snprintf(more, sizeof(more), ", %s of it fetched when it ran there", cli_size_name(r->named_bytes, rest));
+    if (!o->dry_run)
+        printf("%s: runs at %s; %u rounds, %s in %.2f s%s, downtime %.1f ms\n", v->name, o->to, r->rounds,
+               cli_size_name(r->bytes, size), ms(r->ns) / 1000, more, ms(r->downtime));
 }
 
 static int move(const struct args *a, const struct machine_row *row, struct error *e)
@@ -141,6 +148,7 @@ static int move(const struct args *a, const struct machine_row *row, struct erro
                              .max_ns = a->number[OPT_MAX_TIME] * NS_PER_MS,
                              .stop_anyway = a->given[OPT_STOP_ANYWAY],
                              .throttle = a->given[OPT_THROTTLE],
+                             .postcopy = a->given[OPT_POSTCOPY],
                              .plain = a->given[OPT_NO_PACKING],
                              .with_disks = a->given[OPT_WITH_DISKS],
                              .dry_run = a->given[OPT_DRY_RUN],
@@ -160,11 +168,25 @@ static int move(const struct args *a, const struct machine_row *row, struct erro
     return rc;
 }
 
+/* What to do with a guest that outruns the link is one thing; and disks are not fetched later. */
+static int check_policy(const struct args *a, struct error *e)
+{
+    static const enum option_id others[] = {OPT_THROTTLE, OPT_STOP_ANYWAY, OPT_WITH_DISKS};
+    static const char *const names[] = {"--throttle", "--stop-if-not-converging", "--with-disks"};
+    for (size_t i = 0; a->given[OPT_POSTCOPY] && i < ARRAY_LEN(others); i++)
+        if (a->given[others[i]])
+            return error_set(e, EINVAL, "--postcopy: not together with %s%s", names[i],
+                             i == 2 ? ": blocks of disks can not be fetched later" : "");
+    return 0;
+}
+
 int verb_migrate(const struct args *a, struct error *e)
 {
     struct machine_row row;
     char tls[PATH_MAX];
     struct args with = *a;
+    if (check_policy(a, e) < 0)
+        return CLI_USAGE;
     if (a->text[OPT_TLS]) { /* who asks later may be elsewhere */
         if (!realpath(a->text[OPT_TLS], tls))
             return error_set(e, errno, "--tls %s: %s", a->text[OPT_TLS], strerror(errno)), CLI_USAGE;

@@ -215,10 +215,14 @@ void host_yield(void);
 void host_word_wait(u32 *word, u32 value, u64 deadline);
 /* Wake all that sleep on it; change it first. */
 void host_word_wake(u32 *word);
+/* The same of a word in memory that several processes map shared. */
+void host_word_wait_shared(u32 *word, u32 value, u64 deadline);
+void host_word_wake_shared(u32 *word);
 
 #define HOST_NET_MAX   4u /* network cards of a machine, */
 #define HOST_SHARE_MAX 6u /* and shared directories */
-#define HOST_WAKE_MAX  (HOST_NET_MAX + HOST_SHARE_MAX)
+#define HOST_BACK_MAX  (HOST_NET_MAX + HOST_SHARE_MAX)
+#define HOST_WAKE_MAX  (HOST_BACK_MAX + 1) /* whom a cell wakes beside its keeper: those, and who brings its pages */
 
 /* --- files of a directory that is given away (linux/files.c, linux/landlock.c) --- */
 
@@ -271,7 +275,7 @@ struct host_keeper_seal {
     int log, end;             /* files that are rewritten */
     int ram;                  /* guest memory: the one descriptor that may be mapped */
     int cell;                 /* pidfd: what may be killed */
-    int backs[HOST_WAKE_MAX]; /* the same, of back ends; -1: none */
+    int backs[HOST_BACK_MAX]; /* the same, of back ends; -1: none */
     bool disks;               /* there are disks: vectors of buffers, flushes, holes */
     int disk_ring;            /* the io_uring that may be entered, -1: none */
 };

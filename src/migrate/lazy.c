@@ -23,6 +23,7 @@ static void lay_out(struct lazy *l, void *base, u64 pages, int fd)
 {
     u8 *p = base;
     l->head = base;
+    l->pages = pages;
     l->absent = (u64 *)(void *)(p + PAGE_SIZE);
     l->claimed = l->absent + words(pages);
     l->sum = l->claimed + words(pages);
@@ -104,11 +105,65 @@ int lazy_open(struct stream_file *f, struct stream_in *s, u64 at, void *base, st
     return r;
 }
 
+/* --- pages of a peer --- */
+
+void lazy_begin(struct lazy *l, void *base, u64 pages)
+{
+    lay_out(l, base, pages, -1);
+    *l->head = (struct lazy_head){.magic = LAZY_MAGIC, .pages = pages};
+}
+
+int lazy_wish(const struct lazy *l, u64 page)
+{
+    for (int i = 0; i < (int)LAZY_WISHES; i++) {
+        u64 none = 0;
+        if (__atomic_compare_exchange_n(&l->head->wish[i], &none, page + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            return i;
+    }
+    return -1;
+}
+
+void lazy_unwish(const struct lazy *l, int place)
+{
+    if (place >= 0)
+        __atomic_store_n(&l->head->wish[place], 0, __ATOMIC_RELEASE);
+}
+
+void lazy_putting(const struct lazy *l, u64 page)
+{
+    __atomic_store_n(&l->head->putting, page + 1, __ATOMIC_SEQ_CST);
+}
+
+void lazy_put(const struct lazy *l)
+{
+    __atomic_store_n(&l->head->putting, 0, __ATOMIC_RELEASE);
+}
+
 /* --- reading by it --- */
 
 static bool is_absent(const struct lazy *l, u64 page)
 {
     return __atomic_load_n(&l->absent[page / 64], __ATOMIC_ACQUIRE) >> (page % 64) & 1;
+}
+
+/* Pages are the other side's word: each is looked at once. */
+u32 lazy_wishes(const struct lazy *l, u64 *page)
+{
+    u32 n = 0;
+    for (u32 i = 0; i < LAZY_WISHES; i++) {
+        u64 wish = __atomic_load_n(&l->head->wish[i], __ATOMIC_ACQUIRE);
+        if (wish && wish <= l->pages && is_absent(l, wish - 1))
+            page[n++] = wish - 1;
+    }
+    return n;
+}
+
+void lazy_disown(const struct lazy *l)
+{
+    u64 page = __atomic_load_n(&l->head->putting, __ATOMIC_ACQUIRE);
+    if (page && page <= l->pages && is_absent(l, page - 1))
+        __atomic_fetch_and(&l->claimed[(page - 1) / 64], ~BIT((page - 1) % 64), __ATOMIC_ACQ_REL);
+    lazy_put(l);
 }
 
 u32 lazy_together(const struct lazy *l, u64 first, u32 most)

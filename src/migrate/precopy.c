@@ -186,7 +186,7 @@ static int gives_up(const struct precopy *p, struct error *e)
         e, ETIMEDOUT,
         "it does not converge: the guest writes %llu MB a second, the link takes %llu; %llu MB are left after "
         "%u rounds, to be sent in %llu ms of downtime; --downtime allows for more, --stop-if-not-converging "
-        "for as much as it takes, --throttle slows it down",
+        "for as much as it takes, --throttle slows it down, --postcopy sends the rest when it runs there",
         (unsigned long long)(s->dirty_rate / 1000000), (unsigned long long)(s->bandwidth / 1000000),
         (unsigned long long)(s->left * PAGE_SIZE / 1000000), s->round, (unsigned long long)(s->expected / 1000000));
 }
@@ -233,6 +233,9 @@ int precopy_run(struct precopy *p, struct error *e)
         if (r < 0)
             return r;
         if (p->status.left <= FEW || (p->status.expected <= p->downtime && !pays(p)))
+            return 0;
+        p->names = p->may_name && (p->stuck || is_late(p));
+        if (p->names)
             return 0;
         if ((r = slow_down(p, e)) < 0 || (r == 0 && (r = gives_up(p, e)) != 0))
             return MIN(r, 0);

@@ -58,6 +58,9 @@ struct precopy {
     u64 max_ns;       /* of all rounds; 0: no end */
     bool may_pack;    /* pages are packed while the link is what takes the time */
     bool stop_anyway; /* a machine that does not converge is stopped all the same */
+    bool
+        may_name; /* ... and what is left is named instead of sent (post-copy), as soon as a round leaves no less than it began with */
+    bool names; /* result: precopy_name is to follow, not precopy_last */
     /* its own */
     u64 *bits, *next;
     u64 started, taken; /* taken: when the log was looked at last */
@@ -67,7 +70,7 @@ struct precopy {
 };
 
 /*
- * The rounds. 0: stop the machine now, `precopy_last` has the rest; -ETIMEDOUT with `e`: it does not converge; -errno. End with
+ * The rounds. 0: stop the machine now, `precopy_last` has the rest (precopy_name, if `names` says so); -ETIMEDOUT with `e`: it does not converge; -errno. End with
  * precopy_free in any case.
  */
 int precopy_run(struct precopy *p, struct error *e);

@@ -1,11 +1,13 @@
 #include "vm/arrive.h"
 #include "host/host.h"
 #include "migrate/handover.h"
+#include "migrate/lazy.h"
 #include "migrate/mirror.h"
 #include "migrate/stream.h"
 #include "vm/control.h"
 #include "vm/launch.h"
 #include "vm/meta.h"
+#include "vm/pager.h"
 #include "vm/paths.h"
 #include "vm/resolve.h"
 #include "vm/snapshot.h"
@@ -39,6 +41,10 @@ struct arrival {
     u8 *frames; /* that came with it, and wait until it runs */
     size_t frames_len;
     struct stream_in in;
+    bool postcopy;       /* pages may be named instead of sent: */
+    int table_fd, event; /* their table (migrate/lazy.h), and what wakes who brings them */
+    void *table;
+    struct lazy lazy;
     json_t *disks; /* what was said of those that come along; NULL: they are shared, or there are none */
     struct mirror_in mirror;
 };
@@ -292,6 +298,7 @@ static int take_hello(struct arrival *a, const json_t *body, json_t *reasons, st
         return error_set(e, EPROTO, "an impossible HELO");
     memcpy(a->id, id, sizeof(a->id));
     a->rm = json_is_true(json_object_get(body, "rm"));
+    a->postcopy = json_is_true(json_object_get(body, WIRE_PAGING));
     json_t *disks = json_object_get(body, WIRE_DISKS);
     int r = vm_meta_check(json_object_get(body, "machine"), &a->config, disks != NULL, reasons, e);
     if (r < 0 || (r = take_disks(a, disks, reasons, e)) < 0)
@@ -312,13 +319,34 @@ static int make_row(struct arrival *a, const json_t *body, struct error *e)
     return r;
 }
 
+/* Where pages are noted that come later. The guest's process looks there from its start. */
+static int make_table(struct arrival *a, struct error *e)
+{
+    u64 pages = a->config.memory / PAGE_SIZE, size = lazy_size(pages);
+    if (!a->postcopy)
+        return 0;
+    a->event = host_event_create(e);
+    a->table_fd = a->event < 0 ? -1 : host_memfd("trapeze-lazy", size, e);
+    a->table = a->table_fd < 0 ? NULL : host_map_shared(a->table_fd, size, e);
+    if (!a->table)
+        return -ENOMEM;
+    lazy_begin(&a->lazy, a->table, pages);
+    return 0;
+}
+
 static int launch(struct arrival *a, struct error *e)
 {
     pid_t keeper;
     a->ram_fd = host_memfd("trapeze-ram", a->config.memory, e);
-    if (a->ram_fd < 0 || !(a->ram = host_map_shared(a->ram_fd, a->config.memory, e)))
+    if (a->ram_fd < 0 || !(a->ram = host_map_shared(a->ram_fd, a->config.memory, e)) || make_table(a, e) < 0)
         return -ENOMEM;
-    const struct vm_incoming in = {.ram_fd = a->ram_fd, .id = a->id, .lifetime = a->o->lifetime};
+    const struct vm_incoming in = {.ram_fd = a->ram_fd,
+                                   .id = a->id,
+                                   .lifetime = a->o->lifetime,
+                                   .lazy = a->postcopy,
+                                   .peer = a->postcopy,
+                                   .table = a->table_fd,
+                                   .file = a->event};
     int r = vm_launch_incoming(&a->config, &in, a->row.dir, &keeper, e);
     if (r < 0)
         return r;
@@ -391,8 +419,9 @@ static int reserve(struct arrival *a, const json_t *body, struct error *e)
     if (r == 0) {
         handover_target_step(&a->state, EVENT_HELLO);
         r = wire_send(a->channel, WIRE_ACCEPT,
-                      json_pack("{s:s,s:s,s:I,s:i}", "id", a->id, "host", a->host, "lifetime",
-                                (json_int_t)a->o->lifetime, WIRE_DISKS, (int)json_array_size(a->disks)),
+                      json_pack("{s:s,s:s,s:I,s:i,s:b}", "id", a->id, "host", a->host, "lifetime",
+                                (json_int_t)a->o->lifetime, WIRE_DISKS, (int)json_array_size(a->disks), WIRE_PAGING,
+                                a->postcopy),
                       e);
     } else if (r > 0) {
         const char *first = json_string_value(json_array_get(reasons, 0));
@@ -433,10 +462,21 @@ static int read_stream(struct arrival *a, struct rec_buf *state, struct error *e
     int r = stream_open(&a->in, e);
     if (r == 0 && a->in.head.ram_size != a->config.memory)
         r = error_set(e, EPROTO, "%s: another size of memory than was promised", a->channel->peer);
-    if (r == 0 && (r = stream_get_config(&a->in, &text, e)) == 0)
+    if (r == 0 && (r = stream_get_config(&a->in, &text, e)) == 0) {
+        a->in.absent = a->postcopy ? a->lazy.absent : NULL;
         r = stream_get_machine(&a->in, a->ram, state, e);
+    }
     free(text);
     return r;
+}
+
+/* What is still to come, for who will bring it, before the guest's process is given its state. */
+static void note_absent(struct arrival *a)
+{
+    if (!a->postcopy)
+        return;
+    memcpy(a->lazy.sum, a->in.sums.sum, a->in.sums.n * sizeof(*a->lazy.sum));
+    __atomic_store_n(&a->lazy.head->left, a->in.n_absent, __ATOMIC_RELEASE);
 }
 
 static int load_state(struct arrival *a, const struct rec_buf *state, struct error *e)
@@ -452,12 +492,14 @@ static int fill(struct arrival *a, struct error *e)
     if (r == 0)
         r = keep_disks(a, e);
     if (r == 0)
+        note_absent(a);
+    if (r == 0)
         r = load_state(a, &state, e);
     rec_buf_free(&state);
     stream_in_free(&a->in);
     if (r < 0)
         return r;
-    handover_target_step(&a->state, EVENT_COMPLETE);
+    handover_target_step(&a->state, a->in.n_absent ? EVENT_NAMED : EVENT_COMPLETE);
     return wire_send(a->channel, WIRE_READY, wire_id(a->id, NULL), e);
 }
 
@@ -467,13 +509,48 @@ static int fill(struct arrival *a, struct error *e)
 static void give_frames(struct arrival *a)
 {
     struct error ignored = {0};
-    if (a->state != TARGET_RUNNING || a->control < 0)
+    if ((a->state != TARGET_RUNNING && a->state != TARGET_PAGING) || a->control < 0)
         return; /* they wait */
-    if (a->frames_len)
+    if (a->frames_len && a->state == TARGET_RUNNING)
         control_frames_give(a->control, a->frames, a->frames_len, &ignored);
+    else if (a->frames_len) /* the guest may be waiting for what this process is to bring */
+        control_frames_leave(a->control, a->frames, a->frames_len, &ignored);
     free(a->frames);
     a->frames = NULL;
     a->frames_len = 0;
+}
+
+static bool lacks(const char *id)
+{
+    struct machine_row row;
+    if (resolve_lacking(id, &row, &(struct error){0}) < 0)
+        return false;
+    registry_row_free(&row);
+    return true;
+}
+
+/* The source has the pages that the machine lacks (SERV), or has lost them (GONE). WIRE_RUNS: it lacks none any more; -errno. */
+static int page(struct arrival *a, int message, const json_t *body, struct error *e)
+{
+    const char *id = json_string_value(json_object_get(body, "id"));
+    struct machine_row row;
+    if (!handover_id_good(id))
+        return error_set(e, EPROTO, "%s: no id of a handover", a->channel->peer);
+    int r = resolve_lacking(id, &row, e);
+    bool is_ours = a->row.id[0] && !strcmp(id, a->id);
+    if (r < 0) /* it has ended meanwhile: there is nothing to be sent to */
+        return r == -ENOENT && message == WIRE_GONE ? wire_send(a->channel, WIRE_RUNS, wire_id(id, a->host), e) : r;
+    if (message == WIRE_GONE) {
+        r = pager_perished(&row, id, e);
+        if (r == 0)
+            r = wire_send(a->channel, WIRE_RUNS, wire_id(id, a->host), e);
+    } else if ((r = pager_run(&row, id, a->channel, e)) == 0 && !is_ours) {
+        a->o->activated(a->o->ctx, &row);
+    }
+    if (r == 0 && is_ours)
+        handover_target_step(&a->state, message == WIRE_GONE ? EVENT_PERISHED : EVENT_FULL);
+    registry_row_free(&row);
+    return r < 0 ? r : WIRE_RUNS;
 }
 
 /* Of COMMIT, ABORT or DONE, on whichever connection they come. WIRE_RUNS, WIRE_NEVER, 0 (done), -errno. */
@@ -491,7 +568,10 @@ static int obey(struct arrival *a, int message, const json_t *body, struct error
         return word;
     if (word == WIRE_RUNS && message == WIRE_COMMIT && a->row.id[0] && !strcmp(id, a->id))
         handover_target_step(&a->state, EVENT_COMMIT);
-    int r = wire_send(a->channel, (enum wire_message)word, wire_id(id, a->host), e);
+    json_t *answer = wire_id(id, a->host);
+    if (answer && word == WIRE_RUNS && lacks(id))
+        json_object_set_new(answer, WIRE_LACKS, json_true());
+    int r = wire_send(a->channel, (enum wire_message)word, answer, e);
     give_frames(a); /* waits for the guest's slice: the source does not */
     return r < 0 ? r : word;
 }
@@ -503,9 +583,10 @@ static int listen_to(struct arrival *a, struct error *e)
         json_t *body = NULL;
         u8 *data = NULL;
         size_t len = 0;
-        int m =
-            wire_receive_bytes(a->channel, WIRE(WIRE_COMMIT) | WIRE(WIRE_ABORT) | WIRE(WIRE_DONE) | WIRE(WIRE_FRAMES),
-                               &body, &data, &len, e);
+        int m = wire_receive_bytes(a->channel,
+                                   WIRE(WIRE_COMMIT) | WIRE(WIRE_ABORT) | WIRE(WIRE_DONE) | WIRE(WIRE_SERVES) |
+                                       WIRE(WIRE_GONE) | WIRE(WIRE_FRAMES),
+                                   &body, &data, &len, e);
         if (m == WIRE_FRAMES) {
             free(a->frames);
             a->frames = data;
@@ -515,7 +596,7 @@ static int listen_to(struct arrival *a, struct error *e)
                 return error_set(e, EPROTO, "%s: sends frames without end", a->channel->peer);
             continue;
         }
-        int r = m < 0 ? m : obey(a, m, body, e);
+        int r = m < 0 ? m : m == WIRE_SERVES || m == WIRE_GONE ? page(a, m, body, e) : obey(a, m, body, e);
         json_decref(body);
         if (r <= 0 || r == WIRE_NEVER)
             return r == WIRE_NEVER ? 0 : r;
@@ -533,6 +614,9 @@ static void lost(struct arrival *a, const struct error *why)
     } else if (a->state == TARGET_PREPARED) {
         say(a, "%s: is here whole, and waits %llu s for the word of the host that sent it: %s", a->config.name,
             (unsigned long long)a->o->lifetime, why->msg);
+    } else if (a->state == TARGET_PAGING) {
+        say(a, "%s: runs here, and lacks a part of its memory, which the host that sent it has: %s", a->config.name,
+            why->msg);
     }
 }
 
@@ -557,7 +641,7 @@ static int serve_machine(struct arrival *a, const json_t *hello, struct error *e
 
 int arrive_serve(struct channel *c, const struct arrive_options *o, struct error *e)
 {
-    struct arrival a = {.channel = c, .o = o, .control = -1, .ram_fd = -1};
+    struct arrival a = {.channel = c, .o = o, .control = -1, .ram_fd = -1, .table_fd = -1, .event = -1};
     json_t *body = NULL;
     int r = resolve_host(a.host, e);
     if (r < 0 || (r = registry_open(&a.registry, e)) < 0)
@@ -573,8 +657,11 @@ int arrive_serve(struct channel *c, const struct arrive_options *o, struct error
     if (a.control >= 0)
         close(a.control);
     host_unmap(a.ram, a.ram ? a.config.memory : 0);
-    if (a.ram_fd >= 0)
-        close(a.ram_fd);
+    host_unmap(a.table, a.table ? lazy_size(a.config.memory / PAGE_SIZE) : 0);
+    const int fds[] = {a.ram_fd, a.table_fd, a.event};
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     free(a.frames);
     mirror_in_free(&a.mirror);
     json_decref(a.disks);

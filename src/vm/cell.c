@@ -438,7 +438,7 @@ static void do_load(struct cell *c, const struct link_msg *m)
         c->state = CELL_PAUSED;
     else if (fresh)
         board_resume(c->board);
-    if (fresh && !e.code && c->cfg.lazy == 1)
+    if (fresh && !e.code && c->cfg.lazy == LINK_LAZY_FILE)
         cell_lazy_go(&c->lazy, false);
     c->console_full = true; /* what waited for room there waits here, with nobody to say that there is some */
     cell_done(c, m->id, &e);

@@ -6,6 +6,7 @@
 
 #define BACKGROUND 10           /* nice */
 #define FIRST_NS   100000000ull /* the guest goes first: what it wants now it brings itself */
+#define LOOK_NS    50000000ull /* between two looks for a page, of who was not woken: the pager may be another by now */
 
 enum { GO_WAIT, GO_SOON, GO_NOW }; /* values of the word `go` */
 
@@ -28,6 +29,26 @@ static void fetch_page(void *ctx, u64 ram_page, u8 *to)
         fail(z, &e);
 }
 
+/* A page of a peer: when this returns it is present, and `to` is not looked at. */
+static void await_page(void *ctx, u64 ram_page, u8 *to)
+{
+    struct cell_lazy *z = ctx;
+    struct lazy_head *h = z->file.head;
+    int place = lazy_wish(&z->file, ram_page);
+    __atomic_fetch_add(&h->waiting, 1, __ATOMIC_SEQ_CST);
+    for (;;) {
+        u32 arrived = __atomic_load_n(&h->arrived, __ATOMIC_SEQ_CST);
+        if (!mem_is_absent(z->mem, ram_page << PAGE_SHIFT))
+            break;
+        host_event_signal(z->pager);
+        host_word_wait_shared(&h->arrived, arrived, host_ns(NULL) + LOOK_NS);
+        if (place < 0)
+            place = lazy_wish(&z->file, ram_page);
+    }
+    __atomic_fetch_sub(&h->waiting, 1, __ATOMIC_SEQ_CST);
+    lazy_unwish(&z->file, place);
+}
+
 static void yield(void *ctx)
 {
     host_yield();
@@ -47,6 +68,15 @@ static void bring_all(struct cell_lazy *z)
             mem_put_page(z->mem, &z->absent, page + i, z->buf + (size_t)i * PAGE_SIZE);
         page += MAX(n, 1u);
     }
+}
+
+/* The keeper says that all is there. */
+static void await_all(struct cell_lazy *z)
+{
+    u32 never = 0;
+    for (u64 i = 0; i < (z->file.pages + 63) / 64; i++)
+        while (__atomic_load_n(&z->file.absent[i], __ATOMIC_ACQUIRE))
+            host_word_wait(&never, 0, host_ns(NULL) + LOOK_NS);
 }
 
 static void await_go(struct cell_lazy *z)
@@ -71,9 +101,13 @@ static void *thread_main(void *arg)
     __atomic_store_n(&z->ready, r < 0 ? 2 : 1, __ATOMIC_RELEASE);
     host_word_wake(&z->ready);
     await_go(z);
-    bring_all(z);
+    if (z->pager < 0)
+        bring_all(z);
+    else
+        await_all(z);
     __atomic_store_n(&z->mem->absent, NULL, __ATOMIC_RELEASE);
-    close(z->file.fd);
+    if (z->pager < 0)
+        close(z->file.fd);
     host_event_signal(z->wake_keeper);
     for (;;) /* to end would take more of the system than a cell may have */
         host_word_wait(&never, 0, UINT64_MAX);
@@ -90,7 +124,11 @@ int cell_lazy_setup(struct cell_lazy *z, const struct link_config *cfg, struct g
     seal->file = -1;
     if (!cfg->lazy)
         return 0;
-    seal->file = first + 1;
+    z->pager = cfg->lazy == LINK_LAZY_PEER ? first + 1 : -1;
+    if (z->pager < 0)
+        seal->file = first + 1;
+    else
+        seal->wake_back[seal->n_wake_back++] = z->pager;
     void *base = host_map_shared(first, lazy_size(pages), e);
     int r = base ? lazy_attach(&z->file, base, pages, seal->file, e) : -ENOMEM;
     if (r < 0)
@@ -103,7 +141,7 @@ int cell_lazy_setup(struct cell_lazy *z, const struct link_config *cfg, struct g
     z->absent = (struct mem_absent){.absent = z->file.absent,
                                     .claimed = z->file.claimed,
                                     .left = &z->file.head->left,
-                                    .fetch = fetch_page,
+                                    .fetch = z->pager < 0 ? fetch_page : await_page,
                                     .yield = yield,
                                     .ctx = z};
     if ((r = host_thread_start(thread_main, z, e)) < 0)

@@ -1,7 +1,12 @@
 /*
- * Memory that is still in a file while the machine runs, as the cell sees it: a page that somebody touches is read there and then
- * (machine/mem/absent.h), and a thread of low priority brings the rest, in the order in which it lies in the file. Then the file is
- * let go.
+ * Memory that is still elsewhere while the machine runs, as the cell sees it.
+ *
+ * In a file: a page that somebody touches is read there and then (machine/mem/absent.h), and a thread of low priority brings the rest,
+ * in the order in which it lies in the file. Then the file is let go.
+ *
+ * At the host that the machine came from (post-copy): who touches a page notes his wish in the table, wakes the pager (vm/pager.h), another
+ * process, and sleeps until that has put the page there. He may hold any lock meanwhile, and if the link is cut, for as long as
+ * that takes: then the machine stands still, and the keeper (keeper_paging.c) speaks for it.
  *
  * The cell may read that one descriptor (its seal compares it); the file holds nothing but what is the guest's. A page that can not
  * be had ends the machine: whoever wanted it says why in the table that the keeper shares, wakes the keeper, and never goes on.
@@ -24,6 +29,7 @@ struct cell_lazy {
     struct mem_absent absent;
     struct guest_mem *mem;
     int wake_keeper;
+    int pager;     /* the event that wakes who brings pages of a peer; -1: they are in a file */
     u32 ready, go; /* words that are slept on */
     u8 *buf;       /* the thread's: STREAM_PAGES pages */
 };

@@ -38,7 +38,7 @@ struct client {
     u64 dropped; /* console bytes left out since the last frame that got through */
     u8 *body;
     size_t body_len, body_want;
-    int body_kind;                   /* enum link_down: what it is for */
+    int body_kind;                   /* enum link_down, or the keeper's own: what it is for */
     struct vsock_connection *stream; /* its other end, while there is one */
     u64 streamed;                    /* bytes of the guest that went into the output */
     bool last;                       /* the guest sends no more: the peer is told behind the output */

@@ -162,7 +162,12 @@ static int receive_fd(int fd)
 
 int control_memory(int fd, u64 *size, struct error *e)
 {
-    json_t *request = json_pack("{s:s}", "do", "memory"), *reply = NULL;
+    return control_descriptor(fd, json_pack("{s:s}", "do", "memory"), size, e);
+}
+
+int control_descriptor(int fd, json_t *request, u64 *size, struct error *e)
+{
+    json_t *reply = NULL;
     int r = request ? control_call(fd, request, &reply, e) : error_set(e, ENOMEM, "request: out of memory");
     json_decref(request);
     if (r < 0)
@@ -170,7 +175,7 @@ int control_memory(int fd, u64 *size, struct error *e)
     *size = (u64)json_integer_value(json_object_get(reply, "bytes"));
     json_decref(reply);
     r = receive_fd(fd);
-    return r < 0 ? error_set(e, -r, "the machine's keeper: guest memory did not come: %s", strerror(-r)) : r;
+    return r < 0 ? error_set(e, -r, "the machine's keeper: a descriptor did not come: %s", strerror(-r)) : r;
 }
 
 /* Takes the reference of `request`. */
@@ -287,7 +292,8 @@ int control_frames_take(int fd, u8 **data, size_t *len, struct error *e)
     return control_bytes(fd, *data, *len, e);
 }
 
-int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e)
+/* A request that bytes follow. */
+static int put_bytes(int fd, json_t *request, const void *data, size_t len, struct error *e)
 {
     int r = request ? control_send(fd, request, e) : error_set(e, ENOMEM, "request: out of memory");
     json_decref(request);
@@ -297,13 +303,28 @@ int control_put(int fd, json_t *request, const void *data, size_t len, struct er
             return error_set(e, errno, "the machine's keeper: %s", strerror(errno));
         at += n > 0 ? (size_t)n : 0;
     }
+    return r;
+}
+
+int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e)
+{
+    int r = put_bytes(fd, request, data, len, e);
     return r < 0 ? r : control_receive(fd, NULL, e);
+}
+
+static json_t *frames_request(size_t len)
+{
+    return json_pack("{s:s,s:s,s:I}", "do", "frames", "action", "give", "bytes", (json_int_t)len);
+}
+
+int control_frames_leave(int fd, const u8 *data, size_t len, struct error *e)
+{
+    return put_bytes(fd, frames_request(len), data, len, e);
 }
 
 int control_frames_give(int fd, const u8 *data, size_t len, struct error *e)
 {
-    return control_put(fd, json_pack("{s:s,s:s,s:I}", "do", "frames", "action", "give", "bytes", (json_int_t)len), data,
-                       len, e);
+    return control_put(fd, frames_request(len), data, len, e);
 }
 
 int control_once(const char *path, json_t *request, json_t **reply, struct error *e)

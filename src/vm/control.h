@@ -33,6 +33,14 @@
  *        "back"         of a committed one: it goes on here
  *        "left"         of a committed one: it runs there, and ends here. The reply comes at the end, as that of wait
  *        "activate"     of a prepared one: recorded, and it runs
+ *   {"do":"paging","action":..}     the keeper's part of post-copy (vm/keeper_paging.c)
+ *        "begin"        of one that runs here and lacks pages; "id", "from": this connection brings them, until it is closed
+ *        "part"         its; "which": memory, table or event -> "bytes", then one byte with the descriptor
+ *        "full"         its: nothing is lacking, which is recorded
+ *        "perished"     "id": what is lacking is lost. It ends; the reply comes at the end, as that of wait
+ *        "name","bytes":N, then N bytes: held only; a bit a page: these will not be sent before the commit
+ *        "named"        of a committed one -> "bytes": N, then N bytes: the same
+ *        "serve"        of a committed one; "id": it runs there, and pages are sent
  *   {"do":"frames","action":"take"}  -> "bytes": N, then N bytes: frames that came for the guest since it was handed over (base/net.h)
  *   {"do":"frames","action":"give","bytes":N}, then N bytes: such frames, for the guest that has come
  *   {"do":"leave"}    -> it ends, as "suspended"; held only. The reply comes at the end, as that of wait
@@ -66,7 +74,11 @@
  * and EINVAL if there is no log. After an error of a take its bits may be gone: then the log has stopped (ETIMEDOUT), or
  * was not touched (all others).
  *
- * state: booting (not yet ready), running, paused, resetting, incoming, prepared, committed, stopped.
+ * A machine that has come before all its pages did (post-copy) has in its status "absent": bytes, "absent_at": where these are, "connected":
+ * whether somebody brings them, "waits": whether its guest stands still for want of one. Then `pause` and `resume` may be answered with
+ * "later": true; memory, hold and the like are refused with EBUSY.
+ *
+ * state: booting (not yet ready), running, paused, resetting, incoming, prepared, committed, serving, stopped.
  *
  * After a successful console request the connection carries frames both ways:
  *
@@ -89,8 +101,9 @@
 #define CONTROL_FRAME_MAX     4096
 #define CONTROL_SAVE_MAX      (16u << 20)
 #define CONTROL_FRAMES_MAX    (1u << 20)
-#define CONTROL_LOG_PAGES     524288u /* in one `take`: 2 GiB */
-#define CONTROL_MIRROR_BLOCKS 65536u  /* in one `take` of a mirror: 4 GiB */
+#define CONTROL_NAMED_MAX     (64u << 20) /* bytes of a map of pages: of 2 TiB */
+#define CONTROL_LOG_PAGES     524288u     /* in one `take`: 2 GiB */
+#define CONTROL_MIRROR_BLOCKS 65536u      /* in one `take` of a mirror: 4 GiB */
 
 enum control_frame_kind {
     CONTROL_OUTPUT = 'o', /* keeper to client: bytes of the console */
@@ -127,6 +140,8 @@ int control_bytes(int fd, void *out, size_t len, struct error *e);
 
 /* Ask for guest memory: its descriptor, and its bytes in *size. -errno. */
 int control_memory(int fd, u64 *size, struct error *e);
+/* The same of what another request is answered with. `request` is used up; NULL is -ENOMEM. */
+int control_descriptor(int fd, json_t *request, u64 *size, struct error *e);
 
 /*
  * The dirty log of a machine, for the connection `fd`: start (all pages are clean), take, stop. A take is of `pages` pages from
@@ -151,8 +166,9 @@ int control_mirror_take(int fd, unsigned i, struct blockmap *out, struct error *
 int control_put(int fd, json_t *request, const void *data, size_t len, struct error *e);
 /* Frames that wait for a machine that was handed over: *data is the caller's, *len may be 0. 0 or -errno. */
 int control_frames_take(int fd, u8 **data, size_t *len, struct error *e);
-/* And for one that has come. 0 or -errno. */
+/* And for one that has come. 0 or -errno. Or without waiting for the answer, when nothing else is asked on this connection later. */
 int control_frames_give(int fd, const u8 *data, size_t len, struct error *e);
+int control_frames_leave(int fd, const u8 *data, size_t len, struct error *e);
 
 /* control_send and control_receive. `reply` may be NULL. */
 int control_call(int fd, const json_t *request, json_t **reply, struct error *e);

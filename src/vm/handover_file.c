@@ -29,14 +29,17 @@ static int check(const void *candidate, struct error *e)
     return 0;
 }
 
-static const struct rec_field fields[] = {
-    REC_FIELD(struct handover_record, role), REC_FIELD(struct handover_record, insecure),
-    REC_FIELD(struct handover_record, id),   REC_FIELD(struct handover_record, host),
-    REC_FIELD(struct handover_record, to),   REC_FIELD(struct handover_record, tls)};
+static const struct rec_field fields[] = {REC_FIELD(struct handover_record, role),
+                                          REC_FIELD(struct handover_record, insecure),
+                                          REC_FIELD(struct handover_record, id),
+                                          REC_FIELD(struct handover_record, host),
+                                          REC_FIELD(struct handover_record, to),
+                                          REC_FIELD(struct handover_record, tls),
+                                          REC_FIELD_SINCE(struct handover_record, postcopy, 2)};
 
 static const struct rec_desc desc = {.name = "handover",
                                      .type = REC_TYPE('H', 'A', 'N', 'D'),
-                                     .version = 1,
+                                     .version = 2,
                                      .object_size = sizeof(struct handover_record),
                                      .fields = fields,
                                      .n_fields = ARRAY_LEN(fields),

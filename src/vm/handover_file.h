@@ -32,6 +32,7 @@ struct handover_record {
     char host[HANDOVER_ID + 1]; /* the target's: only it can answer */
     char to[HANDOVER_PEER];     /* its address */
     char tls[HANDOVER_TLS];     /* directory of certificates; "" */
+    u32 postcopy;               /* COMMITTED: pages that were named are here alone; RUNS: some of them are lacking */
 };
 
 /* Open the file in machine directory `dir`, made if it is missing. The descriptor or -errno. */

@@ -66,6 +66,11 @@ json_t *wire_id(const char *id, const char *host)
     return host ? json_pack("{s:s,s:s}", "id", id, "host", host) : json_pack("{s:s}", "id", id);
 }
 
+bool wire_lacks(const json_t *body)
+{
+    return json_is_true(json_object_get(body, WIRE_LACKS));
+}
+
 bool wire_is_of(const json_t *body, const char *id)
 {
     const char *of = json_string_value(json_object_get(body, "id"));

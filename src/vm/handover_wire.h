@@ -9,6 +9,8 @@
 
 #define WIRE_VERSION 1
 #define WIRE_DISKS   "with_disks" /* of HELO: the disks that go along; of OKAY: how many of them are taken */
+#define WIRE_PAGING  "postcopy"   /* of HELO: pages may be named instead of sent; of OKAY: that is understood */
+#define WIRE_LACKS   "lacks"      /* of RUNS: it has not got all its pages yet */
 
 /* X-macro: message, its type on the wire */
 #define WIRE_MESSAGES(X)   \
@@ -22,6 +24,8 @@
     X(WIRE_RUNS, "RUNS")   \
     X(WIRE_NEVER, "NEVR")  \
     X(WIRE_DONE, "DONE")   \
+    X(WIRE_SERVES, "SERV") \
+    X(WIRE_GONE, "GONE")   \
     X(WIRE_FRAMES, "FRAM") /* bytes, not JSON */
 
 enum wire_message {
@@ -43,6 +47,8 @@ int wire_receive_bytes(struct channel *c, unsigned which, json_t **body, u8 **da
 int wire_send_frames(struct channel *c, const u8 *data, size_t len, struct error *e);
 /* {"id": .., "host": ..}; `host` may be NULL. */
 json_t *wire_id(const char *id, const char *host);
+/* Whether a body, of RUNS, says that pages are lacking. */
+bool wire_lacks(const json_t *body);
 /* Whether a body has that id. */
 bool wire_is_of(const json_t *body, const char *id);
 

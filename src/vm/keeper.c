@@ -240,7 +240,10 @@ static int start(struct keeper *k, struct error *e)
         (r = keeper_start_disks(k, e)) < 0 || (r = keeper_listen(k, e)) < 0 || (r = await_cell(k, e)) < 0 ||
         (r = seal(k, e)) < 0)
         goto out;
-    if (k->lazy.head) {
+    if (k->lazy.head && k->incoming->peer) {
+        k->page_table = k->incoming->table;
+        k->page_event = k->incoming->file;
+    } else if (k->lazy.head) {
         close(k->incoming->table);
         close(k->incoming->file);
     }
@@ -508,7 +511,7 @@ void keeper_main(const struct vm_config *c, const struct vm_incoming *in, int di
         k->initrd.fd = k->log.fd = -1;
     k->cell = (struct host_child){.pid = -1, .pidfd = -1};
     k->stop_at = k->expire_at = k->announce_at = UINT64_MAX;
-    k->holder = k->logger = k->mirror = -1;
+    k->holder = k->logger = k->mirror = k->pager = k->page_table = k->page_event = -1;
     k->started = host_ns(NULL);
     for (unsigned i = 0; i < KEEPER_CLIENTS; i++)
         k->clients[i].fd = k->clients[i].pass = -1;

@@ -1,6 +1,6 @@
 /*
  * The keeper's inside: shared by keeper.c (life and loop), keeper_boot.c (kernel files into guest memory),
- * keeper_cell.c (the link to the cell), keeper_balloon.c, keeper_lazy.c (its memory), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
+ * keeper_cell.c (the link to the cell), keeper_balloon.c, keeper_lazy.c, keeper_paging.c (its memory), keeper_disk.c, keeper_net.c, keeper_share.c, keeper_vsock.c (its disks, networks, shared
  * directories and sockets) and
  * keeper_control.c (requests). Nobody else includes it but launch.c.
  */
@@ -14,6 +14,7 @@
 #include "boot/boot.h"
 #include "host/host.h"
 #include "machine/cpu/cpuid.h"
+#include "migrate/channel.h"
 #include "migrate/lazy.h"
 #include "vm/client.h"
 #include "vm/config.h"
@@ -34,16 +35,20 @@
 #define KEEPER_OP_OPENING UINT64_MAX
 #define KEEPER_OP_MEMORY  (UINT64_MAX - 1)
 
+/* client.body_kind of what is no message for the cell: a map of pages (keeper_paging.c) */
+#define KEEPER_BODY_NAMED DOWN_COUNT
+
 /* X-macro: state, name */
-#define KEEPER_STATES(X)                                                                    \
-    X(KEEPER_BOOTING, "booting")     /* the cell is not ready yet */                        \
-    X(KEEPER_RESTORING, "restoring") /* it takes over another's state */                    \
-    X(KEEPER_RUNNING, "running")                                                            \
-    X(KEEPER_PAUSED, "paused")                                                              \
-    X(KEEPER_RESETTING, "resetting") /* the cell stops, to be booted again */               \
-    X(KEEPER_INCOMING, "incoming")   /* another host sends it */                            \
-    X(KEEPER_PREPARED, "prepared")   /* it is here whole, and waits for that host's word */ \
-    X(KEEPER_COMMITTED, "committed") /* it has been handed over: the other host decides */  \
+#define KEEPER_STATES(X)                                                                          \
+    X(KEEPER_BOOTING, "booting")     /* the cell is not ready yet */                              \
+    X(KEEPER_RESTORING, "restoring") /* it takes over another's state */                          \
+    X(KEEPER_RUNNING, "running")                                                                  \
+    X(KEEPER_PAUSED, "paused")                                                                    \
+    X(KEEPER_RESETTING, "resetting") /* the cell stops, to be booted again */                     \
+    X(KEEPER_INCOMING, "incoming")   /* another host sends it */                                  \
+    X(KEEPER_PREPARED, "prepared")   /* it is here whole, and waits for that host's word */       \
+    X(KEEPER_COMMITTED, "committed") /* it has been handed over: the other host decides */        \
+    X(KEEPER_SERVING, "serving")     /* likewise; it runs there, and lacks pages that are here */ \
     X(KEEPER_STOPPED, "stopped")     /* it has ended; the last words go out */
 
 enum keeper_state {
@@ -106,7 +111,12 @@ struct keeper {
     struct keeper_nets *nets;     /* NULL: none */
     struct keeper_shares *shares; /* NULL: none */
     struct keeper_vsock *vsock;
-    struct lazy lazy; /* of memory that is still in a file; head NULL: none */
+    struct lazy lazy;           /* of memory that is still elsewhere; head NULL: none */
+    int page_table, page_event; /* of one that may come before all its pages do: what its pager gets; -1: it is none */
+    bool lacks;                 /* it runs here and lacks pages: its record says so */
+    int pager;                  /* index of the client that brings them, or -1 */
+    char paged_by[CHANNEL_PEER_MAX]; /* the host that has them, for people */
+    u8 *named; /* of a machine that is handed over but for some pages: which, a bit a page; NULL */
     struct cpu_model model;
     struct boot_result boot;
     u64 tsc_hz;
@@ -290,6 +300,21 @@ u64 keeper_absent(const struct keeper *k);
 void keeper_do_memory(struct keeper *k, struct client *c, const json_t *j);
 /* Look at what the cell has come to. */
 void keeper_serve_lazy(struct keeper *k);
+
+/* --- keeper_paging.c --- */
+
+/* It has been activated: whether pages are lacking. */
+void keeper_runs_here(struct keeper *k);
+/* Whether it lacks pages that are at another host: then the client is told that it can not have what it wants. */
+bool keeper_lacks_pages(struct keeper *k, struct client *c);
+/* Whether the guest stands still for want of one. */
+bool keeper_waits_for_pages(const struct keeper *k);
+/* Members for `status`. */
+void keeper_paging_json(const struct keeper *k, json_t *j);
+void keeper_do_paging(struct keeper *k, struct client *c, const json_t *j);
+/* The map that KEEPER_BODY_NAMED announced is here; a client goes. */
+void keeper_take_named(struct keeper *k, struct client *c);
+void keeper_paging_drop(struct keeper *k, const struct client *c);
 
 /* --- keeper_balloon.c --- */
 

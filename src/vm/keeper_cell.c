@@ -26,6 +26,7 @@
 #define DOWN_MAX         (LINK_SAVE_MAX + (1u << 20))
 #define OP_NS            5000000000ull
 #define SAVE_NS          60000000000ull
+#define LACKS_NS         1000000000ull /* of a guest that may stand still for want of a page: nobody waits longer */
 
 /* The cell lied: what it said wrongly is in `e`. */
 static void hostile(struct keeper *k, const struct error *e)
@@ -138,7 +139,7 @@ int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_statu
         struct keeper_op *op = &k->ops[i];
         if (op->id)
             continue;
-        u64 id = k->last_id + 1, limit = kind == DOWN_SAVE || kind == DOWN_LOAD ? SAVE_NS : OP_NS;
+        u64 id = k->last_id + 1, limit = kind == DOWN_SAVE || kind == DOWN_LOAD ? SAVE_NS : k->lacks ? LACKS_NS : OP_NS;
         int r = send_down(k, kind, id, data, len);
         if (r < 0)
             return r;

@@ -60,6 +60,7 @@ void keeper_drop_client(struct keeper *k, struct client *c)
             keeper_abandon_incoming(k, "the host that sent it has gone away");
     }
     keeper_log_drop(k, c);
+    keeper_paging_drop(k, c);
     keeper_mirror_drop(k, c);
     keeper_drop_stream(k, c);
     client_close(c);
@@ -124,6 +125,8 @@ static json_t *status_json(const struct keeper *k, const struct link_stats *s)
         json_object_set_new(j, "instructions", json_integer((json_int_t)MIN(s->engine.instructions, (u64)INT64_MAX)));
         keeper_memory_json(k, &s->balloon, j);
     }
+    if (j)
+        keeper_paging_json(k, j);
     if (j && k->ended) {
         json_object_set_new(j, "code", json_integer(k->code));
         json_object_set_new(j, "reason", json_string(k->reason));
@@ -216,6 +219,11 @@ void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
     k->clients[client].op = 0;
     if (op->for_status)
         keeper_reply(&k->clients[client], status_json(k, NULL));
+    else if (k->lacks && (op->kind == DOWN_PAUSE || op->kind == DOWN_RESUME))
+        keeper_reply(&k->clients[client], json_pack("{s:b,s:b}", "ok", 1, "later", 1));
+    else if (k->lacks)
+        keeper_refuse(&k->clients[client], ETIMEDOUT,
+                      "%s: its guest waits for memory that is still at the host that it came from", k->cfg.name);
     else
         keeper_refuse(&k->clients[client], ETIMEDOUT,
                       "%s: the guest's process does not answer; `trapeze kill %s` ends it", k->cfg.name, k->cfg.name);
@@ -239,7 +247,7 @@ static void ask(struct keeper *k, struct client *c, enum link_down kind, const v
 
 static void do_status(struct keeper *k, struct client *c, const json_t *j)
 {
-    bool asks = k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED;
+    bool asks = (k->state == KEEPER_RUNNING || k->state == KEEPER_PAUSED) && !keeper_waits_for_pages(k);
     if (!asks || keeper_ask(k, DOWN_STATS, (int)(c - k->clients), true, NULL, 0) < 0)
         keeper_reply(c, status_json(k, NULL));
 }
@@ -286,7 +294,7 @@ bool keeper_has_hold(struct keeper *k, struct client *c)
 
 static void do_hold(struct keeper *k, struct client *c, const json_t *j)
 {
-    if ((k->state != KEEPER_INCOMING && !steady(k, c)) || !not_held(k, c))
+    if ((k->state != KEEPER_INCOMING && !steady(k, c)) || !not_held(k, c) || keeper_lacks_pages(k, c))
         return;
     k->expire_at = UINT64_MAX;
     bool runs = k->state == KEEPER_RUNNING;
@@ -403,7 +411,7 @@ static void do_frames(struct keeper *k, struct client *c, const json_t *j)
         await_body(c, j, "frames", LINK_FRAMES_MAX, DOWN_FRAMES_GIVE);
     else if (!what || strcmp(what, "take"))
         keeper_refuse(c, EINVAL, "frames: \"action\" has to be take or give");
-    else if (k->state != KEEPER_COMMITTED)
+    else if (k->state != KEEPER_COMMITTED && k->state != KEEPER_SERVING)
         keeper_refuse(c, EBUSY, "%s: has not been handed over", k->cfg.name);
     else if (keeper_ask(k, DOWN_FRAMES_TAKE, (int)(c - k->clients), false, NULL, 0) < 0)
         keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);
@@ -419,7 +427,7 @@ static void do_wait(struct keeper *k, struct client *c, const json_t *j)
 
 void keeper_stop(struct keeper *k, unsigned seconds)
 {
-    if (k->state == KEEPER_COMMITTED)
+    if (k->state == KEEPER_COMMITTED || k->state == KEEPER_SERVING)
         return; /* it is the other host's, and its memory may be wanted back */
     if (keeper_comes_in(k)) {
         keeper_abandon_incoming(k, "stopped while it came in");
@@ -442,6 +450,12 @@ static void do_stop(struct keeper *k, struct client *c, const json_t *j)
     json_int_t seconds = time ? json_integer_value(time) : STOP_DEFAULT;
     if ((time && !json_is_integer(time)) || seconds < 0 || seconds > STOP_MAX) {
         keeper_refuse(c, EINVAL, "stop: \"time\" has to be 0 to %d seconds", STOP_MAX);
+        return;
+    }
+    if (k->state == KEEPER_SERVING) {
+        keeper_refuse(c, EBUSY,
+                      "%s: runs at %s, which has not got all its memory yet; `trapeze kill` ends it here, and so there",
+                      k->cfg.name, k->handed.to);
         return;
     }
     if (k->state == KEEPER_COMMITTED) {
@@ -530,19 +544,33 @@ static const struct {
     const char *name;
     void (*fn)(struct keeper *, struct client *, const json_t *);
 } requests[] = {
-    {"status", do_status},       {"inspect", do_inspect},
-    {"stats", do_stats},         {"pause", do_pause},
-    {"resume", do_resume},       {"power", do_power},
-    {"reset", do_reset},         {"stop", do_stop},
-    {"kill", do_kill},           {"wait", do_wait},
-    {"console", do_console},     {"explain", do_explain},
-    {"save", do_save},           {"load", do_load},
-    {"vsock", do_vsock},         {"hold", do_hold},
-    {"release", do_release},     {"leave", do_leave},
-    {"sync", do_sync},           {"memory", keeper_do_memory},
-    {"balloon", do_balloon},     {"handover", keeper_do_handover},
-    {"log", keeper_log_request}, {"swing", do_swing},
-    {"frames", do_frames},       {"mirror", keeper_mirror_request},
+    {"status", do_status},
+    {"inspect", do_inspect},
+    {"stats", do_stats},
+    {"pause", do_pause},
+    {"resume", do_resume},
+    {"power", do_power},
+    {"reset", do_reset},
+    {"stop", do_stop},
+    {"kill", do_kill},
+    {"wait", do_wait},
+    {"console", do_console},
+    {"explain", do_explain},
+    {"save", do_save},
+    {"load", do_load},
+    {"vsock", do_vsock},
+    {"hold", do_hold},
+    {"release", do_release},
+    {"leave", do_leave},
+    {"sync", do_sync},
+    {"memory", keeper_do_memory},
+    {"balloon", do_balloon},
+    {"handover", keeper_do_handover},
+    {"log", keeper_log_request},
+    {"swing", do_swing},
+    {"frames", do_frames},
+    {"mirror", keeper_mirror_request},
+    {"paging", keeper_do_paging},
 };
 
 static void obey(struct keeper *k, struct client *c, const json_t *j)
@@ -607,7 +635,9 @@ static bool take_body(struct keeper *k, struct client *c)
     if (c->body_len < c->body_want)
         return false;
     enum link_down kind = (enum link_down)c->body_kind;
-    if (k->state != KEEPER_INCOMING)
+    if (c->body_kind == KEEPER_BODY_NAMED)
+        keeper_take_named(k, c);
+    else if (k->state != KEEPER_INCOMING)
         ask(k, c, kind, c->body, c->body_len);
     else if (keeper_ask(k, kind, (int)(c - k->clients), false, c->body, c->body_len) < 0)
         keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);

@@ -3,7 +3,7 @@
  * changes nothing that was decided.
  *
  *   source   running, held ──commit──> committed ──back──> as before the hold
- *                                          └──────left───> it ends: "moved"
+ *                                          └──────left───> it ends: "moved"  (with post-copy by way of "serving": keeper_paging.c)
  *   target   incoming ──load──> prepared ──activate──> running
  *                └──────────────────┴──abandon──> it ends
  *
@@ -88,6 +88,8 @@ static bool same(struct keeper *k, struct client *c, const json_t *j)
 static void do_prepare(struct keeper *k, struct client *c, const json_t *j)
 {
     struct error e = {0};
+    if (keeper_lacks_pages(k, c))
+        return;
     if (handover_prepare(k->handover_fd, &e) < 0)
         refuse(c, &e);
     else
@@ -105,7 +107,9 @@ static int take_text(char *out, size_t size, const json_t *j, const char *name)
 
 static int take_record(struct handover_record *h, const json_t *j)
 {
-    *h = (struct handover_record){.role = HANDOVER_COMMITTED, .insecure = json_is_true(json_object_get(j, "insecure"))};
+    *h = (struct handover_record){.role = HANDOVER_COMMITTED,
+                                  .insecure = json_is_true(json_object_get(j, "insecure")),
+                                  .postcopy = json_is_true(json_object_get(j, "postcopy"))};
     if (take_text(h->id, sizeof(h->id), j, "id") < 0 || take_text(h->host, sizeof(h->host), j, "host") < 0 ||
         take_text(h->to, sizeof(h->to), j, "to") < 0 || take_text(h->tls, sizeof(h->tls), j, "tls") < 0)
         return -1;
@@ -120,6 +124,10 @@ static void do_commit(struct keeper *k, struct client *c, const json_t *j)
         return;
     if (take_record(&h, j) < 0) {
         keeper_refuse(c, EINVAL, "handover: \"id\", \"host\", \"to\" and \"tls\" have to be there");
+        return;
+    }
+    if (h.postcopy && !k->named) {
+        keeper_refuse(c, EINVAL, "handover: the pages that come later have not been named");
         return;
     }
     if (handover_read(k->handover_fd, &k->before, &e) < 0) {
@@ -149,6 +157,10 @@ static void do_back(struct keeper *k, struct client *c, const json_t *j)
     struct error e = {0};
     if (!same(k, c, j))
         return;
+    if (k->state == KEEPER_SERVING) {
+        keeper_refuse(c, EBUSY, "%s: runs at %s", k->cfg.name, k->handed.to);
+        return;
+    }
     if (k->state != KEEPER_COMMITTED) {
         keeper_accept_request(c);
         return;
@@ -169,7 +181,7 @@ static void do_left(struct keeper *k, struct client *c, const json_t *j)
     struct error e = {0};
     if (!same(k, c, j))
         return;
-    if (k->state != KEEPER_COMMITTED) {
+    if (k->state != KEEPER_COMMITTED && k->state != KEEPER_SERVING) {
         keeper_refuse(c, EINVAL, "%s: has not been handed over", k->cfg.name);
         return;
     }
@@ -206,6 +218,7 @@ static void do_activate(struct keeper *k, struct client *c, const json_t *j)
         return;
     }
     memcpy(h.id, k->handover_id, sizeof(h.id));
+    h.postcopy = k->page_event >= 0 && keeper_absent(k);
     if (keeper_lock_disks(k, &e) < 0) {
         refuse(c, &e);
         return;
@@ -216,6 +229,7 @@ static void do_activate(struct keeper *k, struct client *c, const json_t *j)
     }
     k->expire_at = UINT64_MAX;
     k->holder = -1;
+    keeper_runs_here(k);
     keeper_set_state(k, KEEPER_PAUSED);
     if (k->incoming_runs)
         keeper_ask(k, DOWN_RESUME, -1, false, NULL, 0);

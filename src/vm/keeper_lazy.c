@@ -1,5 +1,5 @@
 /*
- * Memory that is still in a file, as the keeper sees it: the cell reads it (cell_lazy.h), the keeper looks on. Who wants to read
+ * Memory that is still in a file (at a peer: keeper_paging.c), as the keeper sees it: the cell reads it (cell_lazy.h), the keeper looks on. Who wants to read
  * all of memory waits until it is there. The keeper itself needs no page of it: a disk's request names pages that the cell has
  * looked at (virtq.c), and a kernel is loaded when the cell has dropped all that was absent.
  *
@@ -27,7 +27,7 @@ unsigned keeper_describe_lazy(const struct keeper *k, struct link_config *c, int
 {
     if (!k->lazy.head)
         return n;
-    c->lazy = k->incoming->shared ? 2 : 1;
+    c->lazy = k->incoming->peer ? LINK_LAZY_PEER : k->incoming->shared ? LINK_LAZY_SHARED : LINK_LAZY_FILE;
     fds[n++] = k->incoming->table;
     fds[n++] = k->incoming->file;
     return n;
@@ -52,7 +52,9 @@ static void give_memory(struct keeper *k, struct client *c)
 
 void keeper_do_memory(struct keeper *k, struct client *c, const json_t *j)
 {
-    if (!keeper_absent(k) || k->ended)
+    if (keeper_lacks_pages(k, c))
+        return;
+    if (!keeper_absent(k) || k->page_event >= 0 || k->ended)
         give_memory(k, c);
     else if (keeper_tell(k, DOWN_FILL, NULL, 0) < 0)
         keeper_refuse(c, EBUSY, "%s: the guest's process takes no messages now", k->cfg.name);

@@ -42,8 +42,10 @@ struct vm_incoming {
     int ram_fd; /* its memory: sealed against changes of size, of the configuration's size; stays the caller's */
     const void *records; /* of everything else (board_save); NULL: they come by a request, with the memory's contents */
     size_t len;
-    bool lazy;       /* its memory is still in a file (migrate/lazy.h): */
-    int table, file; /* the table, and that; stay the caller's */
+    bool lazy;       /* its memory is still elsewhere (migrate/lazy.h): */
+    int table, file; /* the table, and the file that it is in; stay the caller's */
+    bool
+        peer; /* with `lazy`: it may be at the host that sends it (vm/pager.h); `file`: the event that wakes the pager */
     const char
         *consumed;  /* a file of the machine's directory that is removed the moment the guest goes on; NULL: none */
     bool paused;    /* it does not go on by itself */

@@ -78,7 +78,7 @@ int link_take_config(const struct link *l, struct link_config *c, struct error *
         return error_set(e, EINVAL, "cell: started without a link; this program starts it by itself");
     if (c->virtio_mmio > 1)
         return error_set(e, EINVAL, "cell: virtio transport %u", c->virtio_mmio);
-    if (c->lazy > 2)
+    if (c->lazy >= LINK_LAZY_COUNT)
         return error_set(e, EINVAL, "cell: lazy memory %u", c->lazy);
     if (c->n_disks > DISK_COUNT_MAX)
         return error_set(e, EINVAL, "cell: %u disks", c->n_disks);

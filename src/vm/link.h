@@ -64,7 +64,7 @@ enum link_ring {
     X(DOWN_FRAMES_TAKE, "frames take") /* paused: DONE has the frames that wait for it, packed */                 \
     X(DOWN_FRAMES_GIVE, "frames give") /* such frames follow, for the guest */                                    \
     X(DOWN_FRESH, "fresh")             /* another machine from now on than the one that was saved */              \
-    X(DOWN_FILL, "fill")               /* bring all memory that is absent; no answer */
+    X(DOWN_FILL, "fill")               /* bring all memory that is absent, or a peer's: it is all there; no answer */
 
 enum link_down {
     DOWN_NONE,
@@ -147,16 +147,26 @@ struct link_config {
     struct net_info nets[NET_COUNT_MAX];
     u32 n_shares;
     struct share_info shares[SHARE_COUNT_MAX];
-    u32 lazy; /* 1: memory is still in a file; 2: and stays there until somebody wants it */
+    u32 lazy; /* enum link_lazy */
+};
+
+/* Where memory is that is not there yet. */
+enum link_lazy {
+    LINK_LAZY_NONE,
+    LINK_LAZY_FILE,   /* in a file */
+    LINK_LAZY_SHARED, /* and it stays there until somebody wants it */
+    LINK_LAZY_PEER,   /* at the host that the machine comes from, if it will be anywhere */
+    LINK_LAZY_COUNT
 };
 #define LINK_MAGIC      0x6b6e6c54u /* "Tlnk" */
 #define LINK_FRAMES_MAX (1u << 20)  /* bytes of frames that are taken or given at once */
 
-#define LINK_VERSION    11u
+#define LINK_VERSION    12u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for
- * n shares the same, events and lines; with `lazy` the table of absent pages (migrate/lazy.h), then the file.
+ * n shares the same, events and lines; with `lazy` the table of absent pages (migrate/lazy.h), then the file, or the event
+ * that wakes the pager.
  */
 enum link_fd { LINK_FD_RAM = 3, LINK_FD_LINK, LINK_FD_WAKE_CELL, LINK_FD_WAKE_KEEPER, LINK_FD_END };
 

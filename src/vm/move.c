@@ -5,6 +5,7 @@
 #include "vm/control.h"
 #include "vm/meta.h"
 #include "vm/resolve.h"
+#include "vm/serve.h"
 #include "vm/snapshot.h"
 
 #include <errno.h>
@@ -43,6 +44,8 @@ struct move {
     struct stream_out out;
     struct precopy copy;
     struct mirror_out mirror; /* n 0: no disks go along */
+    struct page_store store;  /* what the watcher, too, has of memory, if pages may be named instead of sent */
+    bool named;               /* some were */
     struct move_status status;
     bool quick;                 /* it is only called off */
     u64 start, stopped, waited; /* waited: ns in sending */
@@ -112,6 +115,8 @@ static json_t *hello(struct move *m, struct error *e)
                           m->o->dry_run, "machine", meta);
     if (j && m->mirror.n)
         json_object_set_new(j, WIRE_DISKS, disks_json(m));
+    if (j && m->o->postcopy)
+        json_object_set_new(j, WIRE_PAGING, json_true());
     return j;
 }
 
@@ -151,6 +156,8 @@ static int reserve(struct move *m, struct error *e)
         r = 0;
         if (m->mirror.n && json_integer_value(json_object_get(body, WIRE_DISKS)) != (json_int_t)m->mirror.n)
             r = error_set(e, EPROTONOSUPPORT, "%s: its trapeze is one that takes no disks; update it", m->o->to);
+        if (m->o->postcopy && !m->o->dry_run && !json_is_true(json_object_get(body, WIRE_PAGING)))
+            r = error_set(e, EPROTONOSUPPORT, "%s: its trapeze is one that knows no post-copy; update it", m->o->to);
     }
     json_decref(body);
     return r;
@@ -333,7 +340,8 @@ static int copy_while_it_runs(struct move *m, struct error *e)
                                .cap = m->o->bandwidth,
                                .max_ns = m->o->max_ns,
                                .may_pack = !m->o->plain,
-                               .stop_anyway = m->o->stop_anyway};
+                               .stop_anyway = m->o->stop_anyway,
+                               .may_name = m->o->postcopy};
     int r = control_log_start(m->log, e);
     return r < 0 ? r : precopy_run(&m->copy, e);
 }
@@ -395,11 +403,26 @@ static int verify(struct move *m, struct error *e)
                      (unsigned long long)bad, (unsigned long long)first);
 }
 
+/* What is left is named; the keeper is told, and the watcher: later they have to know. */
+static int name_rest(struct move *m, struct error *e)
+{
+    const u64 *named = NULL;
+    u64 bytes = (m->copy.pages + 63) / 64 * 8;
+    int r = precopy_name(&m->copy, &named, e);
+    m->named = r == 0 && m->copy.status.left;
+    if (!m->named)
+        return r;
+    memcpy(m->store.named, named, bytes);
+    return control_put(m->control,
+                       json_pack("{s:s,s:s,s:I}", "do", "paging", "action", "name", "bytes", (json_int_t)bytes), named,
+                       bytes, e);
+}
+
 static int send_rest(struct move *m, struct error *e)
 {
     u8 *state = NULL;
     size_t len = 0;
-    int r = precopy_last(&m->copy, e);
+    int r = m->copy.names ? name_rest(m, e) : precopy_last(&m->copy, e);
     if (r == 0)
         r = snapshot_get_state(m->control, &state, &len, e);
     if (r == 0 && m->o->verify)
@@ -440,21 +463,6 @@ static int stop_and_copy(struct move *m, struct error *e)
 
 /* --- stages 4 and 5 --- */
 
-/* Ask again and again, on connections of their own, for so long. WIRE_RUNS, WIRE_NEVER, 0: nothing is committed; -errno of the last try. */
-static int ask_again(const struct machine_row *row, u64 ns, struct error *e)
-{
-    u64 end = host_ns(NULL) + ns;
-    int r = -ETIMEDOUT;
-    for (unsigned wait = 50; host_ns(NULL) < end; wait = MIN(wait * 2, 5000u)) {
-        *e = (struct error){0};
-        r = resolve_ask(row, ANSWER_MS, e);
-        if (r >= 0)
-            return r;
-        pause_ms(wait);
-    }
-    return r;
-}
-
 /* ABRT on a connection of its own: a target that has everything would wait for it all its lifetime. */
 static void abort_anew(struct move *m)
 {
@@ -471,6 +479,12 @@ static void abort_anew(struct move *m)
         channel_close_after(m->channel, 200);
     }
     m->channel = old;
+}
+
+/* From which pages are served that were named: NULL, if this process has none. */
+static struct page_store *store_of(struct move *m)
+{
+    return m->store.named ? &m->store : NULL;
 }
 
 /* What the watcher is told. An end of the pipe without the first means that nothing was handed over. */
@@ -495,7 +509,10 @@ static void watch(struct move *m, int pipe)
         abort_anew(m);
     }
     /* The keeper may have the order to commit still before it: what is not there yet is waited for a moment. */
-    for (int i = 0; word == WATCHER_COMMITS && i < WATCH_LOOKS && ask_again(m->row, WATCH_NS, &ignored) == 0; i++)
+    m->store.tell = NULL;
+    for (int i = 0;
+         word == WATCHER_COMMITS && i < WATCH_LOOKS && resolve_ask_again(m->row, WATCH_NS, store_of(m), &ignored) == 0;
+         i++)
         pause_ms(100);
 }
 
@@ -529,6 +546,15 @@ static bool tell_watcher(struct move *m, char word)
     return m->watcher >= 0 && write(m->watcher, &word, 1) == 1;
 }
 
+/* Pages go to the machine that runs there. */
+static void tell_left(void *ctx, u64 left)
+{
+    struct move *m = ctx;
+    m->status.copy.left = left;
+    m->status.ns = host_ns(NULL) - m->start;
+    m->o->tell(m->o->ctx, &m->status);
+}
+
 /* What a commit needs, while there is time for it. */
 static int prepare_commit(struct move *m, struct error *e)
 {
@@ -536,6 +562,11 @@ static int prepare_commit(struct move *m, struct error *e)
     int r = handover_read_at(m->row->dir, &was, e);
     if (r == 0 && was.role == HANDOVER_RUNS) /* it came here once: its word goes elsewhere */
         r = resolve_remember(was.id, e);
+    if (r == 0 && m->copy.names)
+        r = page_store_make(&m->store, m->ram, m->config.memory, e);
+    m->store.rate = m->o->bandwidth;
+    m->store.tell = tell_left;
+    m->store.ctx = m;
     return r < 0 ? r : leave_watcher(m, e);
 }
 
@@ -554,8 +585,9 @@ static int commit(struct move *m, struct error *e)
     if (!tell_watcher(m, WATCHER_COMMITS))
         return error_set(e, ECHILD, "the process that was left behind for the case that this one dies has died");
     int r = ask(m,
-                json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "do", "handover", "action", "commit", "id", m->id, "host",
-                          m->host, "to", m->o->to, "tls", s->tls_dir ? s->tls_dir : "", "insecure", s->insecure),
+                json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:b}", "do", "handover", "action", "commit", "id", m->id,
+                          "host", m->host, "to", m->o->to, "tls", s->tls_dir ? s->tls_dir : "", "insecure", s->insecure,
+                          "postcopy", m->named),
                 e);
     if (r == -EPIPE && recorded(m))
         r = 0;
@@ -578,8 +610,8 @@ static void send_frames(struct move *m)
     free(data);
 }
 
-/* Send COMMIT on the connection that there is. WIRE_RUNS, WIRE_NEVER, -errno. */
-static int commit_there(struct move *m, struct error *e)
+/* Send COMMIT on the connection that there is. WIRE_RUNS (*lacks: but for pages), WIRE_NEVER, -errno. */
+static int commit_there(struct move *m, bool *lacks, struct error *e)
 {
     json_t *body = NULL;
     m->channel->silence_ms = ANSWER_MS;
@@ -590,8 +622,21 @@ static int commit_there(struct move *m, struct error *e)
         r = wire_receive(m->channel, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, e);
     if (r >= 0 && !wire_is_of(body, m->id))
         r = error_set(e, EPROTO, "%s: an answer that can not be", m->o->to);
+    *lacks = r == WIRE_RUNS && wire_lacks(body);
     json_decref(body);
     return r;
+}
+
+/* It runs there and lacks what was named. WIRE_RUNS: no more; -errno: the connection is broken. */
+static int send_named(struct move *m, struct error *e)
+{
+    step(m, EVENT_LACKS);
+    m->status.stage = "post-copy";
+    tell_left(m, m->copy.status.left);
+    ask(m, json_pack("{s:s,s:s,s:s}", "do", "paging", "action", "serve", "id", m->id), &(struct error){0});
+    m->channel->silence_ms = CHANNEL_SILENCE_MS;
+    return store_of(m) ? serve_pages(&m->store, m->id, m->channel, e)
+                       : error_set(e, EPROTO, "%s: lacks pages, of which it has all", m->o->to);
 }
 
 /* What was settled without our knowing how it ended: what the record says. WIRE_RUNS, WIRE_NEVER, -errno. */
@@ -608,11 +653,16 @@ static int settled_already(const struct move *m, struct error *e)
 static int activate(struct move *m, struct error *e)
 {
     struct error lost = {0};
-    int r = commit_there(m, &lost);
+    bool lacks = false;
+    int r = commit_there(m, &lacks, &lost);
     if (r >= 0) {
         m->result->downtime = host_ns(NULL) - m->stopped;
         if (r == WIRE_RUNS)
             send_frames(m);
+        if (lacks)
+            r = send_named(m, &lost);
+    }
+    if (r >= 0) {
         int settled = resolve_settle(m->row, m->id, r == WIRE_RUNS, &lost);
         if (settled == 0)
             wire_send(m->channel, WIRE_DONE, wire_id(m->id, NULL), &lost);
@@ -621,11 +671,19 @@ static int activate(struct move *m, struct error *e)
     }
     if (r < 0) {
         step(m, EVENT_LOST);
-        r = ask_again(m->row, PATIENCE_NS, &lost);
+        r = resolve_ask_again(m->row, PATIENCE_NS, m->named ? store_of(m) : NULL, &lost);
         if (r == 0)
             r = settled_already(m, &lost);
-        m->result->downtime = host_ns(NULL) - m->stopped;
+        if (!lacks)
+            m->result->downtime = host_ns(NULL) - m->stopped;
     }
+    if (r < 0 && lacks)
+        return error_set(
+            e, EINPROGRESS,
+            "it runs at %s, but a part of its memory is still here, and the link is broken: %s. Its guest stands still "
+            "when it needs what is missing, and is lost if this host fails; a process that was left behind goes on "
+            "trying for an hour, `trapeze system recover` after that",
+            m->o->to, lost.msg);
     if (r < 0)
         return error_set(
             e, EINPROGRESS,
@@ -714,6 +772,10 @@ static void fill_result(struct move *m)
     r->bandwidth = s->bandwidth;
     r->expected = s->expected;
     r->moved = m->state == SOURCE_MOVED;
+    r->postcopy = m->named;
+    r->named_bytes = m->named ? s->left * PAGE_SIZE : 0;
+    r->paged = m->store.sent;
+    r->wished = m->store.wished;
 }
 
 /* One that is handed over is the target's: another try would take the name there from it. */
@@ -721,6 +783,11 @@ static int check_free(struct move *m, struct error *e)
 {
     struct handover_record h;
     int r = handover_read_at(m->row->dir, &h, e);
+    if (r == 0 && h.role == HANDOVER_RUNS && h.postcopy)
+        r = error_set(
+            e, EBUSY,
+            "machine %s: a part of its memory is still at the host that it came from; try again when it is here",
+            m->row->name);
     if (r == 0 && h.role == HANDOVER_COMMITTED)
         r = error_set(e, EBUSY,
                       "machine %s: has been handed over to %s, which has not said what became of it; `trapeze system "
@@ -757,6 +824,7 @@ int move_run(const struct machine_row *row, const struct move_options *o, struct
     if (m.state < SOURCE_COMMITTED)
         call_off(&m);
     fill_result(&m);
+    page_store_close(&m.store);
     host_unmap(m.ram, m.ram ? m.config.memory : 0);
     precopy_free(&m.copy);
     mirror_out_free(&m.mirror);

@@ -16,7 +16,7 @@
 #include "vm/registry.h"
 
 struct move_status {
-    const char *stage; /* "reservation", "pre-copy", "stop-and-copy", "commitment", "activation" */
+    const char *stage; /* "reservation", "pre-copy", "stop-and-copy", "commitment", "activation", "post-copy" */
     struct precopy_status copy;
     u64 disk_sent, disk_left; /* bytes of disks that go along */
     u64 ns;                   /* since it began */
@@ -30,6 +30,7 @@ struct move_options {
     u64 max_ns;       /* of pre-copy; 0: no end */
     bool stop_anyway; /* a machine that does not converge is stopped all the same */
     bool throttle;    /* ... is slowed down until it does */
+    bool postcopy;    /* ... goes on there before the rest of its memory is; not with with_disks */
     bool plain;       /* pages are never packed */
     bool dry_run;     /* ask the target, and look how the guest writes; nothing moves */
     bool with_disks;  /* its disks go along, into new files there */
@@ -48,12 +49,16 @@ struct move_result {
     unsigned rounds, throttle; /* throttle: percent of the time that it stood still for this, at the end */
     u64 dirty_rate, bandwidth; /* bytes a second, in the last round */
     u64 expected;              /* ns of downtime that was expected when it was stopped, or (dry run) would be */
-    u64 stage_ns[6];           /* when each stage of the paper began, since the start; 0: it did not */
+    bool postcopy;             /* pages were named and sent when it ran there already: */
+    u64 named_bytes;           /* as much; then pages that were sent, of them those that its guest waited for */
+    u64 paged, wished;
+    u64 stage_ns[6]; /* when each stage of the paper began, since the start; 0: it did not */
 };
 
 /*
  * Move the machine of `row`. 0: it runs there, and is no more here (or dry run: it could). -errno with `e`: it goes on here, as it
- * was; but -EINPROGRESS: it was committed and the target's word is missing: it stands still, and is asked about.
+ * was; but -EINPROGRESS: it was committed and the target's word is missing: it stands still, and is asked about; or (post-copy) it
+ * runs there and lacks what is here.
  * Must be called by a process with one thread: it forks.
  */
 int move_run(const struct machine_row *row, const struct move_options *o, struct move_result *result, struct error *e);

@@ -13,12 +13,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FILE_HOST "host"
-#define DIR_RAN   "handovers"
-#define FILE_LOCK "handover.lock"
-#define END_TRIES 1000       /* of 5 ms, until a killed keeper is gone */
-#define ANSWER_S  10         /* of a keeper */
-#define CONFIG_ID "incoming" /* member of a row's configuration: the handover that it comes by */
+#define FILE_HOST    "host"
+#define DIR_RAN      "handovers"
+#define FILE_LOCK    "handover.lock"
+#define END_TRIES    1000  /* of 5 ms, until a killed keeper is gone */
+#define ANSWER_S     10    /* of a keeper */
+#define ANSWER_MS    3000  /* after which a question is asked once more, by another connection */
+#define WAIT_MOST_MS 5000u /* between two questions */
+#define WATCH_NS     3600000000000ull
+#define CONFIG_ID    "incoming" /* member of a row's configuration: the handover that it comes by */
 
 /* --- names --- */
 
@@ -223,6 +226,23 @@ static int give_up(struct registry *r, const struct machine_row *row, const char
     return rc < 0 ? rc : WIRE_NEVER;
 }
 
+int resolve_lacking(const char *id, struct machine_row *row, struct error *e)
+{
+    struct registry *r;
+    struct handover_record h;
+    int rc = registry_open(&r, e);
+    if (rc < 0)
+        return rc;
+    rc = find_row(r, id, row, e);
+    registry_close(r);
+    if (rc < 0)
+        return rc;
+    if (handover_read_at(row->dir, &h, e) == 0 && h.role == HANDOVER_RUNS && h.postcopy && lives(row))
+        return 0;
+    registry_row_free(row);
+    return -ENOENT;
+}
+
 static int commit_row(struct registry *r, const struct machine_row *row, const char *id, struct error *e)
 {
     struct error why = {0};
@@ -321,21 +341,48 @@ int resolve_settle(const struct machine_row *row, const char *id, bool runs, str
     return handover_write_at(row->dir, &h, e);
 }
 
-static int ask(const struct handover_record *h, struct channel *c, struct error *e)
+/* Whether nobody has the pages any more that the target was to get. */
+static bool is_bereft(const struct machine_row *row, const struct handover_record *h, const struct page_store *store)
+{
+    return h->postcopy && !store && !lives(row);
+}
+
+/* The target's machine lacks pages. */
+static int serve(const struct machine_row *row, const struct handover_record *h, struct page_store *store,
+                 struct channel *c, struct error *e)
+{
+    struct page_store own;
+    if (is_bereft(row, h, store))
+        return serve_gone(h->id, c, e);
+    control_once(row->socket, json_pack("{s:s,s:s,s:s}", "do", "paging", "action", "serve", "id", h->id), NULL,
+                 &(struct error){0});
+    if (store)
+        return serve_pages(store, h->id, c, e);
+    int rc = page_store_open(&own, row, e);
+    if (rc < 0)
+        return rc;
+    rc = serve_pages(&own, h->id, c, e);
+    page_store_close(&own);
+    return rc;
+}
+
+static int ask(const struct machine_row *row, const struct handover_record *h, struct page_store *store,
+               struct channel *c, struct error *e)
 {
     json_t *body = NULL;
     c->silence_ms = ANSWER_S * 1000;
-    int rc = wire_send(c, WIRE_COMMIT, wire_id(h->id, NULL), e);
+    int rc = wire_send(c, is_bereft(row, h, store) ? WIRE_ABORT : WIRE_COMMIT, wire_id(h->id, NULL), e);
     if (rc == 0)
         rc = wire_receive(c, WIRE(WIRE_RUNS) | WIRE(WIRE_NEVER), &body, e);
     const char *host = json_string_value(json_object_get(body, "host"));
     if (rc >= 0 && (!wire_is_of(body, h->id) || !host || strcmp(host, h->host)))
         rc = error_set(e, EPROTO, "%s: another host answers there than the one that the machine went to", h->to);
+    bool lacks = rc == WIRE_RUNS && wire_lacks(body);
     json_decref(body);
-    return rc;
+    return lacks ? serve(row, h, store, c, e) : rc;
 }
 
-int resolve_ask(const struct machine_row *row, int deadline_ms, struct error *e)
+int resolve_ask(const struct machine_row *row, int deadline_ms, struct page_store *store, struct error *e)
 {
     struct handover_record h;
     struct channel_address a;
@@ -346,7 +393,7 @@ int resolve_ask(const struct machine_row *row, int deadline_ms, struct error *e)
     const struct channel_security s = {.tls_dir = h.tls[0] ? h.tls : NULL, .insecure = h.insecure};
     if ((rc = channel_address_parse(&a, h.to, e)) < 0 || (rc = channel_connect(&a, &s, deadline_ms, &c, e)) < 0)
         return rc;
-    rc = ask(&h, c, e);
+    rc = ask(row, &h, store, c, e);
     if (rc >= 0) {
         int settled = resolve_settle(row, h.id, rc == WIRE_RUNS, e);
         if (settled < 0)
@@ -356,6 +403,37 @@ int resolve_ask(const struct machine_row *row, int deadline_ms, struct error *e)
     }
     channel_close_after(c, 200);
     return rc;
+}
+
+int resolve_ask_again(const struct machine_row *row, u64 ns, struct page_store *store, struct error *e)
+{
+    u64 end = host_ns(NULL) + ns, sent = store ? store->sent : 0;
+    int r = -ETIMEDOUT;
+    for (unsigned wait = 50; host_ns(NULL) < end; wait = MIN(wait * 2, WAIT_MOST_MS)) {
+        *e = (struct error){0};
+        r = resolve_ask(row, ANSWER_MS, store, e);
+        if (r >= 0)
+            return r;
+        if (store && store->sent != sent) { /* the link worked for a while */
+            sent = store->sent;
+            end = host_ns(NULL) + ns;
+            wait = 50;
+        }
+        const struct timespec t = {wait / 1000, (long)(wait % 1000) * 1000000};
+        nanosleep(&t, NULL);
+    }
+    return r;
+}
+
+/* Pages may have to be sent, which takes a while: a process of its own does, and has the lock then. */
+static void leave_server(const struct machine_row *row, int lock)
+{
+    struct error e = {0};
+    if (host_fork_detached(&lock, 1, &e) != 1)
+        return;
+    host_process_name("trapeze-watcher");
+    resolve_ask_again(row, WATCH_NS, NULL, &e);
+    _exit(0);
 }
 
 static void sweep_row(struct registry *r, const struct machine_row *row, int deadline_ms)
@@ -371,7 +449,10 @@ static void sweep_row(struct registry *r, const struct machine_row *row, int dea
     int lock = h.role == HANDOVER_COMMITTED ? resolve_lock(row->dir, &e) : -1;
     if (lock < 0)
         return;
-    resolve_ask(row, deadline_ms, &e);
+    if (h.postcopy && lives(row))
+        leave_server(row, lock);
+    else
+        resolve_ask(row, deadline_ms, NULL, &e);
     close(lock);
 }
 

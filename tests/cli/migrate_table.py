@@ -639,6 +639,7 @@ CASES.append(Case(17, "guest outruns the link", "policy: stays", "S", outruns("S
 CASES.append(Case(17, "guest outruns the link", "policy: --max-time", "S", outruns("S", "--max-time", "2s")))
 CASES.append(Case(17, "guest outruns the link", "policy: --stop-if-not-converging", "D", outruns("D", "--stop-if-not-converging")))
 CASES.append(Case(17, "guest outruns the link", "policy: --throttle", "D", outruns("D", "--throttle")))
+CASES.append(Case(17, "guest outruns the link", "policy: --postcopy", "D", outruns("D", "--postcopy", "--verify")))
 
 
 def collapses(at):

@@ -331,6 +331,57 @@ static void hostile(void **state)
     refuse_word(p, "DGST", 0, 0);
 }
 
+/* Pages of a peer: wishes are found by whoever looks, and a claim whose owner died is anybody's again. */
+static void wishes(void **state)
+{
+    struct lazy l, other;
+    struct error e = {0};
+    u64 page[LAZY_WISHES];
+    int place[LAZY_WISHES];
+    void *base = calloc(1, lazy_size(PAGES));
+    assert_non_null(base);
+    lazy_begin(&l, base, PAGES);
+    assert_int_equal(lazy_attach(&other, base, PAGES, -1, &e), 0);
+    assert_int_equal(lazy_attach(&other, base, PAGES + 1, -1, &e), -EINVAL);
+    assert_int_equal(lazy_attach(&other, base, PAGES, -1, &e), 0);
+    for (u64 i = 0; i < PAGES; i += 2)
+        l.absent[i / 64] |= BIT(i % 64);
+    for (u32 i = 0; i < LAZY_WISHES; i++) {
+        place[i] = lazy_wish(&l, 2 * i);
+        assert_true(place[i] >= 0);
+    }
+    assert_int_equal(lazy_wish(&l, 2), -1);
+    lazy_unwish(&l, -1);
+    assert_int_equal(lazy_wishes(&other, page), LAZY_WISHES);
+    for (u32 i = 0; i < LAZY_WISHES; i++)
+        assert_int_equal(page[i], 2 * i);
+    l.absent[0] &= ~BIT(4); /* it has come */
+    lazy_unwish(&l, place[5]);
+    assert_int_equal(lazy_wishes(&other, page), LAZY_WISHES - 2);
+    assert_int_equal(lazy_wish(&l, PAGES),
+                     place[5]); /* one that can not be, a lie, is passed over; so is one that is there */
+    l.head->wish[place[7]] = UINT64_MAX;
+    l.head->wish[place[8]] = 1 + 1;
+    assert_int_equal(lazy_wishes(&other, page), LAZY_WISHES - 4);
+
+    l.claimed[1] = BIT(100 % 64) | BIT(102 % 64);
+    lazy_putting(&l, 100);
+    lazy_disown(&other);
+    assert_int_equal(l.claimed[1], BIT(102 % 64));
+    assert_int_equal(l.head->putting, 0);
+    l.claimed[1] |= BIT(101 % 64); /* present: its claim stays as it is */
+    lazy_putting(&l, 101);
+    lazy_disown(&other);
+    assert_int_equal(l.claimed[1], BIT(101 % 64) | BIT(102 % 64));
+    l.head->putting = UINT64_MAX; /* a lie */
+    lazy_disown(&other);
+    lazy_putting(&l, 102);
+    lazy_put(&l);
+    lazy_disown(&other);
+    assert_int_equal(l.claimed[1], BIT(101 % 64) | BIT(102 % 64));
+    free(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +391,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(changes_later, setup, teardown),
         cmocka_unit_test_setup_teardown(hostile, setup, teardown),
+        cmocka_unit_test(wishes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -199,8 +199,9 @@ int host_seal_cell(const struct host_cell_seal *s, struct error *e)
         {SYS_write, {ARG_IS(1, s->wake_back[7])}},
         {SYS_write, {ARG_IS(1, s->wake_back[8])}},
         {SYS_write, {ARG_IS(1, s->wake_back[9])}},
+        {SYS_write, {ARG_IS(1, s->wake_back[10])}},
     };
-    _Static_assert(HOST_WAKE_MAX == 10, "a rule for each");
+    _Static_assert(HOST_WAKE_MAX == 11, "a rule for each");
     return seal(rules, ARRAY_LEN(rules) - HOST_WAKE_MAX + MIN(s->n_wake_back, HOST_WAKE_MAX), e);
 }
 

@@ -27,8 +27,9 @@ static bool claim(struct mem_absent *a, u64 page)
 /* B4 */
 static void make_present(struct mem_absent *a, u64 page)
 {
-    __atomic_fetch_and(&a->absent[page / 64], ~BIT(page % 64), __ATOMIC_RELEASE);
-    __atomic_fetch_sub(a->left, 1, __ATOMIC_RELEASE);
+    u64 bit = BIT(page % 64);
+    if (__atomic_fetch_and(&a->absent[page / 64], ~bit, __ATOMIC_ACQ_REL) & bit)
+        __atomic_fetch_sub(a->left, 1, __ATOMIC_RELEASE);
 }
 
 void mem_put_page(const struct guest_mem *m, struct mem_absent *a, u64 ram_page, const u8 *content)

@@ -7,6 +7,9 @@
  *                                       B3 copy the buffer to RAM;   B4 clear its bit in `absent`
  *   drop, by who knows that the content is worth nothing any more:   B2, B4
  *
+ * Somebody who claims in another process may die between B2 and B4: who follows him takes the claim back (migrate/lazy.h), or nobody
+ * ever has that page.
+ *
  * The maps may be shared with other processes, which believe them at their own risk: a map that lies harms the memory of the
  * machine whose it is.
  *
@@ -23,11 +26,12 @@
 #include "machine/mem/mem.h"
 
 struct mem_absent {
-    u64 *absent;                                    /* a bit a RAM page, whole words: its content is not there yet */
-    u64 *claimed;                                   /* likewise: somebody is about to put it there, or has */
-    u64 *left;                                      /* how many bits `absent` has */
-    void (*fetch)(void *ctx, u64 ram_page, u8 *to); /* the content of a page, which may be present by now */
-    void (*yield)(void *ctx);                       /* let others run */
+    u64 *absent;  /* a bit a RAM page, whole words: its content is not there yet */
+    u64 *claimed; /* likewise: somebody is about to put it there, or has */
+    u64 *left;    /* how many bits `absent` has */
+    /* The content of a page, which may be present by now; one that has waited until it is leaves `to` as it was. */
+    void (*fetch)(void *ctx, u64 ram_page, u8 *to);
+    void (*yield)(void *ctx); /* let others run */
     void *ctx;
 };
 
