@@ -21,6 +21,8 @@ struct line {
     char engine[16];
     char end[256];
     char from[PATH_MAX]; /* the image, or a machine's kernel */
+    json_int_t absent;   /* bytes of its memory that are still at another host (post-copy) */
+    char lacks[200];     /* the same for people; "" */
     json_t *ports;       /* of a container, as they were given; or NULL */
 };
 
@@ -29,6 +31,20 @@ static const char *ended_meanwhile(const struct machine_row *row)
 {
     int code;
     return registry_state_name(vm_end_read(row->dir, &code, NULL, 0, NULL) == 0 ? MACHINE_EXITED : MACHINE_DEAD);
+}
+
+/* It runs here before all of its memory is. */
+static void take_absent(struct line *l, const json_t *reply)
+{
+    char size[24];
+    const char *at = json_string_value(json_object_get(reply, "absent_at"));
+    l->absent = json_integer_value(json_object_get(reply, "absent"));
+    if (!json_object_get(reply, "absent"))
+        return;
+    snprintf(l->lacks, sizeof(l->lacks), " (%s %s, which %s has%s)",
+             json_is_true(json_object_get(reply, "waits")) ? "stands still: it lacks" : "lacks",
+             cli_size_name((u64)MAX(0, l->absent), size), at && *at ? at : "the host that it came from",
+             json_is_true(json_object_get(reply, "connected")) ? "" : ", to which there is no connection");
 }
 
 static void ask_state(struct line *l)
@@ -53,6 +69,7 @@ static void ask_state(struct line *l)
                     "memory_actual", &l->actual) == 0) {
         snprintf(l->state, sizeof(l->state), "%s", state);
         snprintf(l->engine, sizeof(l->engine), "%s", engine);
+        take_absent(l, reply);
     }
     json_decref(reply);
 }
@@ -121,20 +138,21 @@ static const char *ports_of(const struct line *l, char out[256])
 static void print_line(const struct line *l)
 {
     char size[64], when[32], ports[256];
-    printf("%-20s %-10s %-9s %9s  %-8s %s%s\n", l->row->name, l->state, l->engine,
+    printf("%-20s %-10s %-9s %9s  %-8s %s%s%s\n", l->row->name, l->state, l->engine,
            l->config.memory ? memory_size_name((u64)MAX(0, l->actual), (u64)MAX(0, l->target), size) : "-",
-           age(l->row->created, when), l->row->ended ? l->end : l->from, ports_of(l, ports));
+           age(l->row->created, when), l->row->ended ? l->end : l->from, l->lacks, ports_of(l, ports));
 }
 
 static json_t *json_line(const struct line *l)
 {
     const struct machine_row *r = l->row;
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:o*}", "kind", registry_kind_name(r->kind),
-        "name", r->name, "id", r->id, "state", l->state, "keeper", machine_lives(r) ? (int)r->keeper_pid : 0, "engine",
-        l->engine, "memory", (json_int_t)l->config.memory, "memory_target", l->target, "memory_actual", l->actual,
-        "created", cli_json_time(r->created), "ended", cli_json_time(r->ended), "exit_code",
-        r->ended ? json_integer(r->exit_code) : json_null(), "reason", r->reason, "ports", json_incref(l->ports));
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:s, s:I, s:o*}", "kind",
+                     registry_kind_name(r->kind), "name", r->name, "id", r->id, "state", l->state, "keeper",
+                     machine_lives(r) ? (int)r->keeper_pid : 0, "engine", l->engine, "memory",
+                     (json_int_t)l->config.memory, "memory_target", l->target, "memory_actual", l->actual, "created",
+                     cli_json_time(r->created), "ended", cli_json_time(r->ended), "exit_code",
+                     r->ended ? json_integer(r->exit_code) : json_null(), "reason", r->reason, "memory_absent",
+                     l->absent, "ports", json_incref(l->ports));
 }
 
 static void show(const struct args *a, const struct machine_row *rows, size_t n, json_t *list)

@@ -649,6 +649,14 @@ static int settled_already(const struct move *m, struct error *e)
     return h.role == HANDOVER_MOVED && !strcmp(h.id, m->id) ? WIRE_RUNS : WIRE_NEVER;
 }
 
+/* The target has to see its end before it takes pages from another connection. */
+static void hang_up(struct move *m)
+{
+    m->result->bytes = m->channel->sent;
+    channel_close(m->channel);
+    m->channel = NULL;
+}
+
 /* It has been recorded: from here on only the target's word counts. */
 static int activate(struct move *m, struct error *e)
 {
@@ -671,6 +679,8 @@ static int activate(struct move *m, struct error *e)
     }
     if (r < 0) {
         step(m, EVENT_LOST);
+        if (lacks)
+            hang_up(m);
         r = resolve_ask_again(m->row, PATIENCE_NS, m->named ? store_of(m) : NULL, &lost);
         if (r == 0)
             r = settled_already(m, &lost);
@@ -759,7 +769,7 @@ static void fill_result(struct move *m)
     const struct precopy_status *s = &m->copy.status;
     struct move_result *r = m->result;
     r->ns = host_ns(NULL) - m->start;
-    r->bytes = m->channel ? m->channel->sent : 0;
+    r->bytes += m->channel ? m->channel->sent : 0;
     r->pages = s->sent;
     r->disk_bytes = m->mirror.sent;
     for (unsigned i = 0; m->o->dry_run && i < m->mirror.n; i++)

@@ -27,6 +27,7 @@ struct pager {
     struct paging_target target;
     u64 asked[PREPAGE_WISHES]; /* pages that are on their way because somebody waits */
     u32 n_asked;
+    u64 heard; /* host ns, when the source last said something */
 };
 
 static bool is_absent(const struct pager *p, u64 page)
@@ -149,7 +150,8 @@ static int doze(struct pager *p, const struct channel *c, struct error *e)
 {
     struct pollfd f[] = {
         {.fd = c->fd, .events = POLLIN}, {.fd = p->event, .events = POLLIN}, {.fd = p->control, .events = POLLIN}};
-    int n = poll(f, ARRAY_LEN(f), SILENCE_MS);
+    u64 silent = (host_ns(NULL) - p->heard) / 1000000;
+    int n = silent < SILENCE_MS ? poll(f, ARRAY_LEN(f), SILENCE_MS - (int)silent) : 0;
     if (n == 0)
         return error_set(e, ETIMEDOUT, "%s: has been silent for %d s while it has pages to send", c->peer,
                          SILENCE_MS / 1000);
@@ -165,6 +167,7 @@ static int doze(struct pager *p, const struct channel *c, struct error *e)
 static int take(struct pager *p, struct channel *c, struct error *e)
 {
     struct lazy_head *h = p->lazy.head;
+    p->heard = host_ns(NULL);
     int r = paging_take(&p->target, c, e);
     __atomic_fetch_add(&h->arrived, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&h->waiting, __ATOMIC_SEQ_CST))
@@ -175,6 +178,7 @@ static int take(struct pager *p, struct channel *c, struct error *e)
 static int bring_all(struct pager *p, struct channel *c, struct error *e)
 {
     int r = begin(p, c, e);
+    p->heard = host_ns(NULL);
     while (r == 0 && __atomic_load_n(&p->lazy.head->left, __ATOMIC_ACQUIRE)) {
         if ((r = want(p, c, e)) < 0)
             return r;

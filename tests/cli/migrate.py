@@ -165,6 +165,8 @@ def what_is_refused(place):
     place.refused("migrate", "web", f"127.0.0.1:{free_port()}", names=["machine web", "nobody listens"])
     place.refused("migrate", "web", "203.0.113.1:7000", names=["--tls", "--insecure"])
     place.refused("migrate", "none", h.at, names="none")
+    for other in ("--throttle", "--stop-if-not-converging", "--with-disks"):
+        place.refused("migrate", "web", h.at, "--postcopy", other, names=["--postcopy", other])
     assert h.is_s()
     h.end()
 
@@ -212,6 +214,7 @@ def check():
     """What fits the tests of each day: of the table of faults a sample, and of its ping-pongs 50."""
     import migrate_table as table
     cases = table.sample(table.SEED, 10) + table.ping_pongs(50, 2, table.SEED)
+    cases += [c for c in table.CASES if "link cut three times" in c.name]
     return run_tests([what_is_refused, start_after, cancelled, sleepers_go_on]) | table.run_table(cases, 4, False)
 
 

@@ -273,8 +273,9 @@ static void names_the_rest(void **state)
     struct rec_buf none = {0};
     u8 *there = calloc(PAGES, PAGE_SIZE);
     begin(&w, &p, 50000000, 200000000);
-    p.stop_anyway = true;
+    p.may_name = true;
     assert_int_equal(precopy_run(&p, &e), 0);
+    assert_true(p.names && p.status.round <= 3);
     assert_true(p.status.expected > 4 * p.downtime);
     u64 stopped = w.ns;
     w.writes = 0;
@@ -302,6 +303,26 @@ static void names_the_rest(void **state)
     rec_buf_free(&none);
     free(text);
     free(there);
+    end(&w, &p);
+}
+
+/* Who may name what is left does so when there is no other way, or no time. */
+static void names_when_it_must(void **state)
+{
+    struct world w;
+    struct precopy p;
+    struct error e = {0};
+    begin(&w, &p, 125000000, 40000000);
+    p.may_name = true;
+    assert_int_equal(precopy_run(&p, &e), 0);
+    assert_false(p.names);
+    compare(&w, &p);
+    end(&w, &p);
+    begin(&w, &p, 125000000, 80000000);
+    p.may_name = true;
+    p.max_ns = 1000000;
+    assert_int_equal(precopy_run(&p, &e), 0);
+    assert_true(p.names && p.status.round == 1);
     end(&w, &p);
 }
 
@@ -392,9 +413,9 @@ static void fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(converges),      cmocka_unit_test(does_not),    cmocka_unit_test(is_slowed_down),
-        cmocka_unit_test(is_limited),     cmocka_unit_test(takes_along), cmocka_unit_test(fails),
-        cmocka_unit_test(names_the_rest),
+        cmocka_unit_test(converges),      cmocka_unit_test(does_not),           cmocka_unit_test(is_slowed_down),
+        cmocka_unit_test(is_limited),     cmocka_unit_test(takes_along),        cmocka_unit_test(fails),
+        cmocka_unit_test(names_the_rest), cmocka_unit_test(names_when_it_must),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
