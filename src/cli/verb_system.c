@@ -23,8 +23,9 @@ static int recover(struct error *e)
         struct error one = {0};
         if (rows[i].kind != KIND_MACHINE || handover_read_at(rows[i].dir, &h, &one) < 0 || h.role != HANDOVER_COMMITTED)
             continue;
-        fprintf(stderr, "trapeze: machine %s: has been handed over to %s, which does not say what became of it\n",
-                rows[i].name, h.to);
+        fprintf(stderr, "trapeze: machine %s: has been handed over to %s, which %s\n", rows[i].name, h.to,
+                h.postcopy ? "has not got all its memory yet; a process that is left behind for that sends it"
+                           : "does not say what became of it");
         open++;
     }
     if (rc == 0)

@@ -41,6 +41,7 @@ struct arrival {
     u8 *frames; /* that came with it, and wait until it runs */
     size_t frames_len;
     struct stream_in in;
+    bool paged;          /* what it lacked has come, or never will */
     bool postcopy;       /* pages may be named instead of sent: */
     int table_fd, event; /* their table (migrate/lazy.h), and what wakes who brings them */
     void *table;
@@ -538,18 +539,22 @@ static int page(struct arrival *a, int message, const json_t *body, struct error
         return error_set(e, EPROTO, "%s: no id of a handover", a->channel->peer);
     int r = resolve_lacking(id, &row, e);
     bool is_ours = a->row.id[0] && !strcmp(id, a->id);
-    if (r < 0) /* it has ended meanwhile: there is nothing to be sent to */
-        return r == -ENOENT && message == WIRE_GONE ? wire_send(a->channel, WIRE_RUNS, wire_id(id, a->host), e) : r;
-    if (message == WIRE_GONE) {
+    bool there = r == 0; /* else it has ended meanwhile: there is nothing to be sent to */
+    if (r == -ENOENT && message == WIRE_GONE)
+        r = 0;
+    else if (there && message == WIRE_GONE)
         r = pager_perished(&row, id, e);
-        if (r == 0)
-            r = wire_send(a->channel, WIRE_RUNS, wire_id(id, a->host), e);
-    } else if ((r = pager_run(&row, id, a->channel, e)) == 0 && !is_ours) {
+    else if (there && (r = pager_run(&row, id, a->channel, e)) == 0)
         a->o->activated(a->o->ctx, &row);
-    }
-    if (r == 0 && is_ours)
+    if (r == 0 && message == WIRE_GONE)
+        r = wire_send(a->channel, WIRE_RUNS, wire_id(id, a->host), e);
+    if (r == 0 && is_ours) {
         handover_target_step(&a->state, message == WIRE_GONE ? EVENT_PERISHED : EVENT_FULL);
-    registry_row_free(&row);
+        say(a, "%s: %s", a->config.name, message == WIRE_GONE ? "has ended: what it lacked is lost" : "runs here");
+        a->paged = true;
+    }
+    if (there)
+        registry_row_free(&row);
     return r < 0 ? r : WIRE_RUNS;
 }
 
@@ -629,6 +634,8 @@ static int serve_machine(struct arrival *a, const json_t *hello, struct error *e
     r = fill(a, e);
     if (r == 0)
         r = listen_to(a, e);
+    if (a->paged)
+        return 0;
     if (a->state == TARGET_RUNNING) {
         say(a, "%s: runs here", a->config.name);
         a->o->activated(a->o->ctx,

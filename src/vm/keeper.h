@@ -27,7 +27,8 @@
 #include <sys/stat.h>
 
 #define KEEPER_CLIENTS 64u
-#define KEEPER_STREAMS 48u /* of them may be connections to the guest: others always find a place */
+#define KEEPER_OP_NS   5000000000ull /* that the guest's process has to answer most questions */
+#define KEEPER_STREAMS 48u           /* of them may be connections to the guest: others always find a place */
 #define KEEPER_OPS     64u
 #define KEEPER_TYPED   4096u
 
@@ -70,6 +71,7 @@ struct keeper_op {
     u64 id; /* 0: free */
     enum link_down kind;
     bool for_status;    /* statistics asked for by a status request */
+    bool hasty;         /* its deadline is that of a guest that stands still for want of a page */
     u32 bytes;          /* DOWN_LOG_TAKE: of the answer */
     const char *engine; /* DOWN_SWING: its name, for good */
     int client;         /* index, or -1: nobody waits any more */

@@ -24,7 +24,6 @@
 #define MESSAGES_AT_ONCE 16
 #define CONSOLE_AT_ONCE  16384u
 #define DOWN_MAX         (LINK_SAVE_MAX + (1u << 20))
-#define OP_NS            5000000000ull
 #define SAVE_NS          60000000000ull
 #define LACKS_NS         1000000000ull /* of a guest that may stand still for want of a page: nobody waits longer */
 
@@ -139,13 +138,19 @@ int keeper_ask(struct keeper *k, enum link_down kind, int client, bool for_statu
         struct keeper_op *op = &k->ops[i];
         if (op->id)
             continue;
-        u64 id = k->last_id + 1, limit = kind == DOWN_SAVE || kind == DOWN_LOAD ? SAVE_NS : k->lacks ? LACKS_NS : OP_NS;
+        u64 id = k->last_id + 1, limit = kind == DOWN_SAVE || kind == DOWN_LOAD ? SAVE_NS
+                                         : k->lacks                             ? LACKS_NS
+                                                                                : KEEPER_OP_NS;
         int r = send_down(k, kind, id, data, len);
         if (r < 0)
             return r;
         k->last_id = id;
-        *op = (struct keeper_op){
-            .id = id, .kind = kind, .for_status = for_status, .client = client, .deadline = host_ns(NULL) + limit};
+        *op = (struct keeper_op){.id = id,
+                                 .kind = kind,
+                                 .for_status = for_status,
+                                 .client = client,
+                                 .deadline = host_ns(NULL) + limit,
+                                 .hasty = limit == LACKS_NS};
         if (kind == DOWN_SWING)
             op->engine = data;
         if (kind == DOWN_LOG_TAKE)

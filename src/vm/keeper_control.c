@@ -209,6 +209,11 @@ void keeper_answer(struct keeper *k, const struct keeper_op *op, u32 result, con
 
 void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
 {
+    if (op->hasty && !keeper_waits_for_pages(k)) { /* it is no page that it waits for */
+        op->hasty = false;
+        op->deadline += KEEPER_OP_NS;
+        return;
+    }
     /* The op stays outstanding, because the answer may still come; only nobody waits for it. */
     int client = op->client;
     keeper_log_silent(k, op);
@@ -219,9 +224,9 @@ void keeper_op_timeout(struct keeper *k, struct keeper_op *op)
     k->clients[client].op = 0;
     if (op->for_status)
         keeper_reply(&k->clients[client], status_json(k, NULL));
-    else if (k->lacks && (op->kind == DOWN_PAUSE || op->kind == DOWN_RESUME))
+    else if (op->hasty && (op->kind == DOWN_PAUSE || op->kind == DOWN_RESUME))
         keeper_reply(&k->clients[client], json_pack("{s:b,s:b}", "ok", 1, "later", 1));
-    else if (k->lacks)
+    else if (op->hasty)
         keeper_refuse(&k->clients[client], ETIMEDOUT,
                       "%s: its guest waits for memory that is still at the host that it came from", k->cfg.name);
     else

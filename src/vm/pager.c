@@ -35,18 +35,13 @@ static bool is_absent(const struct pager *p, u64 page)
     return __atomic_load_n(&p->lazy.absent[page / 64], __ATOMIC_ACQUIRE) >> (page % 64) & 1;
 }
 
-static void yield(void *ctx)
-{
-    host_yield();
-}
-
 static void put(void *ctx, u64 page, const u8 *content)
 {
     struct pager *p = ctx;
     if (!is_absent(p, page))
         return;
     lazy_putting(&p->lazy, page);
-    mem_put_page(&p->mem, &p->absent, page, content);
+    mem_offer_page(&p->mem, &p->absent, page, content); /* a guest that drops it just now, or lies, is not waited for */
     lazy_put(&p->lazy);
 }
 
@@ -80,8 +75,7 @@ static int open_parts(struct pager *p, struct error *e)
     if (!p->table || lazy_attach(&p->lazy, p->table, pages, -1, e) < 0)
         return -ENOMEM;
     p->mem = (struct guest_mem){.ram = p->ram, .size = p->size};
-    p->absent = (struct mem_absent){
-        .absent = p->lazy.absent, .claimed = p->lazy.claimed, .left = &p->lazy.head->left, .yield = yield};
+    p->absent = (struct mem_absent){.absent = p->lazy.absent, .claimed = p->lazy.claimed, .left = &p->lazy.head->left};
     p->sums = (struct page_sums){.sum = p->lazy.sum, .n = pages};
     p->target = (struct paging_target){.sums = &p->sums, .put = put, .ctx = p};
     return 0;

@@ -103,6 +103,30 @@ static void late_content(void **state)
     assert_int_equal(w->left, PAGES - 1);
 }
 
+/* Who must not wait puts what nobody has claimed, and leaves alone what somebody has: also if he never makes it present. */
+static void offered(void **state)
+{
+    struct world *w = *state;
+    u8 page[PAGE_SIZE];
+    u64 mine = 42;
+    fetch(w, 7, page);
+    mem_offer_page(&w->m, &w->a, 7, page);
+    assert_int_equal(word(w, 7, 0), content(7, 0));
+    assert_int_equal(mem_write(&w->m, GPA(7 * PAGE_SIZE), &mine, 8), 0);
+    mem_offer_page(&w->m, &w->a, 7, page);
+    assert_int_equal(word(w, 7, 0), 42);
+    w->claimed[8 / 64] |= BIT(8);
+    fetch(w, 8, page);
+    mem_offer_page(&w->m, &w->a, 8, page);
+    assert_true(mem_is_absent(&w->m, 8 * PAGE_SIZE));
+    assert_int_equal(w->m.ram[8 * PAGE_SIZE], 0);
+    assert_int_equal(w->left, PAGES - 1);
+    w->claimed[8 / 64] &= ~BIT(8); /* taken back */
+    mem_offer_page(&w->m, &w->a, 8, page);
+    assert_int_equal(word(w, 8, 0), content(8, 0));
+    assert_int_equal(w->left, PAGES - 2);
+}
+
 static void dropped(void **state)
 {
     struct world *w = *state;
@@ -174,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(doorway, setup, teardown),
         cmocka_unit_test_setup_teardown(late_content, setup, teardown),
+        cmocka_unit_test_setup_teardown(offered, setup, teardown),
         cmocka_unit_test_setup_teardown(dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(at_once, setup, teardown),
     };

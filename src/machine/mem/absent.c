@@ -13,11 +13,17 @@ bool mem_is_absent(const struct guest_mem *m, u64 offset)
     return a && is_absent(a, offset >> PAGE_SHIFT);
 }
 
-/* B2. Whether the page is the caller's to make present; else it is present. */
-static bool claim(struct mem_absent *a, u64 page)
+/* B2. Whether the page is the caller's to make present; else it is somebody's. */
+static bool try_claim(struct mem_absent *a, u64 page)
 {
     u64 bit = BIT(page % 64);
-    if (!(__atomic_fetch_or(&a->claimed[page / 64], bit, __ATOMIC_ACQ_REL) & bit))
+    return !(__atomic_fetch_or(&a->claimed[page / 64], bit, __ATOMIC_ACQ_REL) & bit);
+}
+
+/* Likewise; else it is present. */
+static bool claim(struct mem_absent *a, u64 page)
+{
+    if (try_claim(a, page))
         return true;
     while (is_absent(a, page))
         a->yield(a->ctx);
@@ -30,6 +36,14 @@ static void make_present(struct mem_absent *a, u64 page)
     u64 bit = BIT(page % 64);
     if (__atomic_fetch_and(&a->absent[page / 64], ~bit, __ATOMIC_ACQ_REL) & bit)
         __atomic_fetch_sub(a->left, 1, __ATOMIC_RELEASE);
+}
+
+void mem_offer_page(const struct guest_mem *m, struct mem_absent *a, u64 ram_page, const u8 *content)
+{
+    if (!is_absent(a, ram_page) || !try_claim(a, ram_page))
+        return;
+    memcpy(m->ram + (ram_page << PAGE_SHIFT), content, PAGE_SIZE);
+    make_present(a, ram_page);
 }
 
 void mem_put_page(const struct guest_mem *m, struct mem_absent *a, u64 ram_page, const u8 *content)

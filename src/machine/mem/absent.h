@@ -37,6 +37,8 @@ struct mem_absent {
 
 /* Put content that was fetched where it belongs, unless somebody else has done so (B2 to B4). */
 void mem_put_page(const struct guest_mem *m, struct mem_absent *a, u64 ram_page, const u8 *content);
+/* The same by who must not wait for others: what somebody else has claimed is his to make present. */
+void mem_offer_page(const struct guest_mem *m, struct mem_absent *a, u64 ram_page, const u8 *content);
 /* The content of bytes [offset, offset + len), whole pages, is worth nothing: they are present, as they are in RAM. */
 void mem_drop_absent(const struct guest_mem *m, u64 offset, u64 len);
 
