@@ -124,7 +124,7 @@ sh /tmp/work >/dev/null 2>&1 &
 
 
 def work_goes_on(place):
-    """A guest of two processors at work, there and back again; all of memory is compared each time."""
+    """A guest of two processors at work, there and back again, now and then before all of its memory is; that is compared each time."""
     if not LINUX:
         raise Skip("no default guest: TRAPEZE_GUEST is not set")
     h = Hosts(place)
@@ -137,16 +137,19 @@ def work_goes_on(place):
                "--append", "console=ttyS0 quiet panic=-1")
     place.until(lambda: place.run("exec", "web", "true")[0] == 0, "the agent")
     place.good("exec", "web", "sh", "-c", WORK)
-    last = 0
+    last, later = 0, 0
     for hop in range(2 * HOPS):
         here, way = (h.a, h) if hop % 2 == 0 else (h.b, back)
-        status, out, err = way.migrate("--verify", "--downtime", "500ms", "--stop-if-not-converging")
+        how = ["--downtime", "500ms", "--stop-if-not-converging"] if hop % 4 < 2 else ["--downtime", "1ms", "--max-time", "1s", "--postcopy"]
+        status, out, err = way.migrate("--verify", "--format", "json", *how)
         assert status == 0, err
+        later += "postcopy_pages" in out
         here.good("rm", "web")
         there = way.b
         assert there.run("exec", "web", "cat", "/tmp/wrong")[0] != 0, there.good("exec", "web", "cat", "/tmp/wrong")
         there.until(lambda: int(there.good("exec", "web", "cat", "/tmp/n") or 0) > last, "the work to go on")
         last = int(there.good("exec", "web", "cat", "/tmp/n") or 0)
+    assert later, "never before all of its memory was there"
     back.receiver.send_signal(signal.SIGTERM)
     back.receiver.wait(PATIENCE)
     h.end()

@@ -1137,6 +1137,20 @@ def cut_three_times(place):
     return finish(p, "D")
 
 
+@case(28, "post-copy: over TLS", "all of it", "D")
+def paged_over_tls(place):
+    top = os.path.join(place.path, "tls")
+    subprocess.run([os.environ["MAKE_CERTIFICATES"], top], check=True, stdout=subprocess.DEVNULL)
+    p = Pair(place, receive=("--lifetime", "5", "--tls", os.path.join(top, "two")))
+    p.a.type("f").close()
+    status, out, err = p.migrate(*PAGED, "--tls", os.path.join(top, "one"), "--format", "json")
+    assert status == 0 and json.loads(out.splitlines()[-1])["postcopy_pages"] > 0, (out, err)
+    seen = p.outcome()
+    p.goes_on()
+    p.end()
+    return seen
+
+
 def ends_paging(key, why):
     def do(p):
         p.b.type(key).close()
