@@ -853,7 +853,7 @@ def sweep_numbers():
         n = n + 1 if n < 10 else n + n // 3
 
 
-def sweep(side, comm, call, code, name=""):
+def sweep(side, comm, call, code, name="", options=QUICK, keys=""):
     """The first such call of a migration fails, then the second instead, and so on until there are no more."""
     def run(place):
         p, times = None, 0
@@ -862,8 +862,10 @@ def sweep(side, comm, call, code, name=""):
                 target = Place()
                 inject = Inject(place if side == "source" else target)
                 p = Pair(place, target=target)
+                if keys:
+                    p.a.type(keys).close()
             inject.arm(call, code, n, name=name, comm=comm)
-            status, _, err = p.migrate(*QUICK)
+            status, _, err = p.migrate(*options)
             fired = inject.disarm()
             times += fired
             seen = p.outcome()
@@ -901,6 +903,17 @@ for side, comm, calls in SWEEPS:
         row = 23 if (side, comm) == ("source", "trapeze-cell") else 22
         fault = f"save fails: {code} in the {side}'s cell" if row == 23 else f"{code} in the {side}'s {comm}"
         CASES.append(Case(row, fault, f"each {call}{' of ' + name if name else ''}", "S", sweep(side, comm, call, getattr(errno, code), name)))
+
+
+# Likewise while pages come later. What fails behind the commit is tried again by another connection.
+PAGED = ("--bandwidth", "40M", "--no-compression", "--downtime", "10ms", "--postcopy", "--verify")
+for side, comm, words in (("target", "trapeze", "malloc:ENOMEM"), ("target", "trapeze", "mmap:ENOMEM"), ("target", "trapeze", "open:EMFILE"),
+                          ("target", "trapeze-keeper", "write:ENOSPC:handover"), ("target", "trapeze-keeper", "sync:EIO:handover"),
+                          ("target", "trapeze-keeper", "malloc:ENOMEM"), ("source", "trapeze", "mmap:ENOMEM"), ("source", "trapeze", "socket:EMFILE"),
+                          ("source", "trapeze-keeper", "malloc:ENOMEM"), ("source", "trapeze-keeper", "sync:EIO:handover")):
+    call, code, name = (words + ":").split(":")[:3]
+    CASES.append(Case(22, f"post-copy: {code} in the {side}'s {comm}", f"each {call}{' of ' + name if name else ''}", "S",
+                      sweep(side, comm, call, getattr(errno, code), name, PAGED, "f")))
 
 
 # --- 25: clocks ---
@@ -987,8 +1000,7 @@ for what, ours, theirs, names in (
 
 # --- 28: post-copy ---
 
-# A guest that writes 5 MB again and again, over a link that takes as much in a second: its last set is fetched when it runs there.
-PAGED = ("--bandwidth", "40M", "--no-compression", "--downtime", "10ms", "--postcopy", "--verify")
+# A guest that writes 5 MB again and again, over a link that takes as much in a second (PAGED): its last set is fetched when it runs there.
 PAGING = ["up:SERV", "down:LACK", "up:GIVE", "up:GIVE:20", "down:WANT", "down:WANT:9"]
 
 
@@ -1297,7 +1309,8 @@ def at_message(direction_types, action, expected, do=lambda t, verb: None):
     """A fault of the wire, and something that is done once it is there."""
     def fault(t, verb, rng):
         at = rng.choice(direction_types)
-        numbered = f"{at}:{rng.choice((1, 1, 2, 5)) if at == 'up:PAGE' else 1}:{action}"
+        n = rng.choice((1, 1, 2, 5)) if at == "up:PAGE" else 1
+        numbered = f"{at}:{action}" if at.count(":") == 2 else f"{at}:{n}:{action}"
         wire = t.there().wire
         fired = len(wire.fired)
         wire.rules.append(Rule(numbered))
@@ -1310,11 +1323,11 @@ def at_message(direction_types, action, expected, do=lambda t, verb: None):
 
 
 class Verb:
-    def __init__(self, t):
-        self.t, self.process = t, None
+    def __init__(self, t, options=QUICK):
+        self.t, self.process, self.options = t, None, options
 
     def start(self):
-        self.process = self.t.here().place.start("migrate", "web", self.t.there().to, *QUICK, stdout=subprocess.DEVNULL,
+        self.process = self.t.here().place.start("migrate", "web", self.t.there().to, *self.options, stdout=subprocess.DEVNULL,
                                                  stderr=subprocess.DEVNULL)
 
     def ended(self):
@@ -1363,12 +1376,25 @@ RANDOM = [(16, no_fault), (4, at_message(SAFE, "cut", "S")), (2, at_message(SAFE
           (1, at_message([*SAFE, *COMMITTED], "hold", "D", sleep_a_while))]
 
 
-def ping_pong(steps, seed):
+# With post-copy, of a guest that outruns the link.
+LATER = ["up:SERV", "down:LACK", "up:GIVE", "up:GIVE:3", "up:GIVE:9", "down:WANT"]
+RANDOM_PAGED = [(6, no_fault), (3, at_message(LATER, "cut", "D")), (2, at_message(LATER, "cut-after", "D")), (2, at_message(LATER, "truncate", "D")),
+                (2, at_message(LATER, "flip", "D")), (1, at_message(["up:GIVE"], "mend=3000", "D")), (2, at_message([*COMMITTED, "up:DONE", "down:FULL"], "cut", "D")),
+                (1, at_message(LATER, "hole", "D", hole_for(0.5))), (1, at_message(SAFE, "cut", "S")),
+                (2, at_message(LATER, "hold", "D", lambda t, verb: verb.process.kill())),
+                (1, at_message(COMMITTED, "hold", "D", lambda t, verb: verb.process.kill())),
+                (2, at_message(LATER, "hold", "D", renew_receiver)), (2, at_message(LATER, "hold", "D", lambda t, verb: kill(t.here().keeper()))),
+                (1, at_message(LATER, "hold", "D", sleep_a_while))]
+
+
+def ping_pong(steps, seed, faults=RANDOM, options=QUICK, keys=""):
     def run(place):
         rng, t, seen = random.Random(seed), Table(place), {}
+        if keys:
+            t.here().type(keys).close()
         for step in range(steps):
-            fault = rng.choices([f for _, f in RANDOM], [w for w, _ in RANDOM])[0]
-            verb = Verb(t)
+            fault = rng.choices([f for _, f in faults], [w for w, _ in faults])[0]
+            verb = Verb(t, options)
             try:
                 t.there().wire.rules.clear()
                 expected = fault(t, verb, rng)
@@ -1391,6 +1417,7 @@ def ping_pongs(steps, parts, seed):
 
 
 CASES += ping_pongs(1000, 10, SEED)
+CASES += [Case(31, "random fault, post-copy", f"20 ping-pongs, seed {SEED + i}", "S/D", ping_pong(20, SEED + i, RANDOM_PAGED, PAGED, "f")) for i in range(4)]
 
 # --- the checker sees ---
 
