@@ -1149,6 +1149,25 @@ def cut_three_times(place):
     return finish(p, "D")
 
 
+def lies(fault, where, change, expected, options):
+    """What the other side says of pages is not so."""
+    @case(15, "hostile (" + fault + ")", where, expected)
+    def run(place):
+        p = Pair(place, [where + ":1:edit"], edit=edited(change))
+        if options is PAGED:
+            p.a.type("f").close()
+        status, _, err = p.migrate(*options)
+        assert p.b.wire.fired, "did not happen"
+        assert (status == 0) == (expected == "D"), err
+        return finish(p, expected)
+
+
+lies("pages are lacking though none were named", "down:RUNS", lambda j: j.update(lacks=True), "D", QUICK)
+lies("post-copy was not asked for", "up:HELO", lambda j: j.pop("postcopy"), "S", PAGED)
+lies("post-copy was asked for", "up:HELO", lambda j: j.update(postcopy=True), "D", QUICK)
+lies("pages for another machine", "up:SERV", lambda j: j.update(id="0" * 32), "D", PAGED)
+
+
 @case(28, "post-copy: over TLS", "all of it", "D")
 def paged_over_tls(place):
     top = os.path.join(place.path, "tls")

@@ -9,6 +9,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#define ID       "0123456789abcdef0123456789abcdef"
+#define OTHER_ID "1123456789abcdef0123456789abcdef"
+
 static void assert_serves(struct machine *m)
 {
     json_t *j;
@@ -486,15 +489,115 @@ static void throttled(void **state)
     }
 }
 
+static void assert_state(struct machine *m, const char *state)
+{
+    json_t *j;
+    assert_int_equal(machine_do(m, &j, "{s:s}", "do", "status"), 0);
+    assert_string_equal(json_string_value(json_object_get(j, "state")), state);
+    json_decref(j);
+}
+
+static int commit(int fd)
+{
+    json_t *j = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:b}", "do", "handover", "action", "commit", "id", ID, "host",
+                          ID, "to", "unix:/nowhere", "tls", "", "insecure", 0, "postcopy", 1);
+    int r = control_call(fd, j, NULL, NULL);
+    json_decref(j);
+    return r;
+}
+
+static int name_pages(int fd, const u8 *map, u64 bytes)
+{
+    return control_put(fd, json_pack("{s:s,s:s,s:I}", "do", "paging", "action", "name", "bytes", (json_int_t)bytes),
+                       map, bytes, NULL);
+}
+
+/* What only a pager may have, or who has handed a machine over but for some pages, nobody else gets. */
+static void paging_is_refused(void **state)
+{
+    static const struct {
+        const char *action;
+        int r;
+    } cases[] = {{"dance", -EINVAL},  {"begin", -ESTALE}, {"part", -ESTALE},     {"full", -ESTALE},
+                 {"named", -ENODATA}, {"serve", -ESTALE}, {"perished", -ESTALE}, {"name", -ESTALE}};
+    struct machine m;
+    START(&m, spin);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        assert_int_equal(machine_do(&m, NULL, "{s:s,s:s,s:s,s:s}", "do", "paging", "action", cases[i].action, "id", ID,
+                                    "which", "memory"),
+                         cases[i].r);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "paging"), -EINVAL);
+    assert_serves(&m);
+    end(&m);
+}
+
+/* A machine that is handed over but for some pages keeps them, until it is told that it has left. */
+static void serves(void **state)
+{
+    struct machine m;
+    struct error e = {0};
+    json_t *j;
+    START(&m, spin);
+    u64 bytes = m.cfg.memory / PAGE_SIZE / 8;
+    u8 *map = malloc(bytes), *back = malloc(bytes);
+    for (u64 i = 0; i < bytes; i++)
+        map[i] = (u8)(i * 7);
+    int fd = dial(&m);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s}", "do", "handover", "action", "prepare"), 0);
+    assert_int_equal(control_call(fd, j = json_pack("{s:s}", "do", "hold"), NULL, &e), 0);
+    json_decref(j);
+    assert_int_equal(commit(fd), -EINVAL); /* nothing was named */
+    j = json_pack("{s:s,s:s,s:i}", "do", "paging", "action", "name", "bytes", (int)bytes - 8);
+    assert_int_equal(control_call(fd, j, NULL, &e), -EINVAL);
+    json_decref(j);
+    assert_int_equal(name_pages(fd, map, bytes), 0);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s}", "do", "paging", "action", "named"), -ENODATA);
+    assert_int_equal(commit(fd), 0);
+    close(fd);
+    assert_state(&m, "committed");
+    fd = dial(&m);
+    j = json_pack("{s:s,s:s}", "do", "paging", "action", "named");
+    assert_int_equal(control_call(fd, j, NULL, &e), 0);
+    json_decref(j);
+    assert_int_equal(control_bytes(fd, back, bytes, &e), 0);
+    assert_memory_equal(back, map, bytes);
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s,s:s}", "do", "paging", "action", "serve", "id", OTHER_ID), -ESTALE);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(machine_do(&m, NULL, "{s:s,s:s,s:s}", "do", "paging", "action", "serve", "id", ID), 0);
+    assert_state(&m, "serving");
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s,s:s}", "do", "handover", "action", "back", "id", ID), -EBUSY);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "stop"), -EBUSY);
+    assert_int_equal(machine_do(&m, NULL, "{s:s}", "do", "resume"), -EBUSY);
+    assert_state(&m, "serving");
+    assert_int_equal(machine_do(&m, NULL, "{s:s,s:s,s:s}", "do", "handover", "action", "left", "id", ID), 0);
+    char reason[200];
+    assert_int_equal(machine_wait(&m, reason), VM_EXIT_POWEROFF);
+    assert_string_equal(reason, "moved to unix:/nowhere");
+    close(fd);
+    free(map);
+    free(back);
+    machine_forget(&m);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], CELL_ARG))
         return cell_main(argc, argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(garbage),        cmocka_unit_test(endless_line),   cmocka_unit_test(rude_clients),
-        cmocka_unit_test(private_socket), cmocka_unit_test(typing),         cmocka_unit_test(slow_watcher),
-        cmocka_unit_test(sizes),          cmocka_unit_test(looking_inside), cmocka_unit_test(memory),
-        cmocka_unit_test(mirrored),       cmocka_unit_test(bytes_follow),   cmocka_unit_test(throttled),
+        cmocka_unit_test(garbage),
+        cmocka_unit_test(endless_line),
+        cmocka_unit_test(rude_clients),
+        cmocka_unit_test(private_socket),
+        cmocka_unit_test(typing),
+        cmocka_unit_test(slow_watcher),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(looking_inside),
+        cmocka_unit_test(memory),
+        cmocka_unit_test(mirrored),
+        cmocka_unit_test(bytes_follow),
+        cmocka_unit_test(throttled),
+        cmocka_unit_test(paging_is_refused),
+        cmocka_unit_test(serves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
