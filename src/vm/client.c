@@ -9,7 +9,7 @@
 
 #define FRAME_HEAD 4u
 #define IN_MAX     (CONTROL_LINE_MAX + 1u) /* a line and its newline */
-#define OUT_MAX    (CONTROL_SAVE_MAX + (1u << 20))
+#define OUT_MAX    (CONTROL_NAMED_MAX + (1u << 20))
 
 int client_accept(struct client *c, int listener)
 {
@@ -60,7 +60,8 @@ int client_put(struct client *c, const void *data, size_t len)
         c->out = p;
         c->out_cap = cap;
     }
-    memcpy(c->out + c->out_len, data, len);
+    if (len)
+        memcpy(c->out + c->out_len, data, len);
     c->out_len += len;
     return 0;
 }

@@ -101,7 +101,7 @@
 #define CONTROL_FRAME_MAX     4096
 #define CONTROL_SAVE_MAX      (16u << 20)
 #define CONTROL_FRAMES_MAX    (1u << 20)
-#define CONTROL_NAMED_MAX     (64u << 20) /* bytes of a map of pages: of 2 TiB */
+#define CONTROL_NAMED_MAX     (32u << 20) /* bytes of a map of pages: of 1 TiB, more than CONTROL_SAVE_MAX */
 #define CONTROL_LOG_PAGES     524288u     /* in one `take`: 2 GiB */
 #define CONTROL_MIRROR_BLOCKS 65536u      /* in one `take` of a mirror: 4 GiB */
 
