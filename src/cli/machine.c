@@ -52,8 +52,12 @@ bool machine_lives(const struct machine_row *row)
 
 const char *machine_end_text(const struct machine_row *row, char *out, size_t size)
 {
+    char reason[sizeof(row->reason)];
+    int code;
     if (row->state == MACHINE_EXITED)
         snprintf(out, size, "%s (status %d)", row->reason, row->exit_code);
+    else if (row->state != MACHINE_DEAD && vm_end_read(row->dir, &code, reason, sizeof(reason), NULL) == 0)
+        snprintf(out, size, "%s (status %d)", reason, code); /* since the row was read */
     else
         snprintf(out, size, "%s", *row->reason ? row->reason : "its keeper process vanished");
     return out;

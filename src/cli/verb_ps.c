@@ -11,6 +11,8 @@
 #include <time.h>
 
 #define PATIENCE 2 /* seconds that a keeper may take to answer */
+#define LOOKS \
+    4 /* at a row whose keeper goes whenever it is asked: an ended one isn't asked, so two do but for restarts */
 
 /* What a line shows. */
 struct line {
@@ -26,13 +28,6 @@ struct line {
     json_t *ports;       /* of a container, as they were given; or NULL */
 };
 
-/* What the registry will say of a machine that ran when it was read, and does no more. */
-static const char *ended_meanwhile(const struct machine_row *row)
-{
-    int code;
-    return registry_state_name(vm_end_read(row->dir, &code, NULL, 0, NULL) == 0 ? MACHINE_EXITED : MACHINE_DEAD);
-}
-
 /* It runs here before all of its memory is. */
 static void take_absent(struct line *l, const json_t *reply)
 {
@@ -47,7 +42,8 @@ static void take_absent(struct line *l, const json_t *reply)
              json_is_true(json_object_get(reply, "connected")) ? "" : ", to which there is no connection");
 }
 
-static void ask_state(struct line *l)
+/* 0, or -ESRCH: its keeper has gone since the row was read. */
+static int ask_state(struct line *l)
 {
     json_t *reply = NULL;
     const char *state, *engine = vm_config_engine(&l->config);
@@ -57,13 +53,15 @@ static void ask_state(struct line *l)
     if (machine_suspended(l->row))
         snprintf(l->state, sizeof(l->state), VM_REASON_SUSPENDED);
     l->target = l->actual = (json_int_t)l->config.memory;
-    if (l->row->state == MACHINE_RUNNING && !machine_lives(l->row))
-        snprintf(l->state, sizeof(l->state), "%s", ended_meanwhile(l->row));
-    if (!machine_lives(l->row) || l->row->state == MACHINE_STARTING)
-        return;
+    if (l->row->state != MACHINE_STARTING && l->row->state != MACHINE_RUNNING)
+        return 0;
+    if (!machine_lives(l->row))
+        return -ESRCH;
+    if (l->row->state == MACHINE_STARTING)
+        return 0;
     if (machine_call(l->row, PATIENCE, json_pack("{s:s}", "do", "status"), &reply, &e) < 0) {
-        snprintf(l->state, sizeof(l->state), "%s", machine_lives(l->row) ? "no answer" : ended_meanwhile(l->row));
-        return;
+        snprintf(l->state, sizeof(l->state), "no answer");
+        return machine_lives(l->row) ? 0 : -ESRCH;
     }
     if (json_unpack(reply, "{s:s, s?s, s?I, s?I}", "state", &state, "engine", &engine, "memory_target", &l->target,
                     "memory_actual", &l->actual) == 0) {
@@ -72,6 +70,7 @@ static void ask_state(struct line *l)
         take_absent(l, reply);
     }
     json_decref(reply);
+    return 0;
 }
 
 /* Memory 0 is no limit. */
@@ -85,7 +84,7 @@ static void fill_container(struct line *l, json_t *config)
     l->config.memory = (u64)l->actual;
 }
 
-static void fill_line(struct line *l, const struct machine_row *row)
+static int fill_line(struct line *l, const struct machine_row *row)
 {
     memset(l, 0, sizeof(*l));
     l->row = row;
@@ -97,14 +96,26 @@ static void fill_line(struct line *l, const struct machine_row *row)
     if (row->kind == KIND_CONTAINER) {
         fill_container(l, config);
         json_decref(config);
-        return;
+        return 0;
     }
     vm_config_init(&l->config);
     vm_config_from_json(&l->config, config, NULL);
     if (!image)
         memcpy(l->from, l->config.kernel, sizeof(l->from));
     json_decref(config);
-    ask_state(l);
+    return ask_state(l);
+}
+
+/* The keeper went between the sweep that this verb began with and now: what the registry says of it then. */
+static int read_anew(struct registry *r, struct machine_row *row)
+{
+    struct machine_row now;
+    struct error e = {0};
+    if (registry_sweep_row(r, row, &e) < 0 || registry_find(r, row->id, &now, &e) < 0)
+        return -ENOENT; /* --rm: it is no more */
+    registry_row_free(row);
+    *row = now;
+    return 0;
 }
 
 static const char *age(s64 then, char out[32])
@@ -155,13 +166,25 @@ static json_t *json_line(const struct line *l)
                      l->absent, "ports", json_incref(l->ports));
 }
 
-static void show(const struct args *a, const struct machine_row *rows, size_t n, json_t *list)
+/* Fill the line, from the row as it is now. False: it isn't to be shown, or is no more. */
+static bool look_at(const struct args *a, struct registry *r, struct machine_row *row, struct line *l)
+{
+    for (int look = 0; look < LOOKS && (a->given[OPT_ALL_MACHINES] || machine_lives(row)); look++) {
+        if (fill_line(l, row) == 0)
+            return true;
+        json_decref(l->ports);
+        if (read_anew(r, row) < 0)
+            return false;
+    }
+    return false;
+}
+
+static void show(const struct args *a, struct registry *r, struct machine_row *rows, size_t n, json_t *list)
 {
     struct line l;
     for (size_t i = 0; i < n; i++) {
-        if (!a->given[OPT_ALL_MACHINES] && !machine_lives(&rows[i]))
+        if (!look_at(a, r, &rows[i], &l))
             continue;
-        fill_line(&l, &rows[i]);
         if (list)
             json_array_append_new(list, json_line(&l));
         else
@@ -178,14 +201,16 @@ int verb_ps(const struct args *a, struct error *e)
     if (!r)
         return CLI_HOST;
     int rc = registry_list(r, &rows, &n, e);
-    registry_close(r);
-    if (rc < 0)
+    if (rc < 0) {
+        registry_close(r);
         return CLI_HOST;
+    }
     json_t *list = a->number[OPT_FORMAT] ? json_array() : NULL;
     if (!list)
         printf("%-20s %-10s %-9s %9s  %-8s %s\n", "NAME", "STATE", "ENGINE", "MEMORY", "AGE",
                a->given[OPT_ALL_MACHINES] ? "KERNEL, IMAGE OR END" : "KERNEL OR IMAGE");
-    show(a, rows, n, list);
+    show(a, r, rows, n, list);
+    registry_close(r);
     registry_rows_free(rows, n);
     return list ? cli_json_print(list, e) : CLI_OK;
 }

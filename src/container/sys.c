@@ -3,6 +3,7 @@
 #include <sys/mount.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <signal.h>
@@ -241,4 +242,32 @@ int sys_slave_mounts(struct error *e)
                                        "the root directory of this process is no mount point: in a chroot no "
                                        "container can be given a root of its own; bind mount the chroot first")
                            : sys_error(e, "making the mounts of the new namespace slaves");
+}
+
+/*
+ * The root of a chroot is a directory of a mount that can't be named, nor set private. A copy of all that is mounted below it
+ * can, but has to be put where nobody else sees it: on /proc, a mount that does have a name. It becomes the root.
+ */
+static int leave_chroot(struct error *e)
+{
+    struct mount_attr private = {.propagation = MS_PRIVATE};
+    char cwd[PATH_MAX];
+    CLEANUP_FD int tree = open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (!getcwd(cwd, sizeof(cwd)))
+        return sys_error(e, "the working directory");
+    if (mount(NULL, "/proc", NULL, MS_PRIVATE, NULL) < 0)
+        return sys_error(e, "in a chroot, where the root is no mount point, and neither is /proc: making it private");
+    if (tree < 0 || mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &private, sizeof(private)) < 0)
+        return sys_error(e, "in a chroot: a private copy of what is mounted");
+    if (move_mount(tree, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH) < 0 || fchdir(tree) < 0 || chroot(".") < 0 ||
+        chdir(cwd) < 0)
+        return sys_error(e, "in a chroot: making the copy of what is mounted the root");
+    return 0;
+}
+
+int sys_private_mounts(struct error *e)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+        return 0;
+    return errno == EINVAL ? leave_chroot(e) : sys_error(e, "making the mounts of the new namespace private");
 }

@@ -65,4 +65,10 @@ u64 sys_start_time(pid_t pid);
  */
 int sys_slave_mounts(struct error *e);
 
+/*
+ * In a mount namespace of its own, as root: nothing that is mounted there or here reaches the other. Works in a chroot too,
+ * if /proc is mounted there. 0 or -errno with `e`.
+ */
+int sys_private_mounts(struct error *e);
+
 #endif

@@ -59,17 +59,32 @@ static int map_ids(pid_t pid, struct error *e)
     return idmap_process(pid, &(struct spec_id_maps){ids.uid, 2}, &(struct spec_id_maps){ids.gid, 2}, e);
 }
 
+/* Why it can't go on, for the parent. */
+__attribute__((noreturn)) static void give_up(int said, const char *why)
+{
+    (void)!write(said, why, strlen(why));
+    _exit(125);
+}
+
+__attribute__((noreturn)) static void give_up_errno(int said, const char *what)
+{
+    char why[200];
+    snprintf(why, sizeof(why), "%s: %s", what, strerror(errno));
+    give_up(said, why);
+}
+
 /* The new process: waits for its numbers, becomes root, has its mounts to itself. Never returns. */
-__attribute__((noreturn)) static void be_inside(int go, char *const argv[], char *const env[], int output)
+__attribute__((noreturn)) static void be_inside(int go, int said, char *const argv[], char *const env[], int output)
 {
     char byte;
     struct pollfd parent = {.fd = go, .events = POLLIN};
+    struct error e = {0};
     sigset_t none;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (read(go, &byte, 1) != 1)
         _exit(125);
     if (geteuid() != 0 && (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0))
-        _exit(125);
+        give_up_errno(said, "becoming root in the new user namespace");
     /* After the change of users, which would undo it; the pipe tells of a parent that was faster. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (poll(&parent, 1, 0) != 0)
@@ -78,11 +93,24 @@ __attribute__((noreturn)) static void be_inside(int go, char *const argv[], char
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
-    if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || dup2(null, 0) < 0 || dup2(output, 1) < 0 ||
-        dup2(output, 2) < 0)
-        _exit(125);
+    if (sys_private_mounts(&e) < 0)
+        give_up(said, e.msg);
+    if (dup2(null, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0)
+        give_up_errno(said, "/dev/null and the output");
     execve(argv[0], argv, env);
-    _exit(127);
+    give_up_errno(said, argv[0]);
+}
+
+/* Nothing, if the program runs: its end of the pipe is closed by execve. */
+static int hear(int said, struct error *e)
+{
+    char why[sizeof(e->msg)];
+    size_t n = 0;
+    for (ssize_t got; n < sizeof(why) - 1; n += (size_t)got)
+        if ((got = read(said, why + n, sizeof(why) - 1 - n)) <= 0)
+            break;
+    why[n] = 0;
+    return n == 0 ? 0 : error_set(e, EPERM, "a program in namespaces of its own: %s", why);
 }
 
 static int refused(struct error *e)
@@ -99,23 +127,34 @@ static int refused(struct error *e)
 
 int space_start(struct space *s, char *const argv[], char *const env[], int output, struct error *e)
 {
-    int go[2];
+    int go[2], said[2];
     *s = (struct space){.pid = -1, .pidfd = -1, .alive = -1};
     if (pipe2(go, O_CLOEXEC) < 0)
         return sys_error(e, "a pipe");
+    if (pipe2(said, O_CLOEXEC) < 0) {
+        sys_error(e, "a pipe");
+        close(go[0]);
+        close(go[1]);
+        return -e->code;
+    }
     u64 flags = CLONE_NEWNS | CLONE_NEWPID | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
     s->pid = sys_clone(flags, &s->pidfd, -1);
     if (s->pid == 0) {
         close(go[1]);
-        be_inside(go[0], argv, env, output);
+        close(said[0]);
+        be_inside(go[0], said[1], argv, env, output);
     }
     int r = s->pid < 0 ? refused(e) : 0;
     close(go[0]);
+    close(said[1]);
     s->alive = go[1];
     if (r == 0)
         r = map_ids(s->pid, e);
     if (r == 0 && write(s->alive, "g", 1) != 1)
         r = sys_error(e, "a pipe");
+    if (r == 0)
+        r = hear(said[0], e);
+    close(said[0]);
     if (r < 0) {
         space_kill(s);
         space_wait(s);
@@ -150,7 +189,10 @@ static int run_quiet(char *const argv[], struct error *e)
     if (r < 0)
         return r;
     int status = space_wait(&s);
-    return status == 0 ? 0 : error_set(e, EPERM, "%s: failed in namespaces of its own (status %d)", argv[0], status);
+    return status == 0 ? 0
+                       : error_set(e, EPERM, "%s: failed in namespaces of its own (%s %d)", argv[0],
+                                   WIFSIGNALED(status) ? "signal" : "status",
+                                   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 int space_check(struct error *e)
