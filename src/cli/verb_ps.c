@@ -11,8 +11,8 @@
 #include <time.h>
 
 #define PATIENCE 2 /* seconds that a keeper may take to answer */
-#define LOOKS \
-    4 /* at a row whose keeper goes whenever it is asked: an ended one isn't asked, so two do but for restarts */
+#define GOING    1 /* seconds that one may take to end after it has closed its socket */
+#define LOOKS    4 /* at a row whose keeper goes whenever it is asked; an ended one isn't asked */
 
 /* What a line shows. */
 struct line {
@@ -61,7 +61,7 @@ static int ask_state(struct line *l)
         return 0;
     if (machine_call(l->row, PATIENCE, json_pack("{s:s}", "do", "status"), &reply, &e) < 0) {
         snprintf(l->state, sizeof(l->state), "no answer");
-        return machine_lives(l->row) ? 0 : -ESRCH;
+        return e.code != EAGAIN && machine_await_end(l->row, GOING, NULL) == 0 ? -ESRCH : 0;
     }
     if (json_unpack(reply, "{s:s, s?s, s?I, s?I}", "state", &state, "engine", &engine, "memory_target", &l->target,
                     "memory_actual", &l->actual) == 0) {

@@ -92,6 +92,12 @@ def cell_that_is_killed(place):
     place.good("rm", "web")
 
 
+def waits_for_an_answer(pid):
+    """In poll or in a read from a socket (proc(5), syscall)."""
+    with open(f"/proc/{pid}/syscall") as f:
+        return f.read().split()[0] in ("0", "7", "45", "47", "271")
+
+
 def keeper_that_vanishes(place):
     p = place.start(*place.guest("i", "--name", "web"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE)
@@ -101,6 +107,20 @@ def keeper_that_vanishes(place):
     place.until(lambda: not os.path.exists(f"/proc/{cell}"), "the cell's end")
     _, err = p.communicate(timeout=PATIENCE)
     assert p.returncode == 3 and b"machine web: its keeper process vanished" in err, (p.returncode, err)
+    place.good("rm", "web")
+
+
+def list_while_the_keeper_goes(place):
+    """It goes after the list was read and before it has answered: the line is that of an ended machine, all of it."""
+    place.good(*place.guest("i", "-d", "--name", "web"))
+    keeper = place.keeper("web")
+    os.kill(keeper, signal.SIGSTOP)
+    p = place.start("ps", "-a", "--format", "json", stdout=subprocess.PIPE)
+    place.until(lambda: waits_for_an_answer(p.pid), "the question to the keeper")
+    os.kill(keeper, signal.SIGKILL)
+    (row,) = json.loads(p.communicate(timeout=PATIENCE)[0])
+    assert (row["state"], row["exit_code"], row["keeper"], row["reason"]) == ("dead", 3, 0, "its keeper process vanished"), row
+    assert row["ended"], row
     place.good("rm", "web")
 
 
@@ -304,7 +324,8 @@ def no_escape_key(place):
 
 if __name__ == "__main__":
     sys.exit(run_tests([power_off, reset_under_no_reboot, triple_fault, end_as_json, signals_stop_the_machine,
-                        second_signal_kills, signal_twice_is_once, reader_that_goes, cell_that_is_killed, keeper_that_vanishes, all_bytes_come_through,
+                        second_signal_kills, signal_twice_is_once, reader_that_goes, cell_that_is_killed, keeper_that_vanishes, list_while_the_keeper_goes,
+                        all_bytes_come_through,
                         input_reaches_the_guest, every_byte_value, detached_life, start_again, start_what_can_not_be, stop_kills_the_deaf, kill_takes_several,
                         pause_and_resume, remove_after_the_end, follow_the_log, names_by_id, leave_and_come_back,
                         terminal_after_signals, terminal_after_crashes, terminal_after_a_triple_fault, no_escape_key]))

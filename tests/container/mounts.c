@@ -49,15 +49,15 @@ static void in_namespace(const char *root, bool proc)
     int ready[2], end[2], status;
     STEP(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, CANNOT);
     STEP(mount("none", root, "tmpfs", 0, NULL) == 0 && mount("none", root, NULL, MS_SHARED, NULL) == 0, CANNOT);
-    snprintf(path, sizeof(path), "%s/root", root);
+    snprintf(path, sizeof(path), "%s/inner", root);
     STEP(mkdir(path, 0700) == 0 && pipe(ready) == 0 && pipe(end) == 0, 10);
-    static const char *const below[] = {"root/m", "root/proc"};
+    static const char *const below[] = {"inner/m", "inner/proc"};
     for (size_t i = 0; i < ARRAY_LEN(below); i++) {
         snprintf(path, sizeof(path), "%s/%s", root, below[i]);
         STEP(mkdir(path, 0700) == 0, 11);
     }
     STEP(!proc || mount("proc", path, "proc", 0, NULL) == 0, 12);
-    snprintf(path, sizeof(path), "%s/root", root);
+    snprintf(path, sizeof(path), "%s/inner", root);
     pid_t pid = fork();
     if (pid == 0) {
         close(end[1]);
@@ -66,7 +66,7 @@ static void in_namespace(const char *root, bool proc)
     close(ready[1]);
     if (proc) {
         STEP(read(ready[0], &byte, 1) == 1, 13);
-        snprintf(path, sizeof(path), "%s/root/m/inside", root);
+        snprintf(path, sizeof(path), "%s/inner/m/inside", root);
         STEP(access(path, F_OK) < 0 && errno == ENOENT, 14);
     }
     close(end[1]);
