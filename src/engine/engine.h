@@ -43,6 +43,9 @@ struct machine_ops {
     int (*msr_read)(void *ctx, struct cpu *c, u32 index, u64 *value); /* CPU_OK or CPU_FAULT */
     int (*msr_write)(void *ctx, struct cpu *c, u32 index, u64 value);
     u64 (*tsc)(void *ctx, struct cpu *c);
+    /* False, or the op is NULL: only tsc() tells it. Else tsc() is RDTSC of this host + *addend + c->tsc_offset, and *addend
+       does not change while a CPU is in engine_ops.run. */
+    bool (*tsc_addend)(void *ctx, u64 *addend);
     u64 (*cr8_read)(void *ctx, struct cpu *c);
     void (*cr8_write)(void *ctx, struct cpu *c, u64 value);
     int (*irq_ack)(void *ctx, struct cpu *c);                                  /* vector or -1 */

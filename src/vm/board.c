@@ -167,6 +167,14 @@ static u64 op_tsc(void *ctx, struct cpu *c)
     return vclock_tsc(&b->clock) + c->tsc_offset;
 }
 
+/* Only the clock's pause, resume and load change it, and no CPU runs then. */
+static bool op_tsc_addend(void *ctx, u64 *addend)
+{
+    const struct board *b = ctx;
+    *addend = b->clock.tsc_offset;
+    return b->clock.host_tsc == host_tsc;
+}
+
 static u64 op_cr8_read(void *ctx, struct cpu *c)
 {
     struct board *b = ctx;
@@ -201,6 +209,7 @@ static const struct machine_ops board_ops = {
     .msr_read = op_msr_read,
     .msr_write = op_msr_write,
     .tsc = op_tsc,
+    .tsc_addend = op_tsc_addend,
     .cr8_read = op_cr8_read,
     .cr8_write = op_cr8_write,
     .irq_ack = op_irq_ack,

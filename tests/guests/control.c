@@ -41,6 +41,44 @@ CODE(do_verr, "verr %ax\n" END);
 CODE(do_verw, "verw %ax\n" END);
 CODE(do_wrmsr, "wrmsr\n" END);
 
+/*
+ * Often enough that it is translated. RAX: the counter was no less before. Then R8: 0, or what was wrong: bits 32-63 of RAX or
+ * RDX set, flags that are not those of the ADD, the counter went back. R9: its last value. RCX: what RDTSCP put there.
+ */
+CODE(do_stamps, "   mov $300, %edi\n"
+                "   xor %r8d, %r8d\n"
+                "   mov %rax, %r9\n"
+                "   mov $-1, %rcx\n"
+                "2: mov $-1, %rax\n"
+                "   mov $-1, %rdx\n"
+                "   mov $0x7f, %r10b\n"
+                "   test $1, %edi\n"
+                "   jz 3f\n"
+                "   add $1, %r10b\n" /* overflow, no carry */
+                "   rdtsc\n"
+                "   jmp 4f\n"
+                "3: add $1, %r10b\n"
+                "   rdtscp\n"
+                "4: seto %r11b\n"
+                "   setnc %r12b\n"
+                "   sets %r13b\n"
+                "   and %r12b, %r11b\n"
+                "   and %r13b, %r11b\n"
+                "   xor $1, %r11b\n"
+                "   or %r11b, %r8b\n"
+                "   mov %rax, %r14\n"
+                "   or %rdx, %r14\n"
+                "   shr $32, %r14\n"
+                "   or %r14, %r8\n"
+                "   shl $32, %rdx\n"
+                "   or %rdx, %rax\n"
+                "   cmp %r9, %rax\n"
+                "   jae 5f\n"
+                "   or $2, %r8\n"
+                "5: mov %rax, %r9\n"
+                "   dec %edi\n"
+                "   jnz 2b\n" END);
+
 static u8 buffer[16];
 
 static struct state go(unsigned r, const u8 *code, u64 rax)
@@ -350,8 +388,33 @@ static void looking_at_descriptors(void)
     }
 }
 
+/* RDTSC and RDTSCP beside the counter's MSR, as it runs on and after it was set. */
+static void time_stamps(void)
+{
+    const u64 aux = rdmsr(MSR_TSC_AUX);
+    for (unsigned i = 0; i < 8; i++) {
+        wrmsr(MSR_TSC_AUX, 0x80000000u + i);
+        if (i & 4)
+            wrmsr(MSR_TSC, 0x123456789abull << (i & 3));
+        u64 before = rdmsr(MSR_TSC);
+        struct state s = go(i & 1 ? 3 : 0, do_stamps, before);
+        u64 after = rdmsr(MSR_TSC);
+        check("RDTSC: no time", s.r9 > before, 1);
+        check("RDTSC: beyond the MSR", s.r9 <= after, 1);
+        check("RDTSC: registers, flags, going back", s.r8, 0);
+        check("RDTSCP: TSC_AUX", s.rcx, 0x80000000u + i);
+    }
+    wrmsr(MSR_TSC_AUX, aux);
+    write_cr4(read_cr4() | CR4_TSD); /* what was translated without it looks */
+    check("RDTSC in ring 0 under TSD", go(0, do_stamps, 0).vector, END_VECTOR);
+    check("RDTSC in ring 3 under TSD", go(3, do_stamps, 0).vector, GP);
+    write_cr4(read_cr4() & ~(u64)CR4_TSD);
+    check("RDTSC in ring 3 again", go(3, do_stamps, 0).vector, END_VECTOR);
+}
+
 int main(void)
 {
+    time_stamps();
     by_ring();
     cr0_and_cr8();
     cr4_bits();

@@ -102,6 +102,7 @@ enum {
 #define CR4_SMEP           0x100000u
 #define CR4_SMAP           0x200000u
 
+#define MSR_TSC            0x10u
 #define MSR_APIC_BASE      0x1bu
 #define MSR_SYSENTER_CS    0x174u
 #define MSR_SYSENTER_ESP   0x175u
@@ -114,6 +115,7 @@ enum {
 #define MSR_FS_BASE        0xc0000100u
 #define MSR_GS_BASE        0xc0000101u
 #define MSR_KERNEL_GS_BASE 0xc0000102u
+#define MSR_TSC_AUX        0xc0000103u
 
 #define PTE_P              0x1ull
 #define PTE_RW             0x2ull

@@ -95,11 +95,13 @@ struct bt_state {
     u8 upper;       /* not 0: struct cpu may hold vectors with upper halves that are not zero */
     u16 arith;      /* flags as cpu->arith, valid where the translator says so */
     u8 key;         /* of the code that runs: STAC and CLAC change it in place */
+    u8 tsc_barred;  /* CR4.TSD: RDTSC is not for user code */
     u32 hash_mask;  /* of PEXT */
     u64 nothing;    /* 0 */
     u64 keep_but_if, keep_but_ac, keep_arith; /* masks of flags */
     u64 no_segment
-        [2]; /* FS, GS in 32-bit code: what keeps look-ups from hitting if the segment must be checked, or 0 */
+        [2];        /* FS, GS in 32-bit code: what keeps look-ups from hitting if the segment must be checked, or 0 */
+    u64 tsc_addend; /* as machine_ops.tsc_addend, if bt->tsc_direct */
     /* Cold */
     struct cpu *cpu;
     struct bt *bt;
@@ -372,7 +374,8 @@ struct bt {
     struct bt_heat heat[1u << BT_HEAT_BITS][2];
     struct bt_gen gen;
     bool fast_pext;
-    const void *outer_stack; /* the run loop's, where a sanitizer has to be told */
+    bool tsc_direct, has_rdtscp; /* the guest's TSC is the host's and an addend; the host has RDTSCP */
+    const void *outer_stack;     /* the run loop's, where a sanitizer has to be told */
     size_t outer_size;
     bool knows_in_use;    /* the host tells what vector state is in use (XGETBV with ECX = 1) */
     bool vectors_changed; /* C may have changed the guest's vectors since st->upper was right */

@@ -92,6 +92,7 @@ bool bt_mode(struct bt *bt)
     if (compat && !bt_compat_mode(bt))
         return false;
     set_key(bt, (u8)(ip->context | vector_key(ip->cpu) | (compat ? BK_COMPAT : 0)));
+    bt->st->tsc_barred = (ip->cpu->cr4 & CR4_TSD) != 0;
     return true;
 }
 
@@ -472,7 +473,9 @@ static void bt_run(struct engine *en, struct cpu *c, u64 budget, struct stop *st
     struct bt *bt = &en->bt;
     if (!interp_begin(&bt->ip, c, budget, stop))
         return;
+    const struct engine_config *cfg = &bt->ip.cfg;
     s64 start = bt->ip.budget;
+    bt->tsc_direct = cfg->ops->tsc_addend && cfg->ops->tsc_addend(cfg->ops_ctx, &bt->st->tsc_addend);
     bt->vectors_changed = true; /* from outside, since the last run */
     run_loop(bt, stop);
     interp_end(&bt->ip);
@@ -526,6 +529,12 @@ static bool fast_pext(void)
     return (a >> 8 & 15) + (a >> 20 & 255) >= 0x19;
 }
 
+static bool has_rdtscp(void)
+{
+    u32 a, b, c, d;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (d & BIT(27));
+}
+
 /* A host stack, and the state above it. */
 static int create_state(struct bt *bt, struct error *e)
 {
@@ -540,6 +549,7 @@ static int create_state(struct bt *bt, struct error *e)
     bt->st->hash_mask = (BT_HASH_SIZE - 1) << 2;
     bt->st->page_mask = (TLB_SIZE - 1) << PAGE_SHIFT;
     bt->fast_pext = fast_pext();
+    bt->has_rdtscp = has_rdtscp();
     bt->st->keep_but_if = ~FL_IF;
     bt->st->keep_but_ac = ~FL_AC;
     bt->st->keep_arith = FL_ARITH;

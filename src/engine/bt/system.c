@@ -9,8 +9,11 @@
  * ends there with exits that poll. STAC and CLAC change the context of look-ups: the block ends, and the next one is found
  * in the other context's hash.
  *
- * A second kind is left to isa/ as well, but does not end its block: what changes neither mode nor mappings (RDTSC, CPUID,
- * reading control registers and bases).
+ * RDTSC and RDTSCP show the host's counter and what the guest's is ahead of it, where that is all there is to it. User code may
+ * be barred from them (CR4.TSD), which no key says: it looks.
+ *
+ * A second kind is left to isa/ as well, but does not end its block: what changes neither mode nor mappings (CPUID, reading
+ * control registers and bases).
  */
 #include "engine/bt/bt_internal.h"
 
@@ -143,6 +146,49 @@ static bool pushf(struct bt_gen *g)
     return true;
 }
 
+/* The interpreter executes it if user code may not. */
+static void unless_barred(struct bt_gen *g)
+{
+    emit_movzx8_mem(&g->e, SCRATCH_A, AT_ST(tsc_barred));
+    u8 *ok = emit_jrcxz(&g->e);
+    u8 *mark = emit_jmp32(&g->e);
+    emit_here8(&g->e, ok);
+    bt_cold(g, mark, bt_site(g, SITE_CALLOUT, 0));
+    bt_groups_end(g);
+}
+
+/* rax += value */
+static void add_to_rax(struct emit *e, struct haddr value)
+{
+    emit_load(e, SCRATCH_B, value);
+    emit_lea(e, H_RAX, (struct haddr){H_RAX, SCRATCH_B, 0, 0});
+}
+
+/* RAX and RDX are the guest's, RCX is not (RDTSCP writes it); no flags are touched. */
+static bool rdtsc(struct bt_gen *g, bool with_aux)
+{
+    struct emit *e = &g->e;
+    if (!g->bt->tsc_direct || (with_aux && !g->bt->has_rdtscp))
+        return false;
+    if (!kernel(g))
+        unless_barred(g);
+    put8e(e, 0x0f);
+    put8e(e, with_aux ? 0x01 : 0x31);
+    if (with_aux)
+        put8e(e, 0xf9);
+    emit_rorx(e, H_RDX, H_RDX, 32);
+    emit_lea(e, H_RAX, (struct haddr){H_RAX, H_RDX, 0, 0});
+    add_to_rax(e, AT_ST(tsc_addend));
+    emit_load(e, SCRATCH_A, AT_ST(cpu));
+    add_to_rax(e, CPU_AT(tsc_offset));
+    emit_rorx(e, H_RDX, H_RAX, 32);
+    emit_reg(e, false, 0x8b, H_RDX, H_RDX); /* the upper halves */
+    emit_reg(e, false, 0x8b, H_RAX, H_RAX);
+    if (with_aux)
+        emit_load32(e, HOST_CX, CPU_AT(msr.tsc_aux));
+    return true;
+}
+
 bool bt_system(struct bt_gen *g, const struct isa_insn *insn)
 {
     bool done = false;
@@ -150,6 +196,8 @@ bool bt_system(struct bt_gen *g, const struct isa_insn *insn)
         return false;
     if (insn->mnemonic == ZYDIS_MNEMONIC_PUSHFQ) {
         done = pushf(g);
+    } else if (insn->mnemonic == ZYDIS_MNEMONIC_RDTSC || insn->mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
+        done = rdtsc(g, insn->mnemonic == ZYDIS_MNEMONIC_RDTSCP);
     } else if (kernel(g)) {
         switch (insn->mnemonic) {
         case ZYDIS_MNEMONIC_CLI:
