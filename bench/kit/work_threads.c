@@ -188,8 +188,9 @@ WORK smp_int2(void)
 
 /* --- kit --parallel --- */
 
-#define PARALLEL_MAX   64
-#define PARALLEL_MIXES 20 /* a thread's work: tens of milliseconds natively */
+#define PARALLEL_MAX 64
+#define PARALLEL_MIXES \
+    100 /* a thread's work: a tenth of a second natively, many slices of a scheduler whose last one is shared by nobody */
 #define PARALLEL_TURNS 5
 
 static void *mixes_thread(void *nth)
