@@ -31,13 +31,13 @@ static json_t *status_json(const struct view *v, const struct move_status *s)
 {
     const struct precopy_status *c = &s->copy;
     u64 left = c->round ? c->left * PAGE_SIZE : s->disk_left;
-    return json_pack("{s:s,s:s,s:s,s:f,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:b,s:i}", "event", "progress", "name", v->name,
+    return json_pack("{s:s,s:s,s:s,s:f,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:b,s:f}", "event", "progress", "name", v->name,
                      "stage", s->stage, "ms", ms(s->ns), "round", (int)c->round, "left_bytes", (json_int_t)left,
                      "sent_bytes", (json_int_t)(c->sent * PAGE_SIZE + s->disk_sent), "disk_left_bytes",
                      (json_int_t)s->disk_left, "disk_sent_bytes", (json_int_t)s->disk_sent, "dirty_bytes_per_s",
                      (json_int_t)c->dirty_rate, "bandwidth_bytes_per_s", (json_int_t)c->bandwidth,
                      "expected_downtime_ms", ms(c->expected), "converges", c->converges, "throttle_percent",
-                     (int)c->throttle);
+                     c->throttle / 100.0);
 }
 
 static void print_json(json_t *j)
@@ -55,7 +55,7 @@ static void show_person(const struct view *v, const struct move_status *s)
     char line[240], left[24], rate[24], dirty[24], slow[40] = "";
     const struct precopy_status *c = &s->copy;
     if (c->throttle)
-        snprintf(slow, sizeof(slow), ", slowed down by %u %%", c->throttle);
+        snprintf(slow, sizeof(slow), ", slowed down by %.4g %%", c->throttle / 100.0);
     if (s->disk_left)
         snprintf(line, sizeof(line), "%s: %s, disks: %s left, %s sent", v->name, s->stage,
                  cli_size_name(s->disk_left, left), cli_size_name(s->disk_sent, rate));
@@ -93,11 +93,11 @@ static json_t *result_json(const struct view *v, const struct move_options *o, c
         if (r->stage_ns[i])
             json_object_set_new(times, stages[i], json_real(ms(r->stage_ns[i])));
     json_t *j =
-        json_pack("{s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:i,s:i,s:I,s:I,s:o}", "event", "result", "name",
+        json_pack("{s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:i,s:f,s:I,s:I,s:o}", "event", "result", "name",
                   v->name, "to", o->to, "moved", r->moved, "ms", ms(r->ns), "downtime_ms", ms(r->downtime),
                   "expected_downtime_ms", ms(r->expected), "bytes", (json_int_t)r->bytes, "disk_bytes",
                   (json_int_t)r->disk_bytes, "resident_bytes", (json_int_t)r->resident, "pages", (json_int_t)r->pages,
-                  "rounds", (int)r->rounds, "throttle_percent", (int)r->throttle, "dirty_bytes_per_s",
+                  "rounds", (int)r->rounds, "throttle_percent", r->throttle / 100.0, "dirty_bytes_per_s",
                   (json_int_t)r->dirty_rate, "bandwidth_bytes_per_s", (json_int_t)r->bandwidth, "stage_ms", times);
     if (j && r->postcopy) {
         json_object_set_new(j, "postcopy_bytes", json_integer((json_int_t)r->named_bytes));

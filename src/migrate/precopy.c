@@ -14,10 +14,16 @@
 #define STUCK        3u
 #define PACK_LOOK_NS 10000000ull
 #define ROUNDS_MAX   10000u
-/* Percent of the time that a guest stands still which writes too fast: at first, more each time, at last. */
-#define THROTTLE_FIRST 20u
-#define THROTTLE_STEP  15u
-#define THROTTLE_LAST  99u
+/*
+ * How much of the time a guest stands still which writes too fast, in hundredths of a percent: at first, more each time; from
+ * THROTTLE_FINE on a quarter of what it still runs. 99 % is not enough: a loop that does nothing but write does 1 to 10 GB a second,
+ * and a hundredth of that is what a slow link takes.
+ */
+#define THROTTLE_FIRST 2000u
+#define THROTTLE_STEP  1500u
+#define THROTTLE_FINE  9900u
+#define THROTTLE_LAST  9999u
+#define THROTTLE_ALL   10000u
 
 static u64 words(const struct precopy *p)
 {
@@ -191,13 +197,21 @@ static int gives_up(const struct precopy *p, struct error *e)
         (unsigned long long)(s->left * PAGE_SIZE / 1000000), s->round, (unsigned long long)(s->expected / 1000000));
 }
 
+static unsigned throttle_next(unsigned t)
+{
+    if (!t)
+        return THROTTLE_FIRST;
+    return t < THROTTLE_FINE ? MIN(t + THROTTLE_STEP, THROTTLE_FINE)
+                             : MIN(THROTTLE_ALL - (THROTTLE_ALL - t) / 4, THROTTLE_LAST);
+}
+
 /* A guest that writes too fast is slowed down, more each time, as far as it goes. 1: it was. */
 static int slow_down(struct precopy *p, struct error *e)
 {
     struct precopy_status *s = &p->status;
     if (!p->ops->throttle || !p->stuck || s->throttle >= THROTTLE_LAST || is_late(p))
         return 0;
-    s->throttle = s->throttle ? MIN(s->throttle + THROTTLE_STEP, THROTTLE_LAST) : THROTTLE_FIRST;
+    s->throttle = throttle_next(s->throttle);
     int r = p->ops->throttle(p->ctx, s->throttle, e);
     p->stuck = 0;
     return r < 0 ? r : 1;

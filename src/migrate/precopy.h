@@ -23,7 +23,7 @@ struct precopy_status {
     u64 dirty_rate;    /* bytes a second */
     u64 limit;         /* bytes a second that this round may take; 0: all */
     u64 expected;      /* ns of downtime, if it stopped now; 0: not known */
-    unsigned throttle; /* percent of the time that the guest stands still for this */
+    unsigned throttle; /* hundredths of a percent of the time that the guest stands still for this */
     bool converges;    /* less will be left than now */
 };
 
@@ -37,8 +37,8 @@ struct precopy_ops {
     /* Bytes a second from now on; 0: as many as go. */
     void (*limit)(void *ctx, u64 rate);
     void (*tell)(void *ctx, const struct precopy_status *s);
-    /* Have the machine stand still for so many percent of the time: it writes less then. NULL: that is not wanted. */
-    int (*throttle)(void *ctx, unsigned percent, struct error *e);
+    /* Have the machine stand still for so many hundredths of a percent of the time: it writes less then. NULL: that is not wanted. */
+    int (*throttle)(void *ctx, unsigned share, struct error *e);
     /* What goes along with memory (disks): bytes that are to be sent, as of the last take; send them. NULL: nothing does. */
     u64 (*beside)(void *ctx);
     int (*send_beside)(void *ctx, struct error *e);

@@ -181,13 +181,14 @@ enum board_event board_event(struct board *b, char *text, size_t len);
 /* Leave board_run soon: may be called from a signal handler or another thread. */
 void board_kick(struct board *b);
 
-#define BOARD_THROTTLE_MAX 99u
+#define BOARD_THROTTLE_ALL 10000u /* hundredths of a percent: all of the time */
+#define BOARD_THROTTLE_MAX 9999u
 /*
- * Have the CPUs stand still for so many percent of the time, 0 to BOARD_THROTTLE_MAX, beside what they sleep: the guest does less, so it
+ * Have the CPUs stand still for so much of the time, in hundredths of a percent, 0 to BOARD_THROTTLE_MAX, beside what they sleep: the guest does less, so it
  * writes less. CPUs with threads do it by themselves; who calls board_run asks after each how long to wait. Any thread may set it.
  */
-void board_throttle(struct board *b, u32 percent);
-/* ns to stand still for after having run for `ran` ns. */
+void board_throttle(struct board *b, u32 share);
+/* ns to stand still for after having run for `ran` ns of a processor's time, all of them: none may be let off. 2 s at most. */
 u64 board_throttle_ns(const struct board *b, u64 ran);
 
 void board_stats(const struct board *b, struct engine_stats *out);

@@ -57,7 +57,7 @@ struct board {
     const struct engine_ops *engine_ops;           /* in use */
     const struct engine_ops *engines[ENGINES_MAX]; /* that were made: NULL behind the last */
     struct coherence coherence;
-    u32 throttle;              /* percent of time that CPUs stand back; atomic */
+    u32 throttle;              /* hundredths of a percent of time that CPUs stand back; atomic */
     bool stopped;              /* threads: no CPU is to run */
     u32 stops;                 /* threads: waited on until all have stopped */
     void (*notify)(void *ctx); /* threads: an event was posted; called with the lock held */

@@ -33,7 +33,8 @@
 #define SLICE         65536u    /* instructions between two looks at the clock: some 150 us of interp, 50 of bt */
 #define SLICE_SHARED  16384u    /* ... where other CPUs may wait for this one */
 #define THROTTLE_STEP 200000u   /* ns that a CPU runs before it stands back */
-#define THROTTLE_NS   20000000u /* ns that it stands back at once, at most */
+#define THROTTLE_NS   20000000u /* ns that it stands back at once, at most: so late it sees that it need not any more */
+#define THROTTLE_MAX  2000000000ull /* ns that one slice can cost */
 #define WAIT_NS       1000000u
 
 /* --- events --- */
@@ -250,26 +251,34 @@ static void stand_back(struct board *b, struct board_cpu *c)
     board_lock(b);
 }
 
-void board_throttle(struct board *b, u32 percent)
+void board_throttle(struct board *b, u32 share)
 {
-    __atomic_store_n(&b->throttle, MIN(percent, BOARD_THROTTLE_MAX), __ATOMIC_RELAXED);
+    __atomic_store_n(&b->throttle, MIN(share, BOARD_THROTTLE_MAX), __ATOMIC_RELAXED);
 }
 
 u64 board_throttle_ns(const struct board *b, u64 ran)
 {
-    u64 percent = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED);
-    return MIN(ran * percent / (100 - percent), THROTTLE_NS);
+    u64 share = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED);
+    return MIN(ran * share / (BOARD_THROTTLE_ALL - share), THROTTLE_MAX);
+}
+
+/* What is left of `ran` once a CPU has stood back for `ns`. */
+static u64 paid(const struct board *b, u64 ran, u64 ns)
+{
+    u64 share = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED);
+    return share ? ran - MIN(ran, (ns * (BOARD_THROTTLE_ALL - share) + share - 1) / share) : 0;
 }
 
 /*
  * With the lock held; it is released meanwhile. Nobody wakes a CPU that stands back: it does not run, so who halts the machine has
- * nothing to wait for.
+ * nothing to wait for. A slice may be long where each write is a fault that is logged: what it owes beyond THROTTLE_NS stays owed
+ * (run_cpu comes here again before the next slice), else a guest that writes much is slowed down less than it was to be.
  */
 static void stand_still(struct board *b, struct board_cpu *c)
 {
     u32 word = 0;
-    u64 ns = board_throttle_ns(b, c->held_ns);
-    c->held_ns = 0;
+    u64 ns = MIN(board_throttle_ns(b, c->held_ns), THROTTLE_NS);
+    c->held_ns = paid(b, c->held_ns, ns);
     board_pv_out(b, c);
     board_unlock(b);
     host_word_wait(&word, 0, host_ns(NULL) + ns);
@@ -293,9 +302,9 @@ static void run_slices(struct board *b, struct board_cpu *c)
     board_pv_began(c);
     do {
         s = (struct stop){.kind = STOP_BUDGET};
-        start = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED) ? host_ns(NULL) : 0;
+        start = __atomic_load_n(&b->throttle, __ATOMIC_RELAXED) ? host_thread_ns() : 0;
         b->engine_ops->run(c->engine, &c->cpu, SLICE_SHARED, &s);
-        c->held_ns += start ? host_ns(NULL) - start : 0;
+        c->held_ns += start ? host_thread_ns() - start : 0;
         if (b->ran)
             b->ran(b->notify_ctx);
     } while (undisturbed(b, c, &s) && !is_due(b, c));
@@ -337,7 +346,9 @@ __attribute__((noreturn)) static void run_cpu(struct board *b, struct board_cpu 
             continue;
         }
         vclock_run_timers(&b->clock);
-        if (b->event == BOARD_RUN && prepare(b, c)) {
+        if (is_due(b, c)) {
+            stand_still(b, c);
+        } else if (b->event == BOARD_RUN && prepare(b, c)) {
             run_slices(b, c);
         } else if (b->event == BOARD_RUN) {
             doze(b, c);

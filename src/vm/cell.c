@@ -392,11 +392,11 @@ static void do_log_take(struct cell *c, const struct link_msg *m)
 static void do_throttle(struct cell *c, const struct link_msg *m)
 {
     struct error e = {0};
-    u32 percent;
-    if (m->len != sizeof(percent))
+    u32 share;
+    if (m->len != sizeof(share))
         cell_abandon();
-    memcpy(&percent, c->in, sizeof(percent));
-    board_throttle(c->board, percent);
+    memcpy(&share, c->in, sizeof(share));
+    board_throttle(c->board, share);
     cell_done(c, m->id, &e);
 }
 
@@ -661,7 +661,7 @@ static void watch_cpus(struct cell *c)
 static void stand_still(struct cell *c, u64 ns)
 {
     u64 end = ns ? host_ns(NULL) + ns : 0;
-    while (ns && c->state == CELL_RUN && host_ns(NULL) < end)
+    while (ns && c->state == CELL_RUN && board_throttle_ns(c->board, ns) && host_ns(NULL) < end)
         rest(c, end);
 }
 
@@ -680,9 +680,9 @@ __attribute__((noreturn)) static void cell_loop(struct cell *c)
         }
         text[0] = 0;
         u64 slice = keys_wait(c) || board_throttle_ns(c->board, SLICE_INSTRUCTIONS) ? SLICE_SHORT : SLICE_INSTRUCTIONS;
-        u64 start = host_ns(NULL);
+        u64 start = slice == SLICE_SHORT ? host_thread_ns() : 0;
         enum board_event event = board_run(c->board, slice, text, sizeof(text));
-        stand_still(c, board_throttle_ns(c->board, host_ns(NULL) - start));
+        stand_still(c, start ? board_throttle_ns(c->board, host_thread_ns() - start) : 0);
         if (event == BOARD_WAIT)
             rest(c, board_next_deadline(c->board));
         else if (event != BOARD_RUN)

@@ -196,10 +196,11 @@ int control_log_stop(int fd, struct error *e)
     return log_call(fd, json_pack("{s:s,s:s}", "do", "log", "action", "stop"), NULL, e);
 }
 
-int control_log_throttle(int fd, unsigned percent, struct error *e)
+int control_log_throttle(int fd, unsigned share, struct error *e)
 {
-    return log_call(fd, json_pack("{s:s,s:s,s:i}", "do", "log", "action", "throttle", "percent", (int)percent), NULL,
-                    e);
+    /* Keepers of before know whole ones. */
+    json_t *percent = share % 100 ? json_real(share / 100.0) : json_integer(share / 100);
+    return log_call(fd, json_pack("{s:s,s:s,s:o}", "do", "log", "action", "throttle", "percent", percent), NULL, e);
 }
 
 static int log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e)

@@ -48,7 +48,7 @@
  *   {"do":"log","action":"take","first":PAGE,"pages":N}  -> "bytes": B, then B bytes: a bit for each of these pages, in
  *                     little-endian 64-bit words. Both are multiples of 64, N is at most CONTROL_LOG_PAGES, and the last page
  *                     lies in the machine's last such word at most; bits of pages that are not there are 0
- *   {"do":"log","action":"throttle","percent":P}  the CPUs stand still for so much of the time, until the log stops
+ *   {"do":"log","action":"throttle","percent":P}  P 0 to 99.99; the CPUs stand still for so much of the time, until the log stops
  *   {"do":"log","action":"stop"}
  *   {"do":"mirror","action":"start"}  from now on it is remembered which blocks (base/blockmap.h) of its disks the guest writes; until
  *                     this connection closes or says "stop". Others get EBUSY
@@ -151,7 +151,7 @@ int control_descriptor(int fd, json_t *request, u64 *size, struct error *e);
 int control_log_start(int fd, struct error *e);
 int control_log_take(int fd, u64 first, u64 pages, u64 *out, struct error *e);
 int control_log_stop(int fd, struct error *e);
-int control_log_throttle(int fd, unsigned percent, struct error *e);
+int control_log_throttle(int fd, unsigned share, struct error *e);
 
 /*
  * Disks that are mirrored, for the connection `fd`: start; the descriptor of disk `i`, its bytes, and whether to read past the page

@@ -64,12 +64,15 @@ static void log_take(struct keeper *k, struct client *c, const json_t *j)
 
 static void log_throttle(struct keeper *k, struct client *c, const json_t *j)
 {
-    u64 n = number(j, "percent");
-    const u32 percent = (u32)MIN(n, (u64)UINT32_MAX);
-    if (n > BOARD_THROTTLE_MAX)
-        keeper_refuse(c, EINVAL, "log: \"percent\" has to be 0 to %u", BOARD_THROTTLE_MAX);
-    else
-        sent(k, c, DOWN_THROTTLE, &percent, sizeof(percent));
+    const json_t *number = json_object_get(j, "percent");
+    double percent = json_number_value(number);
+    u32 share;
+    if (!json_is_number(number) || !(percent >= 0) || percent * 100 > BOARD_THROTTLE_MAX + 0.5) {
+        keeper_refuse(c, EINVAL, "log: \"percent\" has to be 0 to %.2f", BOARD_THROTTLE_MAX / 100.0);
+        return;
+    }
+    share = (u32)(percent * 100 + 0.5);
+    sent(k, c, DOWN_THROTTLE, &share, sizeof(share));
 }
 
 static void log_stop(struct keeper *k, struct client *c, const json_t *j)

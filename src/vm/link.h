@@ -43,27 +43,27 @@ enum link_ring {
 };
 
 /* Keeper to cell. X-macro: kind, name */
-#define LINK_DOWN(X)                                                                                              \
-    X(DOWN_BOOT, "boot") /* the record of a CPU follows: reset, load it, run */                                   \
-    X(DOWN_HALT, "halt") /* stop and wait for DOWN_BOOT; no answer but UP_STOPPED */                              \
-    X(DOWN_PAUSE, "pause")                                                                                        \
-    X(DOWN_RESUME, "resume")                                                                                      \
-    X(DOWN_POWER, "power")     /* press the power button */                                                       \
-    X(DOWN_SIZE, "size")       /* value: LINK_SIZE of the terminal at the console; no answer */                   \
-    X(DOWN_STATS, "stats")     /* DONE has a struct link_stats */                                                 \
-    X(DOWN_BALLOON, "balloon") /* a struct balloon_ask follows; DONE has a struct balloon_info */                 \
-    X(DOWN_EXPLAIN, "explain") /* a struct explain_ask follows; DONE has a struct engine_explain */               \
-    X(DOWN_LOG_START, "log start")                                                                                \
-    X(DOWN_LOG_TAKE, "log take")       /* a struct log_ask follows; DONE has its words */                         \
-    X(DOWN_LOG_STOP, "log stop")       /* with no id: no answer */                                                \
-    X(DOWN_THROTTLE, "throttle")       /* 4 bytes follow: board_throttle's percent; the end of the log ends it */ \
-    X(DOWN_SAVE, "save")               /* DONE has records */                                                     \
-    X(DOWN_LOAD, "load")               /* records follow */                                                       \
-    X(DOWN_ANNOUNCE, "announce")       /* tell the networks where its cards are; no answer */                     \
-    X(DOWN_SWING, "swing")             /* the name of the engine follows that is to run the CPUs */               \
-    X(DOWN_FRAMES_TAKE, "frames take") /* paused: DONE has the frames that wait for it, packed */                 \
-    X(DOWN_FRAMES_GIVE, "frames give") /* such frames follow, for the guest */                                    \
-    X(DOWN_FRESH, "fresh")             /* another machine from now on than the one that was saved */              \
+#define LINK_DOWN(X)                                                                                            \
+    X(DOWN_BOOT, "boot") /* the record of a CPU follows: reset, load it, run */                                 \
+    X(DOWN_HALT, "halt") /* stop and wait for DOWN_BOOT; no answer but UP_STOPPED */                            \
+    X(DOWN_PAUSE, "pause")                                                                                      \
+    X(DOWN_RESUME, "resume")                                                                                    \
+    X(DOWN_POWER, "power")     /* press the power button */                                                     \
+    X(DOWN_SIZE, "size")       /* value: LINK_SIZE of the terminal at the console; no answer */                 \
+    X(DOWN_STATS, "stats")     /* DONE has a struct link_stats */                                               \
+    X(DOWN_BALLOON, "balloon") /* a struct balloon_ask follows; DONE has a struct balloon_info */               \
+    X(DOWN_EXPLAIN, "explain") /* a struct explain_ask follows; DONE has a struct engine_explain */             \
+    X(DOWN_LOG_START, "log start")                                                                              \
+    X(DOWN_LOG_TAKE, "log take")       /* a struct log_ask follows; DONE has its words */                       \
+    X(DOWN_LOG_STOP, "log stop")       /* with no id: no answer */                                              \
+    X(DOWN_THROTTLE, "throttle")       /* 4 bytes follow: board_throttle's share; the end of the log ends it */ \
+    X(DOWN_SAVE, "save")               /* DONE has records */                                                   \
+    X(DOWN_LOAD, "load")               /* records follow */                                                     \
+    X(DOWN_ANNOUNCE, "announce")       /* tell the networks where its cards are; no answer */                   \
+    X(DOWN_SWING, "swing")             /* the name of the engine follows that is to run the CPUs */             \
+    X(DOWN_FRAMES_TAKE, "frames take") /* paused: DONE has the frames that wait for it, packed */               \
+    X(DOWN_FRAMES_GIVE, "frames give") /* such frames follow, for the guest */                                  \
+    X(DOWN_FRESH, "fresh")             /* another machine from now on than the one that was saved */            \
     X(DOWN_FILL, "fill")               /* bring all memory that is absent, or a peer's: it is all there; no answer */
 
 enum link_down {
@@ -161,7 +161,7 @@ enum link_lazy {
 #define LINK_MAGIC      0x6b6e6c54u /* "Tlnk" */
 #define LINK_FRAMES_MAX (1u << 20)  /* bytes of frames that are taken or given at once */
 
-#define LINK_VERSION    12u
+#define LINK_VERSION    13u
 
 /*
  * Descriptors of a cell. Behind them, for n network cards: the events that wake their back ends, then their wires; and for

@@ -249,10 +249,10 @@ static void tell(void *ctx, const struct precopy_status *s)
     m->o->tell(m->o->ctx, &m->status);
 }
 
-static int throttle(void *ctx, unsigned percent, struct error *e)
+static int throttle(void *ctx, unsigned share, struct error *e)
 {
     const struct move *m = ctx;
-    return control_log_throttle(m->log, percent, e);
+    return control_log_throttle(m->log, share, e);
 }
 
 static u64 disks_left(void *ctx)

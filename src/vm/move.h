@@ -42,11 +42,12 @@ struct move_options {
 
 struct move_result {
     bool moved;
-    u64 ns, downtime;          /* all of it; from the order to stop to the word that it runs there */
-    u64 bytes, pages;          /* sent */
-    u64 disk_bytes;            /* sent of disks; dry run: that they have */
-    u64 resident;              /* bytes of pages that are not zero, at the end */
-    unsigned rounds, throttle; /* throttle: percent of the time that it stood still for this, at the end */
+    u64 ns, downtime; /* all of it; from the order to stop to the word that it runs there */
+    u64 bytes, pages; /* sent */
+    u64 disk_bytes;   /* sent of disks; dry run: that they have */
+    u64 resident;     /* bytes of pages that are not zero, at the end */
+    unsigned rounds,
+        throttle; /* throttle: hundredths of a percent of the time that it stood still for this, at the end */
     u64 dirty_rate, bandwidth; /* bytes a second, in the last round */
     u64 expected;              /* ns of downtime that was expected when it was stopped, or (dry run) would be */
     bool postcopy;             /* pages were named and sent when it ran there already: */

@@ -39,7 +39,7 @@ static void pass(struct world *w, u64 ns)
 {
     w->ns += ns;
     w->disk += (u64)((double)w->disk_writes * (double)ns / NS_PER_S);
-    w->owed += (double)w->writes * (100 - w->throttle) / 100 * (double)ns / NS_PER_S / PAGE_SIZE;
+    w->owed += (double)w->writes * (10000 - w->throttle) / 10000 * (double)ns / NS_PER_S / PAGE_SIZE;
     for (; w->owed >= 1; w->owed--, w->at = (w->at * 5 + 1) % SET) { /* goes through all of them */
         u64 stamp = ++w->stamp;
         memcpy(w->ram + w->at * PAGE_SIZE + stamp % 500 * 8, &stamp, sizeof(stamp));
@@ -109,11 +109,11 @@ static void tell(void *ctx, const struct precopy_status *s)
     ((struct world *)ctx)->told++;
 }
 
-static int throttle(void *ctx, unsigned percent, struct error *e)
+static int throttle(void *ctx, unsigned share, struct error *e)
 {
     struct world *w = ctx;
-    assert_in_range(percent, w->throttle + 1, 99);
-    w->throttle = percent;
+    assert_in_range(share, w->throttle + 1, 9999);
+    w->throttle = share;
     w->throttled++;
     return 0;
 }
@@ -335,7 +335,14 @@ static void is_slowed_down(void **state)
     p.ops = &throttling;
     assert_int_equal(precopy_run(&p, &e), 0);
     assert_int_equal(p.status.throttle, w.throttle);
-    assert_true(w.throttle >= 20 && w.throttled >= 2);
+    assert_true(w.throttle >= 2000 && w.throttled >= 2);
+    compare(&w, &p);
+    end(&w, &p);
+    /* one of whose writing a hundredth is more than the link takes */
+    begin(&w, &p, 12500000, 2000000000);
+    p.ops = &throttling;
+    assert_int_equal(precopy_run(&p, &e), 0);
+    assert_true(w.throttle > 9900);
     compare(&w, &p);
     end(&w, &p);
     /* one that has no need of it is let alone; time that is over is over */
