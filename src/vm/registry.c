@@ -492,14 +492,14 @@ int registry_restart(struct registry *r, struct machine_row *row, struct error *
     return vm_end_forget(row->dir, e);
 }
 
-/* Of the life that process `keeper` has led; 0: of whichever it is. */
-static int record_end(struct registry *r, const char *id, pid_t keeper, int exit_code, const char *reason,
-                      struct error *e)
+/* Of the life that process `keeper` has led, which began at `start`; 0: of whichever it is. */
+static int record_end(struct registry *r, const char *id, pid_t keeper, u64 start, int exit_code, const char *reason,
+                      int *changed, struct error *e)
 {
     sqlite3_stmt *st;
     int rc = prepare(r, &st,
                      "UPDATE machines SET state = 'exited', exit_code = ?, reason = ?, ended = ? WHERE id = ? AND "
-                     "state <> 'exited' AND ?5 IN (0, keeper_pid)",
+                     "state <> 'exited' AND (?5 = 0 OR (?5 = keeper_pid AND ?6 = keeper_start))",
                      e);
     if (rc < 0)
         return rc;
@@ -508,12 +508,13 @@ static int record_end(struct registry *r, const char *id, pid_t keeper, int exit
     sqlite3_bind_int64(st, 3, time(NULL));
     bind_text(st, 4, id);
     sqlite3_bind_int(st, 5, keeper);
-    return finish(r, st, NULL, e);
+    sqlite3_bind_int64(st, 6, (sqlite3_int64)start);
+    return finish(r, st, changed, e);
 }
 
 int registry_ended(struct registry *r, const char *id, int exit_code, const char *reason, struct error *e)
 {
-    return record_end(r, id, 0, exit_code, reason, e);
+    return record_end(r, id, 0, 0, exit_code, reason, NULL, e);
 }
 
 int registry_configure(struct registry *r, const char *id, const char *config, struct error *e)
@@ -628,18 +629,17 @@ int registry_events(struct registry *r, s64 after, int (*take)(void *arg, const 
     return rc;
 }
 
-/* Record the end of one machine whose keeper is gone: its last word, or that it left none. */
-static int bury(struct registry *r, const struct machine_row *row, struct error *e)
+/* That its keeper is gone: its last word, or that it left none. *changed 0: the row is of another life meanwhile. */
+static int record_gone(struct registry *r, const struct machine_row *row, int *changed, struct error *e)
 {
     sqlite3_stmt *st;
     char reason[sizeof(row->reason)];
     int code;
-    unlink(row->socket);
     if (vm_end_read(row->dir, &code, reason, sizeof(reason), NULL) == 0)
-        return record_end(r, row->id, row->keeper_pid, code, reason, e);
+        return record_end(r, row->id, row->keeper_pid, row->keeper_start, code, reason, changed, e);
     int rc = prepare(r, &st,
                      "UPDATE machines SET state = 'dead', ended = ?, exit_code = 3, reason = ? WHERE id = ? AND "
-                     "keeper_pid = ? AND state IN ('starting', 'running')",
+                     "keeper_pid = ? AND keeper_start = ? AND state IN ('starting', 'running')",
                      e);
     if (rc < 0)
         return rc;
@@ -647,7 +647,27 @@ static int bury(struct registry *r, const struct machine_row *row, struct error 
     bind_text(st, 2, "its keeper process vanished");
     bind_text(st, 3, row->id);
     sqlite3_bind_int(st, 4, row->keeper_pid);
-    return finish(r, st, NULL, e);
+    sqlite3_bind_int64(st, 5, (sqlite3_int64)row->keeper_start);
+    return finish(r, st, changed, e);
+}
+
+/*
+ * Record the end of one machine whose keeper is gone. 1: done; 0: the row, read before, is of a life that is over for others,
+ * too, and the machine may live again. Its last word is read and its socket goes inside the transaction: the next life begins
+ * with one (registry_restart), so none has begun.
+ */
+static int bury(struct registry *r, const struct machine_row *row, struct error *e)
+{
+    int changed = 0, rc = run_sql(r, "BEGIN IMMEDIATE", e);
+    if (rc < 0)
+        return rc;
+    rc = record_gone(r, row, &changed, e);
+    if (rc == 0 && changed)
+        unlink(row->socket);
+    if (rc == 0 && (rc = run_sql(r, "COMMIT", e)) == 0)
+        return changed > 0;
+    sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+    return rc;
 }
 
 int registry_sweep_row(struct registry *r, const struct machine_row *row, struct error *e)
@@ -655,9 +675,9 @@ int registry_sweep_row(struct registry *r, const struct machine_row *row, struct
     bool lives = row->state == MACHINE_STARTING || row->state == MACHINE_RUNNING;
     if (lives && paths_process_alive(row->keeper_pid, row->keeper_start))
         return 0;
-    int rc = lives ? bury(r, row, e) : 0;
-    if (rc < 0 || !row->auto_remove)
-        return rc;
+    int rc = lives ? bury(r, row, e) : 1;
+    if (rc <= 0 || !row->auto_remove)
+        return MIN(rc, 0);
     rc = registry_remove(r, row, e);
     return rc == -EBUSY ? 0 : rc; /* it has been handed over: when that is resolved */
 }

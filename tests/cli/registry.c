@@ -208,6 +208,35 @@ static void last_words(void **state)
     registry_close(r);
 }
 
+/* Who has read a row sweeps late: the machine has been started again, and what belongs to its new life stays. */
+static void another_life(void **state)
+{
+    for (int rm = 0; rm < 2; rm++) {
+        struct registry *r = open_registry();
+        struct machine_row row, old, found;
+        struct error e = {0};
+        create(r, rm ? "passing" : "lasting", rm, &row);
+        assert_int_equal(registry_started(r, row.id, 1 << 30, &e), 0); /* no such process */
+        assert_int_equal(registry_find(r, row.id, &old, &e), 0);
+        assert_int_equal(registry_ended(r, row.id, 0, "", &e), 0);
+        assert_int_equal(registry_restart(r, &row, &e), 0);
+        FILE *f = fopen(row.socket, "w");
+        assert_non_null(f);
+        fclose(f);
+        for (int up = 0; up < 2; up++) {
+            assert_int_equal(registry_sweep_row(r, &old, &e), 0);
+            assert_int_equal(access(row.socket, F_OK), 0);
+            assert_int_equal(registry_find(r, row.id, &found, &e), 0);
+            assert_int_equal(found.state, up ? MACHINE_RUNNING : MACHINE_STARTING);
+            registry_row_free(&found);
+            assert_int_equal(registry_started(r, row.id, getpid(), &e), 0);
+        }
+        registry_row_free(&old);
+        registry_row_free(&row);
+        registry_close(r);
+    }
+}
+
 static void ids_by_their_beginning(void **state)
 {
     struct registry *r = open_registry();
@@ -400,6 +429,7 @@ int main(void)
         TEST(names_are_made_up),
         TEST(vanished_keepers),
         TEST(last_words),
+        TEST(another_life),
         TEST(ids_by_their_beginning),
         TEST(one_name_many_processes),
         TEST(events_tell_a_life),
