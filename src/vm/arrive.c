@@ -41,6 +41,7 @@ struct arrival {
     u8 *frames; /* that came with it, and wait until it runs */
     size_t frames_len;
     struct stream_in in;
+    bool paused;         /* it stood still at the source by somebody's wish, and does so here */
     bool paged;          /* what it lacked has come, or never will */
     bool postcopy;       /* pages may be named instead of sent: */
     int table_fd, event; /* their table (migrate/lazy.h), and what wakes who brings them */
@@ -448,6 +449,7 @@ static int answer_round(void *ctx, const char *text, struct error *e)
     struct arrival *a = ctx;
     json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     int r = mirror_sync(&a->mirror, e);
+    a->paused = a->paused || json_is_true(json_object_get(j, "paused"));
     if (r < 0) {
         json_decref(j);
         return r;
@@ -482,8 +484,9 @@ static void note_absent(struct arrival *a)
 
 static int load_state(struct arrival *a, const struct rec_buf *state, struct error *e)
 {
-    return control_put(a->control, json_pack("{s:s,s:I}", "do", "load", "bytes", (json_int_t)state->len), state->data,
-                       state->len, e);
+    return control_put(
+        a->control, json_pack("{s:s,s:I,s:b}", "do", "load", "bytes", (json_int_t)state->len, "paused", (int)a->paused),
+        state->data, state->len, e);
 }
 
 static int fill(struct arrival *a, struct error *e)

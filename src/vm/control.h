@@ -22,8 +22,10 @@
  *                     large its terminal is; then frames, see below
  *   {"do":"vsock","port":N}  -> when the guest has accepted; from then on the connection carries the bytes of its socket
  *   {"do":"save"}     -> "bytes": N, then N bytes: the records of everything but memory (the machine is paused meanwhile)
- *   {"do":"load","bytes":N}, then N bytes: such records, into a paused machine
- *   {"do":"hold"}     -> paused, and nobody else makes it go on, until this connection says so or is closed: see below
+ *   {"do":"load","bytes":N}, then N bytes: such records, into a paused machine; of one that comes in: "paused": true: it does
+ *                     not go on by itself when it is activated
+ *   {"do":"hold"}     -> paused, and nobody else makes it go on, until this connection says so or is closed: see below.
+ *                     "paused": true: it was already, by somebody's wish
  *   {"do":"memory"}   -> "bytes": N, then one byte with the descriptor of guest memory (SCM_RIGHTS)
  *   {"do":"sync"}     -> what the guest wrote to its disks is on stable storage; held only
  *   {"do":"release"}  -> it goes on, if it ran before the hold

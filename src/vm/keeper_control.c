@@ -310,7 +310,7 @@ static void do_hold(struct keeper *k, struct client *c, const json_t *j)
     k->holder = (int)(c - k->clients);
     k->held_runs = runs;
     if (!runs)
-        keeper_accept_request(c);
+        keeper_reply(c, json_pack("{s:b,s:b}", "ok", 1, "paused", k->state == KEEPER_PAUSED));
 }
 
 static void do_release(struct keeper *k, struct client *c, const json_t *j)
@@ -404,7 +404,10 @@ static void await_body(struct client *c, const json_t *j, const char *name, u32 
 
 static void do_load(struct keeper *k, struct client *c, const json_t *j)
 {
-    if (k->state == KEEPER_INCOMING ? keeper_has_hold(k, c) : not_held(k, c))
+    bool may = k->state == KEEPER_INCOMING ? keeper_has_hold(k, c) : not_held(k, c);
+    if (may && k->state == KEEPER_INCOMING && json_is_true(json_object_get(j, "paused")))
+        k->incoming_runs = false;
+    if (may)
         await_body(c, j, "load", CONTROL_SAVE_MAX, DOWN_LOAD);
 }
 

@@ -46,6 +46,7 @@ struct move {
     struct mirror_out mirror; /* n 0: no disks go along */
     struct page_store store;  /* what the watcher, too, has of memory, if pages may be named instead of sent */
     bool named;               /* some were */
+    bool paused;              /* somebody has paused it: it stays so */
     struct move_status status;
     bool quick;                 /* it is only called off */
     u64 start, stopped, waited; /* waited: ns in sending */
@@ -220,7 +221,8 @@ static int end_round(void *ctx, const struct precopy_status *s, struct error *e)
     struct move *m = ctx;
     char text[160];
     json_t *body = NULL;
-    snprintf(text, sizeof(text), "{\"round\":%u,\"pages\":%llu}", s->round, (unsigned long long)s->pages);
+    snprintf(text, sizeof(text), "{\"round\":%u,\"pages\":%llu%s}", s->round, (unsigned long long)s->pages,
+             m->paused ? ",\"paused\":true" : "");
     int r = stream_put_round(&m->out, text, e);
     if (r == 0 && (r = channel_flush(m->channel, e)) == 0)
         r = wire_receive(m->channel, WIRE(WIRE_ROUND) | WIRE(WIRE_NEVER), &body, e);
@@ -447,12 +449,24 @@ static int await_ready(struct move *m, struct error *e)
     return MIN(r, 0);
 }
 
+/* "paused": it was before it was held. */
+static int hold(struct move *m, struct error *e)
+{
+    json_t *reply = NULL;
+    int r = snapshot_ask(m->control, "hold", &reply, e);
+    m->paused = r == 0 && json_is_true(json_object_get(reply, "paused"));
+    json_decref(reply);
+    return r;
+}
+
 static int stop_and_copy(struct move *m, struct error *e)
 {
     m->stopped = host_ns(NULL);
     step(m, EVENT_STOP);
     channel_until(m->channel, STOP_MS);
-    int r = snapshot_ask(m->control, "hold", NULL, e);
+    int r = hold(m, e);
+    if (r == 0 && m->paused) /* the target has to know; a round more costs a machine nothing that stands still anyway */
+        r = end_round(m, &m->copy.status, e);
     if (r == 0 && m->config.n_disks > m->mirror.n) /* the other host reads what is on stable storage */
         r = snapshot_ask(m->control, "sync", NULL, e);
     if (r == 0 && (r = send_rest(m, e)) == 0)

@@ -213,12 +213,31 @@ def sleepers_go_on(place):
     place.good("rm", "-f", "web")
 
 
+def paused_stays(place):
+    """A machine that somebody has paused moves, and stands still at the target until somebody lets it go on."""
+    import two_hosts
+    p = two_hosts.Pair(place)
+    p.a.place.good("pause", "web")
+    status, _, err = p.migrate("--downtime", "2s", "--stop-if-not-converging", "--verify")
+    assert status == 0, err
+    assert p.b.states() == ["paused"], p.b.states()
+    assert "paused" in p.b.place.good("ps"), p.b.place.good("ps")
+    did = lambda: p.b.control({"do": "status"})[1]["instructions"]
+    before = did()
+    time.sleep(0.3)
+    assert did() == before, "it runs"
+    p.b.place.good("resume", "web")
+    assert p.outcome() == "D"
+    p.goes_on()
+    p.end()
+
+
 def check():
     """What fits the tests of each day: of the table of faults a sample, and of its ping-pongs 50."""
     import migrate_table as table
     cases = table.sample(table.SEED, 10) + table.ping_pongs(50, 2, table.SEED)
     cases += [c for c in table.CASES if "link cut three times" in c.name]
-    return run_tests([what_is_refused, start_after, cancelled, sleepers_go_on]) | table.run_table(cases, 4, False)
+    return run_tests([what_is_refused, start_after, cancelled, sleepers_go_on, paused_stays]) | table.run_table(cases, 4, False)
 
 
 if __name__ == "__main__":
